@@ -1,0 +1,65 @@
+"""What a session tells the world besides bytes: its journal, its end, and its summary.
+
+Pure: values and protocols only. The journal's implementation (files, syslog, redaction) is ``logs``.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Side(enum.Enum):
+    """Who did it, or whose turn it is."""
+
+    CLIENT = "client"
+    SERVER = "server"
+    GATEWAY = "gateway"
+
+
+class Ending(enum.Enum):
+    """How a session ended, as the summary line names it."""
+
+    QUIT = "quit"
+    CLOSED = "closed"  # a side closed without QUIT
+    TIMEOUT = "timeout"
+    REFUSED = "refused"  # an -ERR greeting, or the policy refused the service
+    ABORTED = "aborted"  # a request that ends the session, or a policy's ABORT
+    AUTH_FAILURES = "auth-failures"
+    PROTOCOL = "protocol-error"  # what the server said is not POP3
+    UNREACHABLE = "unreachable"
+    SHUTDOWN = "shutdown"
+    FAULT = "fault"  # an error of the gateway itself
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One session in one line of the log. Octets are those of the wire, times are seconds."""
+
+    client: str
+    server: str
+    user: str | None
+    login: str | None  # "user", "apop", "sasl PLAIN", ...; None: never logged in
+    retrieved: int
+    deleted: int
+    from_client: int
+    to_client: int
+    seconds: float
+    end: Ending
+    by: Side
+
+
+class Journal(Protocol):
+    """Where a session reports. Every text may hold bytes from the wire; the journal escapes and redacts it."""
+
+    conversation: bool
+
+    def secret(self, text: str) -> None:
+        """Redact this text from now on, in each of its spellings."""
+
+    def debug(self, text: str) -> None: ...
+    def info(self, text: str) -> None: ...
+    def warning(self, text: str) -> None: ...
+    def error(self, text: str) -> None: ...
+    def summary(self, summary: Summary) -> None: ...
