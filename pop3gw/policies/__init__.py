@@ -1,0 +1,1 @@
+"""Ready-made policies, each a worked example of the policy language."""
