@@ -1,0 +1,47 @@
+# pop3gw, from a fresh checkout, with nothing but Python 3.11 and make at hand.
+#
+#   make run     the gateway with its demonstration: an APOP-only server behind it, on 127.0.0.1:1110
+#   make test    everything that can fail: ruff, mypy, unit, scenario, process and integration tests
+#
+# What is missing is installed first (packages of Debian only when started as root, else the line to type is shown);
+# when nothing is missing neither the network nor a second is used for it.
+
+.PHONY: help venv run test lint clean
+.DEFAULT_GOAL := help
+
+PYTHON_BIN := .venv/bin/python
+# The suites in the order in which a failure says most; `make test TESTS=tests/unit` runs one alone.
+TESTS := tests/unit tests/scenarios tests/process tests/integration
+
+help:
+	@sed -n 's/^#   //p' Makefile
+	@echo 'make lint    ruff and mypy alone'
+	@echo 'make venv    only .venv, with the command at .venv/bin/pop3gw'
+	@echo 'make clean   removes what make has made here'
+
+venv: .venv/ready-to-run
+	@scripts/check-readable
+
+run: venv
+	@exec .venv/bin/pop3gw --demo
+
+test: lint
+	@scripts/test-packages
+	@scripts/check-readable
+	$(PYTHON_BIN) -m pytest $(TESTS)
+
+lint: .venv/ready-to-test
+	$(PYTHON_BIN) -m ruff check .
+	$(PYTHON_BIN) -m mypy
+
+.venv/ready-to-run: setup.py pyproject.toml scripts/make-venv
+	scripts/make-venv -e '.[demo]'
+	@touch $@
+
+.venv/ready-to-test: .venv/ready-to-run tests/requirements.txt
+	scripts/make-venv -r tests/requirements.txt
+	@touch $@
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
