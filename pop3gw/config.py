@@ -1,0 +1,283 @@
+"""From a configuration file to a frozen ``Config``, or to everything that is wrong with it at once.
+
+ConfigObj reads the file against a configspec made from ``settings``; what it lets pass (unknown names, values cut at
+``#``, ``[DEFAULT]``) is looked for here. Not checked here: whether a policy loads (``template``), whether a port is
+free (``master``), whether a server's name leads back to the gateway (``relay`` sees the resolved address).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from configobj import (
+    ConfigObj,
+    ConfigObjError,
+    DuplicateError,
+    NestingError,
+    flatten_errors,
+    get_extra_values,
+)
+from configobj.validate import ValidateError, VdtMissingValue
+
+from pop3gw import consistency
+from pop3gw.errors import ConfigurationError, Problem
+from pop3gw.scan import line_numbers
+from pop3gw.settings import SETTINGS, Config, Origin, Section, Service, Setting, of_section
+from pop3gw.values import Address, LogLevel, PolicyName
+
+__all__ = ["Address", "Config", "LogLevel", "PolicyName", "Service", "configspec", "from_command_line", "load"]
+
+_SERVICE_SETTINGS = of_section(Section.SERVICE, Section.WORKERS)
+_SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+_SECTIONS = {
+    "main": of_section(Section.MAIN),
+    "workers": of_section(Section.WORKERS),
+    "services": (),
+}
+_SHAPE = "[main], [workers] or [services], and below [services] one [[NAME]] a service"
+_KINDS = {item.row.kind.check: item.row.kind for item in SETTINGS}
+_PATHS = ("pid_file", "log_target", "policy_path")
+
+Path_ = tuple[str, ...]
+
+
+def configspec() -> list[str]:
+    """The configspec, as lines: each setting and the name of its check."""
+
+    def rows(settings: Iterable[Setting]) -> list[str]:
+        return [f"{item.key} = {item.row.kind.check}" for item in settings]
+
+    spec = [line for name, settings in _SECTIONS.items() for line in (f"[{name}]", *rows(settings))]
+    return [*spec, "[[__many__]]", *rows(_SERVICE_SETTINGS)]
+
+
+class _Checks:
+    """What ``ConfigObj.validate`` asks about each key: the kinds of ``settings``, in place of its own checks."""
+
+    baseErrorClass = ValidateError  # noqa: N815 - ConfigObj's name
+
+    def check(self, check: str, value: Any, missing: bool = False) -> Any:
+        if missing:
+            raise VdtMissingValue
+        try:
+            return _KINDS[check].parse(value)
+        except ValueError as error:
+            raise ValidateError(str(error)) from None
+
+
+def load(path: str, *, foreground: bool) -> Config:
+    """Read and check a configuration file.
+
+    ``foreground`` decides two defaults: there the log goes to stderr, and there is no pid file. Relative paths start at
+    the file's folder. Raises ConfigurationError with every problem that was found.
+    """
+    file = str(Path(path).absolute())
+    lines = _read(file)
+    document = _Document(file, lines)
+    config = document.config(foreground)
+    problems = document.problems
+    problems += consistency.problems(config)
+    if problems:
+        raise ConfigurationError(sorted(problems, key=lambda problem: problem.line))
+    return config
+
+
+def from_command_line(listen: str, server: str, policy: str | None) -> Config:
+    """The configuration of a first try without a file: one service, in the foreground, policies in this folder."""
+    source = "command line"
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for key, text in (("listen", listen), ("server", server), ("policy", policy)):
+        if text is None:
+            continue
+        kind = next(item.row.kind for item in _SERVICE_SETTINGS if item.key == key)
+        try:
+            values[key] = kind.parse(re.split(r"\s*,\s*", text) if key == "listen" else text)
+        except ValueError as error:
+            problems.append(Problem(source, 0, f"--{key}", str(error), kind.expected))
+    if problems:
+        raise ConfigurationError(problems)
+    config = Config(
+        source=source,
+        pid_file=None,
+        log_target="stderr",
+        policy_path=(str(Path.cwd()),),
+        services=(Service(name="try", **values),),
+        origins={("try", key): Origin(file=source) for key in values}
+        | {("", "policy_path"): Origin(file=source, note="current folder,")},
+    )
+    if problems := consistency.problems(config):
+        raise ConfigurationError(problems)
+    return config
+
+
+def _read(file: str) -> list[str]:
+    """The lines of the file; ConfigurationError where it is not there, not readable, or not text."""
+    expected = "a readable configuration file; pop3gw --print-sample writes one with explanations"
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigurationError([Problem(file, 0, "", error.strerror or str(error), expected)]) from None
+    try:
+        return data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = f"the byte 0x{data[error.start]:02x}, which is no UTF-8"
+        raise ConfigurationError([Problem(file, line, "", found, "text in UTF-8")]) from None
+
+
+class _Document:
+    """One file on its way to a Config; ``problems`` grows with whatever is wrong."""
+
+    def __init__(self, file: str, lines: Sequence[str]) -> None:
+        self.file = file
+        self.lines = lines
+        self.problems: list[Problem] = []
+        self._numbers = line_numbers(lines)
+        self._misread: list[str] = []  # lines that ConfigObj could not read: what they say isn't called missing
+        self._shape_known = True  # False: sections were misread, so keys may have landed in the wrong one
+        self._tree = self._parse()
+        self._tree.configspec = ConfigObj(configspec(), interpolation=False, list_values=False, _inspec=True)
+        result = self._tree.validate(_Checks(), preserve_errors=True)
+        self._bad = {(*path, key): error for path, key, error in flatten_errors(self._tree, result) if key and error}
+        self._report_values()
+        if self._shape_known:
+            self._report_unknown()
+
+    def config(self, foreground: bool) -> Config:
+        """The configuration as far as it could be read: only to be used where there are no problems."""
+        origins: dict[tuple[str, str], Origin] = {}
+        main: dict[str, Any] = {"pid_file": None, "log_target": "stderr"} if foreground else {}
+        for item in _SECTIONS["main"]:
+            if (value := self._value(("main", item.key))) is not None:
+                main[item.key] = self._absolute(value) if item.key in _PATHS else value
+                origins["", item.key] = self._origin(("main", item.key))
+        services = tuple(self._services(origins))
+        if not self._names() and self._shape_known:
+            self._add((), "", "no service", "[services] with at least one [[NAME]], which has listen and server")
+        return Config(source=self.file, services=services, origins=origins, **main)
+
+    def _services(self, origins: dict[tuple[str, str], Origin]) -> Iterator[Service]:
+        for name in self._names():
+            place = ("services", name)
+            values: dict[str, Any] = {}
+            for item in _SERVICE_SETTINGS:
+                for path, note in (((*place, item.key), ""), (("workers", item.key), "[workers]")):
+                    if (value := self._value(path)) is not None:
+                        values[item.key] = value
+                        origins[name, item.key] = self._origin(path, note)
+                        break
+            if not _SERVICE_NAME.fullmatch(name):
+                self._add(place, "", f'the service name "{name}"', "up to 32 letters, digits, dots, hyphens")
+            missing = [item for item in _SERVICE_SETTINGS if item.required and item.key not in values]
+            for item in missing:
+                if (*place, item.key) not in self._bad and self._shape_known and not self._was_misread(item.key):
+                    self._add(place, item.key, f"not set in [[{name}]]", item.row.kind.expected)
+            # A service that lacks something is never used, but what it has can still clash with the others.
+            stand_ins = {"listen": (), "server": Address("", 0)}
+            yield Service(name=name, **{**stand_ins, **consistency.with_spares(values)})
+
+    def _parse(self) -> ConfigObj:
+        try:
+            return ConfigObj(list(self.lines), interpolation=False)
+        except ConfigObjError as error:
+            for fault in error.errors:
+                self._report_misread(fault)
+            return error.config
+
+    def _report_misread(self, fault: ConfigObjError) -> None:
+        line = str(fault.line).strip()
+        is_section = line.startswith("[")
+        if isinstance(fault, DuplicateError) and not is_section and not self._shape_known:
+            return  # a consequence: the section that it belongs to was misread
+        self._shape_known = self._shape_known and not is_section
+        self._misread.append(line)
+        if isinstance(fault, DuplicateError):
+            found, expected = f'"{line}", which stands here for the second time', "each name once"
+        elif isinstance(fault, NestingError) or is_section:
+            found, expected = f'"{line}"', _SHAPE
+        else:
+            found, expected = f'"{line}"', "KEY = VALUE; a value that holds a comma, # or a quote is written in quotes"
+        self.problems.append(Problem(self.file, fault.line_number, "", found, expected))
+
+    def _report_values(self) -> None:
+        for path, error in self._bad.items():
+            item = next((item for item in SETTINGS if item.key == path[-1]), None)
+            self._add(path[:-1], path[-1], str(error), item.row.kind.expected if item else _SHAPE)
+        for path, section in self._sections():
+            for key in section.scalars:
+                comment = section.inline_comments.get(key) or ""
+                line = self.lines[self._numbers.get((*path, key), 1) - 1]
+                before = line[: line.rfind(comment)] if comment else ""
+                if before and not before[-1].isspace() and before[-1] not in "\"'":
+                    found = f'"{before.partition("=")[2].strip()}", since "{comment}" reads as a comment'
+                    self._add(path, key, found, "quotes around a value that holds #, or a blank before a comment")
+
+    def _report_unknown(self) -> None:
+        extra: list[tuple[Path_, str]] = list(get_extra_values(self._tree))
+        if "DEFAULT" in self._tree.sections:  # ConfigObj's own name, which validate() passes over
+            extra.append(((), "DEFAULT"))
+        for path, key in extra:
+            if key in self._at(path).sections:
+                what, known = f"[{key}] is no section", list(_SECTIONS) if not path else []
+            else:
+                what = "is no setting here"
+                known = [item.key for item in self._settings(path)]
+            self._add(path, key, what, self._nearest(key, known))
+
+    def _nearest(self, key: str, known: Sequence[str]) -> str:
+        home = next((item.row.section for item in SETTINGS if item.key == key), None)
+        if home is Section.MAIN:
+            return "it in [main]"
+        if home is not None:
+            return "it below a [[NAME]] in [services]" + (" or in [workers]" if home is Section.WORKERS else "")
+        close = difflib.get_close_matches(key.lower(), known, n=1)
+        if close:
+            return close[0]
+        return f"one of {', '.join(known)}" if known else _SHAPE
+
+    def _settings(self, path: Path_) -> Sequence[Setting]:
+        """The settings that may stand at this place."""
+        if len(path) == 2 and path[0] == "services":
+            return _SERVICE_SETTINGS
+        return _SECTIONS[path[0]] if len(path) == 1 else ()
+
+    def _sections(self) -> Iterator[tuple[Path_, Any]]:
+        """Each section where a setting may stand."""
+        places: list[Path_] = [("main",), ("workers",), *(("services", name) for name in self._names())]
+        return ((path, self._at(path)) for path in places)
+
+    def _names(self) -> list[str]:
+        return list(self._at(("services",)).sections)
+
+    def _at(self, path: Path_) -> Any:
+        section = self._tree
+        for name in path:
+            section = section[name] if name in section.sections else ConfigObj()
+        return section
+
+    def _value(self, path: Path_) -> Any:
+        """The checked value at this place; None where there is none, or a bad one."""
+        section = self._at(path[:-1])
+        return section[path[-1]] if path[-1] in section.scalars and path not in self._bad else None
+
+    def _absolute(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(self._absolute(item) for item in value)
+        return value if value in ("syslog", "stderr") else os.path.normpath(Path(self.file).parent / value)
+
+    def _was_misread(self, key: str) -> bool:
+        return any(line.startswith(key) for line in self._misread)
+
+    def _origin(self, path: Path_, note: str = "") -> Origin:
+        return Origin(self.file, self._numbers.get(path, 0), note)
+
+    def _add(self, path: Path_, key: str, found: str, expected: str) -> None:
+        line = self._numbers.get((*path, key), self._numbers.get(path, 0))
+        name = f"[{path[1]}] {key}".strip() if len(path) > 1 else key
+        self.problems.append(Problem(self.file, line, name, found, expected))

@@ -1,0 +1,141 @@
+"""What settings say together: clashing listeners, loops, accounts, folders, contradicting numbers.
+
+Each value is well-formed by itself when it gets here. This asks the machine about accounts, folders and its own
+addresses, but resolves no name.
+"""
+
+from __future__ import annotations
+
+import grp
+import itertools
+import os
+import pwd
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pop3gw.errors import Problem
+from pop3gw.settings import Config, Service
+from pop3gw.values import Address, IPAddress
+
+
+def problems(config: Config) -> list[Problem]:
+    """Everything in a configuration that can't be true at once, or not here."""
+    return [
+        *_listener_clashes(config),
+        *_loops(config),
+        *_spares(config),
+        *accounts(config, os.geteuid(), os.getegid()),
+        *_folders(config),
+    ]
+
+
+def with_spares(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Let the default of the one follow where only the other of min_spare and max_spare is set."""
+    low, high = values.get("min_spare"), values.get("max_spare")
+    defaults = Service.__dataclass_fields__
+    if low is not None and high is None:
+        return {**values, "max_spare": max(low, defaults["max_spare"].default)}
+    if high is not None and low is None:
+        return {**values, "min_spare": min(high, defaults["min_spare"].default)}
+    return dict(values)
+
+
+def _spares(config: Config) -> Iterator[Problem]:
+    for service in config.services:
+        if service.min_spare > service.max_spare:
+            found = f"{service.max_spare}, which is less than min_spare = {service.min_spare}"
+            yield config.problem(service.name, "max_spare", found, "min_spare or more")
+
+
+def _unmapped(ip: IPAddress) -> IPAddress:
+    """The IPv4 address within an IPv4-mapped IPv6 address: both lead to the same listener."""
+    return getattr(ip, "ipv4_mapped", None) or ip
+
+
+def _clash(one: Address, other: Address) -> bool:
+    """Whether both can't be bound; that an IPv6 wildcard leaves IPv4 alone is ``net``'s doing (IPV6_V6ONLY)."""
+    if one.port != other.port or one.port == 0 or one.ip is None or other.ip is None:
+        return False
+    return one.ip == other.ip or (
+        one.ip.version == other.ip.version and (one.ip.is_unspecified or other.ip.is_unspecified)
+    )
+
+
+def _listener_clashes(config: Config) -> Iterator[Problem]:
+    listeners = [(service.name, address) for service in config.services for address in service.listen]
+    for (first, taken), (second, address) in itertools.combinations(listeners, 2):
+        if _clash(taken, address):
+            line = config.origin(first, "listen").line
+            where = f"[{first}] in line {line}" if line else f"[{first}]"
+            yield config.problem(second, "listen", f'"{address}", but {where} listens on {taken}', "a free address")
+
+
+def _loops(config: Config) -> Iterator[Problem]:
+    listeners = [(service.name, address) for service in config.services for address in service.listen]
+    for service in config.services:
+        for name, listener in listeners:
+            if _leads_to(service.server, listener):
+                found = f'"{service.server}", where [{name}] of this gateway listens ({listener}): a loop'
+                yield config.problem(service.name, "server", found, "the address of a POP3 server")
+                break
+
+
+def _leads_to(server: Address, listener: Address) -> bool:
+    """Whether a connection to ``server`` arrives at ``listener``, as far as numbers tell."""
+    if server.ip is None or listener.ip is None or server.port != listener.port:
+        return False
+    to, at = _unmapped(server.ip), _unmapped(listener.ip)
+    if to.is_unspecified:  # connecting to 0.0.0.0 means this machine
+        return at.is_unspecified or at.is_loopback
+    return to == at or (at.is_unspecified and at.version == to.version and _is_local(to))
+
+
+def _is_local(ip: IPAddress) -> bool:
+    """Whether the address is one of this machine: those alone can be bound."""
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(ip), 0))
+    except OSError:
+        return False
+    return True
+
+
+def accounts(config: Config, uid: int, gid: int) -> Iterator[Problem]:
+    """Whether the named accounts exist and who starts the gateway (``uid``, ``gid``) may become them."""
+    if config.user is not None:
+        try:
+            wanted = pwd.getpwnam(config.user).pw_uid
+        except KeyError:
+            yield config.problem("", "user", f'"{config.user}", which is no account here', "an existing account")
+        else:
+            if uid not in (0, wanted):
+                yield _not_root(config, "user", config.user, "account")
+    if config.group is not None:
+        try:
+            wanted = grp.getgrnam(config.group).gr_gid
+        except KeyError:
+            yield config.problem("", "group", f'"{config.group}", which is no group here', "an existing group")
+        else:
+            if uid != 0 and gid != wanted:
+                yield _not_root(config, "group", config.group, "group")
+
+
+def _not_root(config: Config, key: str, name: str, what: str) -> Problem:
+    found = f'"{name}", another {what} than the one that starts the gateway, which is not root'
+    return config.problem("", key, found, f"no {key}, or a start as root")
+
+
+def _folders(config: Config) -> Iterator[Problem]:
+    """Named policy folders must be there; the default one need not."""
+    if ("", "policy_path") not in config.origins:
+        return
+    for folder in config.policy_path:
+        try:
+            found = "" if Path(folder).is_dir() else f'"{folder}", which is no folder'
+        except OSError as error:
+            found = f'"{folder}": {error.strerror}'
+        if found:
+            yield config.problem("", "policy_path", found, "an existing folder")

@@ -1,0 +1,279 @@
+"""Every setting, declared once: a field of ``Config`` ([main]) or ``Service`` ([workers] and [services]).
+
+A field carries its kind, default, when a change takes effect, and the sentence that sample and manual print. The
+configspec, the sample, the manual's list and ``--dump-config`` are made from these rows: a new setting is one more.
+Nothing here reads a file (``config`` does) or writes a document (``reference`` does).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Any
+
+from pop3gw import values
+from pop3gw.errors import Problem
+from pop3gw.values import Address, Kind, LogLevel, PolicyName
+
+
+class Section(enum.Enum):
+    """Where a setting is written. What stands in ``[workers]`` may also stand in a service, and wins there."""
+
+    MAIN = "main"
+    WORKERS = "workers"
+    SERVICE = "services"
+
+
+class Applies(enum.Enum):
+    """When an edited value takes effect."""
+
+    RELOAD = "reload"
+    RESTART = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is declared of a setting besides its name."""
+
+    section: Section
+    kind: Kind
+    about: str
+    applies: Applies
+    default_text: str  # where the default is no value that could be written
+    example: str  # what the sample shows where there is no default
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A declared setting: its key, its default (MISSING where it must be given) and its row."""
+
+    key: str
+    default: Any
+    row: Row
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+    @property
+    def default_shown(self) -> str:
+        return self.row.default_text or values.show(self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an effective value comes from: a line of a file, the command line, or the default."""
+
+    file: str = ""
+    line: int = 0
+    note: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return " ".join(part for part in (self.note, place) if part) or "default"
+
+
+def row(
+    section: Section,
+    kind: Kind,
+    about: str,
+    *,
+    applies: Applies = Applies.RELOAD,
+    default_text: str = "",
+    example: str = "",
+) -> dict[str, Row]:
+    """The metadata of a dataclass field that declares a setting."""
+    return {"setting": Row(section, kind, about, applies, default_text, example)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One service: listeners, a server, a policy, and workers of its own."""
+
+    name: str
+    listen: tuple[Address, ...] = field(
+        metadata=row(
+            Section.SERVICE,
+            values.LISTENERS,
+            "The addresses where clients connect. An IPv6 address is written in brackets and in quotes. Port 0 takes"
+            " any free port; the log says which.",
+            example='0.0.0.0:110, "[::]:110"',
+        )
+    )
+    server: Address = field(
+        metadata=row(
+            Section.SERVICE,
+            values.SERVER,
+            "The POP3 server. A name is resolved anew for each session, and all its addresses are tried in order.",
+            example="mail.example.com:110",
+        )
+    )
+    policy: PolicyName = field(
+        default=PolicyName("pop3gw.policy", "Pop3Proxy"),
+        metadata=row(
+            Section.SERVICE,
+            values.POLICY,
+            "The class that decides: MODULE.py in a folder of policy_path, else a module that Python can import.",
+        ),
+    )
+    connect_timeout: int = field(
+        default=30,
+        metadata=row(
+            Section.SERVICE,
+            values.whole_number(1, 3600),
+            "Seconds that a session may take to reach the server, the resolution of its name included.",
+        ),
+    )
+    max_sessions_per_client: int = field(
+        default=0,
+        metadata=row(
+            Section.SERVICE,
+            values.whole_number(0, 1_000_000),
+            "Sessions that one client address (IPv6: one /64) may have at once; 0 sets no limit.",
+        ),
+    )
+    min_spare: int = field(
+        default=2,
+        metadata=row(
+            Section.WORKERS,
+            values.whole_number(1, 10_000),
+            "Workers that wait for clients: with fewer of them idle, more are forked.",
+        ),
+    )
+    max_spare: int = field(
+        default=8,
+        metadata=row(
+            Section.WORKERS,
+            values.whole_number(1, 10_000),
+            "Workers that may stay idle: more than these are retired.",
+        ),
+    )
+    max_workers: int = field(
+        default=256,
+        metadata=row(
+            Section.WORKERS,
+            values.whole_number(1, 10_000),
+            "Workers in all. When each of them is taken, new clients wait.",
+        ),
+    )
+    sessions_per_worker: int = field(
+        default=1,
+        metadata=row(
+            Section.WORKERS,
+            values.whole_number(1, 1000),
+            "Sessions that one worker serves at the same time. With 1, whatever happens in a session is felt in that"
+            " session alone; more need less memory and less CPU, but a slow policy then delays its neighbours.",
+        ),
+    )
+    max_sessions: int = field(
+        default=1000,
+        metadata=row(
+            Section.WORKERS,
+            values.whole_number(1, 1_000_000_000),
+            "Sessions after which a worker is replaced. With 1, no process ever serves a second session.",
+        ),
+    )
+    shutdown_timeout: int = field(
+        default=30,
+        metadata=row(
+            Section.WORKERS,
+            values.whole_number(0, 86_400),
+            "Seconds that running sessions have to finish when the gateway is stopped.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole configuration, checked. ``source`` is the file's path, or ``command line``."""
+
+    source: str
+    user: str | None = field(
+        default=None,
+        metadata=row(
+            Section.MAIN,
+            values.ACCOUNT,
+            "The account of the workers. Only root can name another account than its own.",
+            default_text="pop3gw, or nobody where there is no such account; not started as root: who started it",
+            example="pop3gw",
+        ),
+    )
+    group: str | None = field(
+        default=None,
+        metadata=row(
+            Section.MAIN,
+            values.ACCOUNT,
+            "The group of the workers.",
+            default_text="the main group of user",
+            example="pop3gw",
+        ),
+    )
+    pid_file: str | None = field(
+        default="/run/pop3gw/pop3gw.pid",
+        metadata=row(
+            Section.MAIN,
+            values.PATH,
+            "Where the master writes its process id.",
+            applies=Applies.RESTART,
+            default_text="/run/pop3gw/pop3gw.pid; none in the foreground",
+            example="/run/pop3gw/pop3gw.pid",
+        ),
+    )
+    policy_path: tuple[str, ...] = field(
+        default=("/etc/pop3gw/policies",),
+        metadata=row(
+            Section.MAIN,
+            values.FOLDERS,
+            "Folders where policies are looked for first. Started as root, the gateway refuses those that others or the"
+            " workers' account may write.",
+        ),
+    )
+    log_target: str = field(
+        default="syslog",
+        metadata=row(
+            Section.MAIN,
+            values.LOG_TARGET,
+            "Where the log goes: syslog, stderr, or a file, which USR1 opens anew.",
+            applies=Applies.RESTART,
+            default_text="syslog; stderr in the foreground",
+            example="syslog",
+        ),
+    )
+    log_level: LogLevel = field(
+        default=LogLevel.INFO,
+        metadata=row(
+            Section.MAIN,
+            values.choice(LogLevel),
+            "What is logged: this and what is worse. debug shows each conversation, secrets redacted.",
+        ),
+    )
+    services: tuple[Service, ...] = ()
+    origins: Mapping[tuple[str, str], Origin] = field(default_factory=dict, compare=False, repr=False)
+
+    def origin(self, service: str, key: str) -> Origin:
+        """Where a value comes from; ``service`` is "" for [main]."""
+        return self.origins.get((service, key), Origin())
+
+    def problem(self, service: str, key: str, found: str, expected: str) -> Problem:
+        """Say that a value, well-formed in itself, can't be used: file and line are those of the setting."""
+        origin = self.origin(service, key)
+        name = f"[{service}] {key}" if service else key
+        return Problem(origin.file or self.source, origin.line, name, found, expected)
+
+
+def _declared(of: type[Config] | type[Service]) -> tuple[Setting, ...]:
+    return tuple(
+        Setting(item.name, item.default, item.metadata["setting"])
+        for item in dataclasses.fields(of)
+        if "setting" in item.metadata
+    )
+
+
+SETTINGS: tuple[Setting, ...] = _declared(Config) + _declared(Service)
+
+
+def of_section(*sections: Section) -> tuple[Setting, ...]:
+    """The settings that are declared for these sections, in the order of their declaration."""
+    return tuple(item for item in SETTINGS if item.row.section in sections)
