@@ -29,6 +29,7 @@ class Ending(enum.Enum):
     AUTH_FAILURES = "auth-failures"
     PROTOCOL = "protocol-error"  # what the server said is not POP3
     UNREACHABLE = "unreachable"
+    TLS = "tls-failed"
     SHUTDOWN = "shutdown"
     FAULT = "fault"  # an error of the gateway itself
 

@@ -14,7 +14,7 @@ TERMINATOR = b"\r\n.\r\n"
 CRLF = b"\r\n"
 
 
-class LineTooLong(Exception):
+class LineTooLongError(Exception):
     """A line is longer than its limit, whether or not its end has come."""
 
 
@@ -41,18 +41,18 @@ class Lines:
     def take(self, limit: int) -> bytes | None:
         """The next line without its line end, or None until it is whole.
 
-        Raises LineTooLong when it has more than ``limit`` octets, its line end not counted.
+        Raises LineTooLongError when it has more than ``limit`` octets, its line end not counted.
         """
         end = self._data.find(b"\n", self._searched)
         if end < 0:
             self._searched = len(self._data)
             # One octet more may still turn out to be the CR of the line end.
             if self._searched > limit + self._data.endswith(b"\r"):
-                raise LineTooLong
+                raise LineTooLongError
             return None
         length = end - 1 if end and self._data[end - 1] == 0x0D else end
         if length > limit:
-            raise LineTooLong
+            raise LineTooLongError
         line = bytes(self._data[:length])
         del self._data[: end + 1]
         self._searched = 0
@@ -149,24 +149,23 @@ class ContentLines:
     def feed(self, data: bytes, limit: int) -> bytes:
         """The whole lines that this buffer completes: as on the wire, each with its CRLF, without the terminator.
 
-        Sets ``ended`` when the terminator came; ``left`` then gives what lies behind it. Raises LineTooLong when a
+        Sets ``ended`` when the terminator came; ``left`` then gives what lies behind it. Raises LineTooLongError when a
         line has more than ``limit`` octets.
         """
         rest = self._rest
         rest += data
-        if b"\n" not in data or (end := rest.rfind(CRLF) + 2) < 2:
-            if len(rest) > limit + 1:
-                raise LineTooLong
-            return b""
-        lines = bytes(rest[:end])
+        # What came before is known to hold no line end, so that a trickle is not searched again and again.
+        end = rest.rfind(CRLF, max(0, len(rest) - len(data) - 1)) + 2
+        lines = bytes(rest[:end]) if end >= 2 else b""
+        if lines.find(CRLF) > limit or len(rest) - len(lines) > limit + 1:
+            raise LineTooLongError
         stop = 0 if lines.startswith(b".\r\n") else lines.find(TERMINATOR) + 2
-        if stop >= 2 or lines.startswith(b".\r\n"):
-            self.ended = True
+        self.ended = stop != 1  # 1: not found
+        if self.ended:
+            lines = lines[:stop]
             del rest[: stop + 3]
-            return lines[:stop]
-        del rest[:end]
-        if len(rest) > limit + 1:
-            raise LineTooLong
+        else:
+            del rest[: len(lines)]
         return lines
 
     def left(self) -> bytes:

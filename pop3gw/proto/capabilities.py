@@ -1,0 +1,61 @@
+"""CAPA: the capabilities that will really work through this gateway (RFC 2449).
+
+Pure. The server's list loses what the policy refuses and what the gateway does not relay; what the gateway adds comes
+behind it. It must not know policies: it asks ``usable`` about each command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+# Capabilities that stand for no command.
+_NO_COMMAND = frozenset(
+    ["PIPELINING", "RESP-CODES", "AUTH-RESP-CODE", "EXPIRE", "LOGIN-DELAY", "IMPLEMENTATION"]  # RFC 2449, RFC 3206
+)
+
+# Capabilities that stand for another command than their own name.
+_COMMANDS: Mapping[str, tuple[str, ...]] = MappingProxyType({"SASL": ("AUTH",), "USER": ("USER", "PASS")})
+
+# What the gateway knows to work with any server of RFC 1939 that the policy lets be used.
+_OWN = ("TOP", "UIDL", "USER")
+
+
+class Capabilities:
+    """The answer to one CAPA.
+
+    ``usable(command)`` tells whether the client may use a command now; ``added`` are capabilities that work here
+    whether the server lists them or not.
+    """
+
+    def __init__(self, usable: Callable[[str], bool], added: tuple[str, ...]) -> None:
+        self._usable = usable
+        self._added = added
+        self._listed: set[str] = set()
+
+    def _works(self, tag: str) -> bool:
+        return tag in _NO_COMMAND or all(map(self._usable, _COMMANDS.get(tag, (tag,))))
+
+    def filtered(self, lines: list[str | None]) -> list[str | None]:
+        """The server's lines, None for those that are taken out."""
+        kept: list[str | None] = []
+        for line in lines:
+            tag = line.partition(" ")[0].upper() if line else ""
+            works = line is not None and tag != "STLS" and self._works(tag)
+            if works:
+                self._listed.add(tag)
+            kept.append(line if works else None)
+        return kept
+
+    def closing(self) -> bytes:
+        """The lines that the server did not list but that work here."""
+        return _lines([tag for tag in self._added if tag not in self._listed])
+
+    def own(self) -> bytes:
+        """The whole answer where the server has none, without status line and terminator."""
+        tags = [tag for tag in _OWN if self._works(tag)]
+        return _lines(tags + [tag for tag in self._added if tag not in tags])
+
+
+def _lines(tags: list[str]) -> bytes:
+    return "".join(f"{tag}\r\n" for tag in tags).encode("ascii")

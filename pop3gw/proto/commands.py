@@ -1,0 +1,214 @@
+"""The command table: one row a command. State checks, argument checks, answers and redaction all read it.
+
+Pure data, and the argument checks that its rows name. It must not know policies or sessions. To add a command, add a
+row (and, if the policies shall accept it, its name to ``Pop3Proxy``).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+
+class State(enum.Enum):
+    """The states of RFC 1939 section 3, AUTHORIZATION split by what was said in it."""
+
+    AUTHORIZATION = "AUTHORIZATION"
+    USER_GIVEN = "USER"
+    SASL = "SASL"
+    TRANSACTION = "TRANSACTION"
+    UPDATE = "UPDATE"
+
+
+class Shape(enum.Enum):
+    """What a ``+OK`` answer looks like; an ``-ERR`` is always one line."""
+
+    LINE = enum.auto()
+    MULTILINE = enum.auto()
+    MULTILINE_BARE = enum.auto()  # multiline without an argument, one line with one
+    LOCAL = enum.auto()  # answered by the gateway itself, never relayed
+
+
+class Secret(enum.Enum):
+    """How much of the argument no log may show."""
+
+    NOTHING = enum.auto()
+    ALL = enum.auto()
+    BEHIND_FIRST_WORD = enum.auto()
+
+
+class Limits(Protocol):
+    """The limits that argument checks need; a policy has them. Octets."""
+
+    @property
+    def max_username_length(self) -> int: ...
+    @property
+    def max_password_length(self) -> int: ...
+
+
+class BadArgumentError(ValueError):
+    """An argument that the command's row does not allow; the text says why and holds nothing of the argument."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command.
+
+    ``argument`` gives the argument as it is relayed, or raises BadArgumentError. ``on_ok``, ``on_err``: the states
+    after the answer, None where it changes nothing. ``login``: an ``-ERR`` is a failed login. ``status`` is the form
+    of the text behind ``+OK`` where RFC 1939 fixes it.
+    """
+
+    name: str
+    argument: Callable[[str, Limits], str]
+    states: frozenset[State]
+    shape: Shape
+    on_ok: State | None = None
+    on_err: State | None = None
+    secret: Secret = Secret.NOTHING
+    login: bool = False
+    status: re.Pattern[bytes] | None = None
+
+    def multiline(self, argument: str) -> bool:
+        """Whether ``+OK`` to the command with this argument is multiline."""
+        return self.shape is Shape.MULTILINE or (self.shape is Shape.MULTILINE_BARE and not argument)
+
+
+def octets(text: str) -> int:
+    """The length of a text on the wire."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))
+
+
+def _dropped(_argument: str, _limits: Limits) -> str:
+    return ""
+
+
+def _verbatim(argument: str, _limits: Limits) -> str:
+    return argument
+
+
+def _username(argument: str, limits: Limits) -> str:
+    if not argument:
+        raise BadArgumentError("the name is missing")
+    if octets(argument) > limits.max_username_length:
+        raise BadArgumentError("the name is longer than max_username_length")
+    return argument
+
+
+def _password(argument: str, limits: Limits) -> str:
+    if not argument:
+        raise BadArgumentError("the password is missing")
+    if octets(argument) > limits.max_password_length:
+        raise BadArgumentError("the password is longer than max_password_length")
+    return argument
+
+
+_APOP = re.compile(r"([^ ]+) [0-9a-fA-F]{32}")
+
+
+def _name_and_digest(argument: str, limits: Limits) -> str:
+    match = _APOP.fullmatch(argument)
+    if match is None:
+        raise BadArgumentError("a name and a digest of 32 hex digits are needed")
+    _username(match[1], limits)
+    return argument
+
+
+# At most ten digits: message numbers and line counts fit in 32 bits. [0-9], since \d takes other scripts' digits.
+_NUMBER = re.compile(r"(?=0*[1-9])[0-9]{1,10}")
+_NUMBER_AND_COUNT = re.compile(r"(?=0*[1-9])[0-9]{1,10} [0-9]{1,10}")
+
+
+def _number(argument: str, _limits: Limits) -> str:
+    if _NUMBER.fullmatch(argument) is None:
+        raise BadArgumentError("a message number is needed")
+    return argument
+
+
+def _optional_number(argument: str, limits: Limits) -> str:
+    return _number(argument, limits) if argument else argument
+
+
+def _number_and_count(argument: str, _limits: Limits) -> str:
+    if _NUMBER_AND_COUNT.fullmatch(argument) is None:
+        raise BadArgumentError("a message number and a count of lines are needed")
+    return argument
+
+
+# RFC 4422 section 3.1 (mechanism names), RFC 5034 section 4 (initial response, "=" when it is empty).
+_MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}(?: (?:=|[A-Za-z0-9+/]+={0,2}))?")
+
+
+def _mechanism(argument: str, _limits: Limits) -> str:
+    if argument and _MECHANISM.fullmatch(argument) is None:
+        raise BadArgumentError("a SASL mechanism and, if any, an initial response in base64 are needed")
+    return argument
+
+
+_LANGUAGE = re.compile(r"\*|[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*")
+
+
+def _language(argument: str, _limits: Limits) -> str:
+    if argument and _LANGUAGE.fullmatch(argument) is None:
+        raise BadArgumentError("a language tag or * is needed")
+    return argument
+
+
+_INITIAL = frozenset({State.AUTHORIZATION})
+_BEFORE_LOGIN = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
+_LOGGED_IN = frozenset({State.TRANSACTION})
+_ANYTIME = _BEFORE_LOGIN | _LOGGED_IN
+
+_AUTH, _GIVEN, _TRANS, _UPDATE = State.AUTHORIZATION, State.USER_GIVEN, State.TRANSACTION, State.UPDATE
+_STAT_STATUS = re.compile(rb"[0-9]+ [0-9]+(?: .*)?", re.DOTALL)
+
+_ROWS = (
+    # RFC 1939
+    Command("USER", _username, _INITIAL, Shape.LINE, _GIVEN, _AUTH),
+    Command("PASS", _password, frozenset({_GIVEN}), Shape.LINE, _TRANS, _AUTH, Secret.ALL, login=True),
+    Command("APOP", _name_and_digest, _BEFORE_LOGIN, Shape.LINE, _TRANS, _AUTH, Secret.BEHIND_FIRST_WORD, login=True),
+    Command("STAT", _dropped, _LOGGED_IN, Shape.LINE, status=_STAT_STATUS),
+    Command("LIST", _optional_number, _LOGGED_IN, Shape.MULTILINE_BARE),
+    Command("RETR", _number, _LOGGED_IN, Shape.MULTILINE),
+    Command("DELE", _number, _LOGGED_IN, Shape.LINE),
+    Command("NOOP", _dropped, _LOGGED_IN, Shape.LINE),
+    Command("RSET", _dropped, _LOGGED_IN, Shape.LINE),
+    Command("TOP", _number_and_count, _LOGGED_IN, Shape.MULTILINE),
+    Command("UIDL", _optional_number, _LOGGED_IN, Shape.MULTILINE_BARE),
+    Command("QUIT", _dropped, _ANYTIME, Shape.LINE, _UPDATE, _UPDATE),
+    # RFC 1460, withdrawn, still sent by old clients
+    Command("LAST", _dropped, _LOGGED_IN, Shape.LINE),
+    # RFC 2449
+    Command("CAPA", _dropped, _ANYTIME, Shape.MULTILINE),
+    # RFC 5034
+    Command("AUTH", _mechanism, _INITIAL, Shape.MULTILINE_BARE, _TRANS, _AUTH, Secret.BEHIND_FIRST_WORD, login=True),
+    # RFC 2595
+    Command("STLS", _dropped, _INITIAL, Shape.LOCAL),
+    # RFC 6856
+    Command("UTF8", _dropped, _BEFORE_LOGIN, Shape.LINE),
+    Command("LANG", _language, _ANYTIME, Shape.MULTILINE_BARE),
+)
+
+COMMANDS: Mapping[str, Command] = MappingProxyType({row.name: row for row in _ROWS})
+
+
+def unknown(name: str, *, multiline: bool) -> Command:
+    """The row of a command that has none: legal in every state, its argument verbatim, its argument secret."""
+    shape = Shape.MULTILINE if multiline else Shape.LINE
+    return Command(name, _verbatim, frozenset(State), shape, secret=Secret.ALL)
+
+
+def redacted(name: str, argument: str, secret: Secret) -> str:
+    """A request as a log may show it."""
+    if not argument:
+        return name
+    if secret is Secret.ALL:
+        return f"{name} [secret]"
+    first, space, _rest = argument.partition(" ")
+    if secret is Secret.BEHIND_FIRST_WORD and space:
+        return f"{name} {first} [secret]"
+    return f"{name} {argument}"

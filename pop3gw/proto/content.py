@@ -1,0 +1,150 @@
+"""The lines behind a multiline ``+OK``: relayed in whole buffers, shown to a callback line by line, or dropped.
+
+Pure: each kind takes what the server sent and gives what the client gets. None must alter an octet that no callback
+changed, and none sends a terminator that the server did not send.
+
+Known limit: where a callback (or the CAPA filter) wants lines, a line over MAX_SEEN_LINE ends the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pop3gw.policy import AbstractPop3Proxy
+from pop3gw.proto.wire import CRLF, ContentLines, EndingsCheck, LineMeter, LineTooLongError, Terminator, stuffed
+
+MAX_SEEN_LINE = 1 << 20
+
+
+class ContentError(Exception):
+    """The content can't go on to the client; the text says why. ``by_policy``: the server is not to blame."""
+
+    def __init__(self, text: str, *, by_policy: bool = False) -> None:
+        super().__init__(text)
+        self.by_policy = by_policy
+
+
+class Content(Protocol):
+    """One multiline answer on its way."""
+
+    ended: bool
+    left: bytes  # what came behind the terminator
+
+    def feed(self, data: bytes) -> bytes:
+        """What the client gets for this buffer. Raises ContentError."""
+
+
+class _Checks:
+    """The line checks that a policy asks for; nothing is looked at where it asks for none."""
+
+    __slots__ = ("_endings", "_limit", "_meter")
+
+    def __init__(self, policy: AbstractPop3Proxy) -> None:
+        self._limit = policy.max_response_line_length
+        self._meter = None if policy.permit_longline else LineMeter()
+        self._endings = EndingsCheck() if policy.strict_line_endings else None
+
+    def check(self, data: bytes) -> None:
+        if self._meter is not None and self._meter.exceeds(data, self._limit):
+            raise ContentError("a content line is longer than max_response_line_length")
+        if self._endings is not None and self._endings.broken(data):
+            raise ContentError("a bare CR or LF in content (strict_line_endings)")
+
+
+class WholeBuffers:
+    """Content that nobody wants to see in lines: each buffer passes as it came."""
+
+    __slots__ = ("_checks", "_terminator", "ended", "left")
+
+    def __init__(self, policy: AbstractPop3Proxy) -> None:
+        self._terminator = Terminator()
+        self._checks = None if policy.permit_longline and not policy.strict_line_endings else _Checks(policy)
+        self.ended = False
+        self.left = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The same buffer, up to the terminator and with it."""
+        end = self._terminator.find(data)
+        if end >= 0:
+            self.ended = True
+            if end < len(data):
+                data, self.left = data[:end], data[end:]
+        if self._checks is not None:
+            self._checks.check(data)
+        return data
+
+
+class Dropped:
+    """Content whose status line the client did not get."""
+
+    __slots__ = ("_terminator", "ended", "left")
+
+    def __init__(self) -> None:
+        self._terminator = Terminator()
+        self.ended = False
+        self.left = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Nothing."""
+        end = self._terminator.find(data)
+        if end >= 0:
+            self.ended, self.left = True, data[end:]
+        return b""
+
+
+class SeenLines:
+    """Content shown line by line, dot-unstuffed, to a function that gives what becomes of it.
+
+    ``see(lines)`` takes the texts of some lines and gives, for each, the text that the client gets or None for a line
+    that is dropped; lines given back as they were pass bit for bit. It may raise ContentError. ``closing`` is
+    content of our own before the terminator.
+    """
+
+    __slots__ = ("_checks", "_closing", "_lines", "_see", "ended", "left")
+
+    def __init__(
+        self,
+        policy: AbstractPop3Proxy,
+        see: Callable[[list[str]], list[str | None]],
+        closing: Callable[[], bytes] = bytes,
+    ) -> None:
+        self._lines = ContentLines()
+        self._checks = _Checks(policy)
+        self._see = see
+        self._closing = closing
+        self.ended = False
+        self.left = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The lines that are whole, as they may go on."""
+        try:
+            lines = self._lines.feed(data, MAX_SEEN_LINE)
+        except LineTooLongError:
+            raise ContentError(f"a line of over {MAX_SEEN_LINE} octets, and a callback wants to see it") from None
+        out = b""
+        if lines:
+            self._checks.check(lines)
+            out = self._seen(lines)
+        if self._lines.ended:
+            self.ended, self.left = True, self._lines.left()
+            out += self._closing() + b".\r\n"
+        return out
+
+    def _seen(self, lines: bytes) -> bytes:
+        wire = lines.decode("utf-8", "surrogateescape").split("\r\n")
+        wire.pop()  # what split gives behind the last CRLF
+        texts = [line[1:] if line[:1] == "." else line for line in wire] if b"." in lines else wire
+        kept = self._see(texts)
+        if kept == texts:
+            return lines
+        out = []
+        for raw, old, new in zip(wire, texts, kept, strict=True):
+            if new is not None:
+                out.append(raw.encode("utf-8", "surrogateescape") + CRLF if new == old else content_line(new))
+        return b"".join(out)
+
+
+def content_line(text: str) -> bytes:
+    """A line of content, given by a policy, as it goes on the wire."""
+    return stuffed(text.encode("utf-8", "surrogateescape")) + CRLF

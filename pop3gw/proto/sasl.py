@@ -1,0 +1,102 @@
+"""Whose name a SASL exchange shows, and which of its octets are secret (RFC 5034 section 4).
+
+Pure. It must not decide anything: exchanges pass verbatim, whatever is understood here. Known limit: only the first two
+client responses are looked at, which is where the mechanisms below give the name.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+_XOAUTH2_USER = re.compile(r"(?:^|\x01)user=([^\x01]*)")
+_GS2_AUTHZID = re.compile(r"[nyp][^,]*,a=([^,]*),")
+_SCRAM_NAME = re.compile(r"^[nyp][^,]*,[^,]*,n=([^,]*),")
+
+
+def _plain(responses: list[str]) -> str | None:
+    parts = responses[0].split("\0")
+    return parts[1] if len(parts) == 3 else None
+
+
+def _login(responses: list[str]) -> str | None:
+    return responses[0] or None
+
+
+def _cram_md5(responses: list[str]) -> str | None:
+    name, space, _digest = responses[0].rpartition(" ")
+    return name if space else None
+
+
+def _xoauth2(responses: list[str]) -> str | None:
+    match = _XOAUTH2_USER.search(responses[0])
+    return match[1] if match else None
+
+
+def _oauthbearer(responses: list[str]) -> str | None:
+    match = _GS2_AUTHZID.match(responses[0])
+    return match[1].replace("=2C", ",").replace("=3D", "=") if match else None
+
+
+def _scram(responses: list[str]) -> str | None:
+    match = _SCRAM_NAME.match(responses[0])
+    return match[1].replace("=2C", ",").replace("=3D", "=") if match else None
+
+
+_NAME_SHOWN_BY: Mapping[str, Callable[[list[str]], str | None]] = MappingProxyType(
+    {
+        "PLAIN": _plain,
+        "LOGIN": _login,
+        "CRAM-MD5": _cram_md5,
+        "XOAUTH2": _xoauth2,
+        "OAUTHBEARER": _oauthbearer,
+        "SCRAM-SHA-1": _scram,
+        "SCRAM-SHA-1-PLUS": _scram,
+        "SCRAM-SHA-256": _scram,
+        "SCRAM-SHA-256-PLUS": _scram,
+        "SCRAM-SHA-512": _scram,
+    }
+)
+
+
+def decoded(response: str) -> str | None:
+    """What a response in base64 says, or None when it is none. ``=`` is the empty response."""
+    if response == "=":
+        return ""
+    try:
+        return base64.b64decode(response, validate=True).decode("utf-8", "surrogateescape")
+    except (binascii.Error, ValueError):
+        return None
+
+
+class Exchange:
+    """One SASL exchange, as its client's side is seen."""
+
+    __slots__ = ("_responses", "cancelled", "lines", "mechanism")
+
+    def __init__(self, mechanism: str) -> None:
+        self.mechanism = mechanism.upper()
+        self.lines = 0  # challenges and answers so far
+        self.cancelled = False
+        self._responses: list[str] = []
+
+    def hear(self, response: str) -> list[str]:
+        """Take one response of the client; gives the texts in it that no log may show."""
+        text = decoded(response)
+        secrets = [response]
+        if text is None:
+            return secrets
+        self._responses.append(text)
+        secrets.append(text)
+        if self.mechanism == "PLAIN":
+            secrets.append(text.rpartition("\0")[2])
+        # LOGIN asks for the name first: that alone is no secret.
+        return [] if self.mechanism == "LOGIN" and len(self._responses) == 1 else secrets
+
+    def username(self) -> str | None:
+        """The name, once a response has shown it."""
+        shown = _NAME_SHOWN_BY.get(self.mechanism)
+        return shown(self._responses) if shown and self._responses else None

@@ -1,0 +1,755 @@
+"""One POP3 session, both sides of it: bytes and events in, bytes out.
+
+Pure: it opens no socket and reads no clock; time is an argument (seconds, monotonic). The caller hands in what it reads
+and takes ``to_client`` and ``to_server`` after each input; it reads from a side only while ``reads_client`` or
+``reads_server`` says so, calls ``expire`` when ``deadline`` has come, starts TLS when ``tls_wanted`` says so, and
+closes both sides once ``over`` is set and ``to_client`` is delivered. What is legal is decided in
+``consult``, where lines end in ``wire``; this module keeps whose turn it is.
+
+Known limits: one request at a time is at the server (pipelined ones wait here, RFC 2449 section 6.6); at most
+QUEUE_OCTETS of requests are kept waiting.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
+from pop3gw.proto.capabilities import Capabilities
+from pop3gw.proto.commands import COMMANDS, Command, State, redacted, unknown
+from pop3gw.proto.consult import PROTOCOL_ERROR, Answer, Consultation, Guard, Local, Relay, Status, Unguarded
+from pop3gw.proto.content import Content, ContentError, Dropped, SeenLines, WholeBuffers
+from pop3gw.proto.events import Ending, Journal, Side
+from pop3gw.proto.sasl import Exchange
+from pop3gw.proto.wire import CRLF, Lines, LineTooLongError
+
+QUEUE_OCTETS = 16_384
+
+# RFC 2449 section 8.1.1, RFC 3206 section 4: the server or the gateway is at fault, trying again may help.
+NOT_AVAILABLE = "[SYS/TEMP] Server not available"
+POLICY_FAILED = "[SYS/TEMP] Service not available"
+TLS_NEEDED = "Say STLS first: logging in without TLS is not allowed here"
+UNASKED = "it sent something that nobody asked for"
+TLS_OFF = "TLS is not available here"
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+# RFC 1939 section 7: the timestamp is a msg-id, in angle brackets.
+_TIMESTAMP = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
+# A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
+_KEYWORD = re.compile(r"[A-Z]{1,4}")
+
+_FIRST_DELAY = 0.25  # seconds that the answer to the first failed login is held back; doubled for each further one
+_LONGEST_DELAY = 8.0
+
+
+class Tls(enum.Enum):
+    """How one side uses TLS."""
+
+    OFF = "off"
+    STARTTLS = "starttls"
+    REQUIRED = "required"
+    IMPLICIT = "implicit"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """What the service, not the policy, says of its sessions."""
+
+    client_tls: Tls = Tls.OFF
+    server_tls: Tls = Tls.OFF
+
+
+class Phase(enum.Enum):
+    """What the session waits for."""
+
+    CONNECTION = enum.auto()
+    SERVER_HANDSHAKE = enum.auto()
+    GREETING = enum.auto()
+    SERVER_STLS = enum.auto()  # the server's answer to our STLS
+    CLIENT_HANDSHAKE = enum.auto()
+    REQUEST = enum.auto()
+    STATUS = enum.auto()
+    CONTENT = enum.auto()
+    CHALLENGE = enum.auto()  # the server's turn in a SASL exchange
+    RESPONSE = enum.auto()  # the client's turn in it
+    HELD = enum.auto()  # an answer is held back for a while after a failed login
+    OVER = enum.auto()
+
+
+_AWAITED: Mapping[Phase, Side] = MappingProxyType(
+    {
+        Phase.SERVER_HANDSHAKE: Side.SERVER,
+        Phase.GREETING: Side.SERVER,
+        Phase.SERVER_STLS: Side.SERVER,
+        Phase.CLIENT_HANDSHAKE: Side.CLIENT,
+        Phase.REQUEST: Side.CLIENT,
+        Phase.STATUS: Side.SERVER,
+        Phase.CONTENT: Side.SERVER,
+        Phase.CHALLENGE: Side.SERVER,
+        Phase.RESPONSE: Side.CLIENT,
+    }
+)
+# Where the server owes a line, so that its silence or end is answered with an -ERR.
+_OWED_BY_SERVER = frozenset({Phase.SERVER_HANDSHAKE, Phase.GREETING, Phase.SERVER_STLS, Phase.STATUS, Phase.CHALLENGE})
+_CLIENT_TURNS = frozenset({Phase.REQUEST, Phase.RESPONSE})
+
+_NOTHING_ASKED = Relay("", "", unknown("", multiline=False), False, "GREETING")
+_NOT_STARTED = AbstractPop3Proxy()
+
+
+class Session:
+    """One session under one policy. See the module for how it is driven."""
+
+    def __init__(
+        self,
+        policy_class: type[AbstractPop3Proxy],
+        *,
+        facts: SessionFacts,
+        journal: Journal,
+        guard: Guard | None = None,
+        rules: SessionRules = SessionRules(),
+    ) -> None:
+        self.to_client: list[bytes] = []
+        self.to_server: list[bytes] = []
+        self.wants_server = False  # the server is to be connected
+        self.tls_wanted: Side | None = None  # once to_client, or to_server, is delivered
+        self.over = False
+        self.ending: Ending | None = None
+        self.ended_by: Side | None = None
+        self.state = State.AUTHORIZATION
+        self.login: str | None = None  # how the client logged in
+        self.logins_failed = 0
+        self.requests = 0
+        self.refused = 0
+        self.retrieved = 0
+        self.deleted = 0
+        self._facts = facts
+        self._policy_class = policy_class
+        self.policy: AbstractPop3Proxy = _NOT_STARTED
+        self._journal = journal
+        self._guard = guard or Unguarded()
+        self._rules = rules
+        self._phase = Phase.CONNECTION
+        self._client = Lines()
+        self._server = Lines()
+        self._client_eof = False
+        self._server_eof = False
+        self._heard = 0.0  # when the awaited side was last heard of, or its turn began
+        self._greeted: float | None = None
+        self._blocked: Side | None = None
+        self._held = b""
+        self._held_until = 0.0
+        self._held_ends = False
+        self._greeting = b""  # kept while TLS with the server begins
+        self._exchange: Exchange | None = None
+        self._content: Content = Dropped()
+        self._relay = _NOTHING_ASKED
+
+    # -- what the caller looks at
+
+    @property
+    def user(self) -> str | None:
+        """The name that the client gave, None until then."""
+        return self.policy.username
+
+    @property
+    def reads_client(self) -> bool:
+        """Whether input from the client is wanted."""
+        if self._client_eof or self.over or self.tls_wanted:
+            return False
+        return self._phase in _CLIENT_TURNS or len(self._client) < QUEUE_OCTETS
+
+    @property
+    def reads_server(self) -> bool:
+        """Whether input from the server is wanted."""
+        return not (self._server_eof or self.over or self.tls_wanted)
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``expire`` is to be called, or None."""
+        if self.over or self._phase is Phase.CONNECTION:
+            return None
+        if self._phase is Phase.HELD:
+            return self._held_until
+        idle = self._heard + self.policy.timeout / 1000
+        auth = self._auth_deadline()
+        return idle if auth is None or idle < auth else auth
+
+    def _auth_deadline(self) -> float | None:
+        if self._greeted is None or self.state is State.TRANSACTION:
+            return None
+        return self._greeted + self.policy.auth_timeout / 1000
+
+    # -- events
+
+    def start(self, now: float) -> None:
+        """Run the policy's ``config()``; the server is wanted afterwards, unless the policy failed."""
+        self._heard = now
+        try:
+            self.policy = instance(self._policy_class, self._facts)
+        except BaseException:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
+            self._journal.error(f"{self._policy_class.__name__}: no instance could be made; run pop3gw --check")
+            self._refuse_service(POLICY_FAILED, Ending.FAULT)
+            return
+        self._consult = Consultation(self.policy, self._guard, self._journal)
+        if self._consult.configure():
+            self.wants_server = True
+        else:
+            self._refuse_service(POLICY_FAILED, Ending.FAULT)
+
+    def connected(self, now: float, address: str | None = None, port: int | None = None) -> None:
+        """The server is connected; its greeting is awaited (after TLS, where that comes first)."""
+        self._learn(server_address=address, server_port=port)
+        if self._rules.server_tls is Tls.IMPLICIT:
+            self.tls_wanted = Side.SERVER
+            self._turn(Phase.SERVER_HANDSHAKE, now)
+        else:
+            self._turn(Phase.GREETING, now)
+
+    def connect_failed(self, reason: str, _now: float) -> None:
+        """The server can't be reached."""
+        self._journal.error(f"the server can't be reached: {reason}")
+        self._refuse_service(NOT_AVAILABLE, Ending.UNREACHABLE)
+
+    def tls_started(self, side: Side, tls: TlsFacts, now: float, certificate: str | None = None) -> None:
+        """The handshake that ``tls_wanted`` asked for is done."""
+        self.tls_wanted = None
+        if side is Side.CLIENT:
+            self._learn(client_tls=tls, client_certificate=certificate)
+            self._turn(Phase.REQUEST, now)
+            return
+        self._learn(server_tls=tls)
+        if self._rules.server_tls is Tls.IMPLICIT:
+            self._turn(Phase.GREETING, now)
+        else:
+            self._greet(now)
+            self._serve(now)
+
+    def tls_failed(self, side: Side, reason: str, _now: float) -> None:
+        """The handshake failed. No byte that a client sent has reached a server whose TLS failed."""
+        self.tls_wanted = None
+        if side is Side.CLIENT:
+            self._journal.warning(f"TLS with the client failed: {reason}")
+            self._end(Ending.TLS, Side.CLIENT)
+            return
+        self._journal.error(f"TLS with the server failed: {reason}")
+        self._refuse_service(NOT_AVAILABLE, Ending.TLS)
+
+    def client_data(self, data: bytes, now: float) -> None:
+        """The client sent this."""
+        if self.over:
+            return
+        self._client.feed(data)
+        if self._phase in _CLIENT_TURNS:
+            self._heard = now
+            self._serve(now)
+
+    def client_eof(self, now: float) -> None:
+        """The client sends no more; it still gets the answers to its whole requests."""
+        if self.over:
+            return
+        self._client_eof = True
+        if self._phase in _CLIENT_TURNS:
+            self._serve(now)
+
+    def client_lost(self, _now: float) -> None:
+        """The client is gone: nothing can be sent to it any more."""
+        if not self.over:
+            self.to_client.clear()
+            self._end(Ending.CLOSED, Side.CLIENT)
+
+    def server_data(self, data: bytes, now: float) -> None:
+        """The server sent this."""
+        if self.over:
+            return
+        self._heard = now
+        if self._phase is Phase.CONTENT:
+            self._relay_content(data, now)
+        else:
+            self._server.feed(data)
+            self._hear(now)
+        if self._phase in _CLIENT_TURNS and (len(self._client) or self._client_eof):
+            self._serve(now)
+
+    def server_eof(self, _now: float) -> None:
+        """The server closed its side."""
+        self._server_eof = True
+        if self.over or self._phase is Phase.HELD:
+            return
+        if self._phase in _OWED_BY_SERVER:
+            self._server_fault("it closed the connection before its answer was whole")
+        elif self._phase is Phase.CONTENT:
+            self._journal.warning(f"the server closed in the middle of the answer to {self._relay.shown()}")
+            self._end(Ending.PROTOCOL, Side.SERVER)
+        elif not self.over:
+            self._end(Ending.CLOSED, Side.SERVER)
+
+    def blocked(self, side: Side, now: float) -> None:
+        """What was sent to a side could not all be delivered, or only a part of the rest was."""
+        self._blocked = side
+        self._heard = now
+
+    def flowing(self, now: float) -> None:
+        """Everything is delivered again."""
+        self._blocked = None
+        self._heard = now
+
+    def expire(self, now: float) -> None:
+        """The deadline has come."""
+        deadline = self.deadline
+        if deadline is None or now < deadline:
+            return
+        if self._phase is Phase.HELD:
+            self._release(now)
+            return
+        late = self._blocked or _AWAITED[self._phase]
+        auth = self._auth_deadline()
+        limit = "auth_timeout" if auth is not None and now >= auth else "timeout"
+        self._journal.warning(f"{limit} has passed, waiting for the {late.value}")
+        if late is Side.SERVER and self._phase in _OWED_BY_SERVER:
+            self._say(f"-ERR {PROTOCOL_ERROR}")
+        elif self._phase is Phase.REQUEST and len(self._client) and self._blocked is None:
+            self._say(f"-ERR {INVALID_COMMAND}")
+        self._end(Ending.TIMEOUT, late)
+
+    def shutdown(self, reason: str) -> None:
+        """The gateway ends the session."""
+        if not self.over:
+            self._journal.info(f"ended by the gateway: {reason}")
+            self._end(Ending.SHUTDOWN, Side.GATEWAY)
+
+    # -- the client's requests
+
+    def _serve(self, now: float) -> None:
+        """Decide on the client's whole lines, until one is at the server or none is left."""
+        while self._phase in _CLIENT_TURNS and not self.tls_wanted:
+            try:
+                line = self._client.take(self._line_limit())
+            except LineTooLongError:
+                self._refused("a line", "it is longer than its limit")
+                self._abort()
+                return
+            if line is None:
+                if self._client_eof:
+                    self._end(Ending.CLOSED, Side.CLIENT)
+                return
+            if self._phase is Phase.REQUEST:
+                self._request(line, now)
+            else:
+                self._sasl_response(line, now)
+
+    def _line_limit(self) -> int:
+        if self._phase is Phase.RESPONSE or self._client.starts_with(b"AUTH "):
+            return self.policy.max_authline_length
+        return self.policy.max_request_line_length
+
+    def _request(self, line: bytes, now: float) -> None:
+        self.requests += 1
+        # Upper case of ASCII only: str.upper() would make an S of U+017F.
+        word, _space, rest = line.partition(b" ")
+        name = word.upper().decode("utf-8", "surrogateescape")
+        argument = rest.decode("utf-8", "surrogateescape")
+        if self._journal.conversation:
+            self._journal.debug(f"client: {self._shown(name, argument)}")
+        if not name or _CONTROL.search(line):
+            self._refused(self._shown(name, argument), "it is empty" if not name else "it holds a control character")
+            self._say(f"-ERR {INVALID_COMMAND}")
+            return
+        if self._must_start_tls(name):
+            self._refused(self._shown(name, argument), "TLS is required first")
+            self._say(f"-ERR {TLS_NEEDED}")
+            return
+        decided = self._consult.judge(name, argument, self.state)
+        if isinstance(decided, Relay):
+            self._forward(decided, now)
+        elif isinstance(decided, Local):
+            self._start_client_tls(now)
+        else:
+            self._answer(decided, self._shown(name, argument), now)
+
+    def _shown(self, name: str, argument: str) -> str:
+        """A request as a log may show it."""
+        row = COMMANDS.get(name)
+        if row is not None:
+            return redacted(name, argument, row.secret)
+        if _KEYWORD.fullmatch(name) or name in self.policy.request:
+            return f"{name} [secret]" if argument else name
+        return "[unknown command]"
+
+    def _must_start_tls(self, name: str) -> bool:
+        if self._rules.client_tls is not Tls.REQUIRED or self.policy.session.client_tls is not None:
+            return False
+        row = COMMANDS.get(name)
+        # A command of the policy's own may carry a password as well.
+        return self._consult.permits(name) if row is None else row.login or row.name == "USER"
+
+    def _answer(self, answer: Answer, shown: str, now: float) -> None:
+        """Answer in the server's place."""
+        if answer.why is not None:
+            self._refused(shown, answer.why)
+        row = answer.row
+        if answer.attempt and row is not None:
+            self._settle(row, ok=False)
+            self._login_failed(answer.status().encode("utf-8", "surrogateescape") + CRLF, now, end=answer.end)
+            return
+        self._say(answer.status())
+        if answer.lines is not None:
+            self.to_client.append(answer.lines + b".\r\n")
+        if row is not None and (answer.ok or row.on_err is State.AUTHORIZATION):
+            self._settle(row, ok=answer.ok)
+            if answer.ok and row.login:
+                self.login = row.name.lower()
+        if answer.end:
+            self._end(Ending.ABORTED, Side.GATEWAY)
+        elif self.state is State.UPDATE:
+            self._end(Ending.QUIT, Side.CLIENT)
+
+    def _forward(self, relay: Relay, now: float) -> None:
+        """Send a request to the server, which must owe nothing and have said nothing more."""
+        if len(self._server):
+            self._server_fault(UNASKED)
+            return
+        self._relay = relay
+        if self._journal.conversation:
+            self._journal.debug(f"to server: {relay.shown()}")
+        self.to_server.append(relay.line() + CRLF)
+        if relay.name == "AUTH" and relay.argument:
+            mechanism, _space, initial = relay.argument.partition(" ")
+            self._exchange = Exchange(mechanism)
+            self.state = State.SASL
+            if initial:
+                self._hear_sasl(initial)
+            self._turn(Phase.CHALLENGE, now)
+        else:
+            self._turn(Phase.STATUS, now)
+
+    # -- SASL (RFC 5034 section 4)
+
+    def _sasl_response(self, line: bytes, now: float) -> None:
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - for mypy: the phase says so
+        if line == b"*":
+            exchange.cancelled = True
+        else:
+            exchange.lines += 1
+            if exchange.lines > self.policy.max_authline_count or _CONTROL.search(line):
+                self._refused("a SASL response", "it is one more than max_authline_count or holds a control character")
+                self._abort()
+                return
+            self._hear_sasl(line.decode("utf-8", "surrogateescape"))
+        if self._journal.conversation:
+            self._journal.debug(f"client: {'*' if exchange.cancelled else '[SASL response]'}")
+        self.to_server.append(line + CRLF)
+        self._turn(Phase.CHALLENGE, now)
+
+    def _hear_sasl(self, response: str) -> None:
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - for mypy: the phase says so
+        for secret in exchange.hear(response):
+            self._journal.secret(secret)
+        name = exchange.username()
+        if name is not None:
+            self.policy.__dict__["username"] = name
+
+    # -- the server's answers
+
+    def _hear(self, now: float) -> None:
+        """Take what the server owes: one line, by the phase."""
+        phase = self._phase
+        if phase not in _OWED_BY_SERVER:
+            if phase in _CLIENT_TURNS or phase is Phase.CLIENT_HANDSHAKE:
+                self._server_fault(UNASKED)
+            return
+        policy = self.policy
+        limit = policy.max_response_line_length
+        sasl = phase is Phase.CHALLENGE and self._server.starts_with(b"+ ")
+        try:
+            line = self._server.take(policy.max_authline_length if sasl else limit)
+        except LineTooLongError:
+            self._server_fault("a line is longer than its limit")
+            return
+        if line is None:
+            return
+        if self._journal.conversation:
+            said = "[SASL challenge]" if sasl else line.decode("utf-8", "surrogateescape")
+            self._journal.debug(f"server: {said}")
+        if phase is Phase.GREETING:
+            self._greeting_came(line, now)
+        elif phase is Phase.SERVER_STLS:
+            self._server_stls_answered(line, now)
+        elif sasl or (phase is Phase.CHALLENGE and line == b"+"):
+            self._challenge(line, now)
+        else:
+            self._status_came(line, now)
+
+    def _challenge(self, line: bytes, now: float) -> None:
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - for mypy: the phase says so
+        exchange.lines += 1
+        if exchange.lines > self.policy.max_authline_count:
+            self._server_fault("more SASL challenges than max_authline_count allows")
+            return
+        if _CONTROL.search(line) or exchange.cancelled or len(self._server):
+            self._server_fault("a SASL challenge that can't be one")
+            return
+        self.to_client.append(line + CRLF)
+        self._turn(Phase.RESPONSE, now)
+
+    def _greeting_came(self, line: bytes, now: float) -> None:
+        stamp = _TIMESTAMP.search(line)
+        if stamp is not None:
+            self.policy.__dict__["timestamp"] = stamp[0].decode("utf-8", "surrogateescape")
+        self._greeting = line
+        if self._rules.server_tls in (Tls.STARTTLS, Tls.REQUIRED) and line.startswith(b"+OK"):
+            if len(self._server):
+                self._server_fault(UNASKED)
+                return
+            self.to_server.append(b"STLS\r\n")
+            self._turn(Phase.SERVER_STLS, now)
+        else:
+            self._greet(now)
+
+    def _server_stls_answered(self, line: bytes, now: float) -> None:
+        if line == b"+OK" or line.startswith(b"+OK "):
+            if len(self._server):
+                # What came in clear behind the answer would be taken for the server's word under TLS.
+                self._server_fault("it sent something in clear behind its answer to STLS")
+                return
+            self.tls_wanted = Side.SERVER
+            self._turn(Phase.SERVER_HANDSHAKE, now)
+        elif self._rules.server_tls is Tls.REQUIRED:
+            self._journal.error("the server refuses STLS, and server_tls = required")
+            self._refuse_service(NOT_AVAILABLE, Ending.TLS)
+        else:
+            self._greet(now)
+
+    def _greet(self, now: float) -> None:
+        """Relay the server's greeting as the policy has it."""
+        status = self._consult.greeting(self._relay, self._greeting)
+        if status.fault is not None:
+            self._server_fault(f"its greeting: {status.fault}")
+            return
+        if len(self._server):
+            self._server_fault(UNASKED)
+            return
+        self._greeted = now
+        self.to_client.append(status.line + CRLF)
+        self._turn(Phase.REQUEST, now)
+        if status.refused:
+            self._refused("the service", "the policy refuses the greeting")
+        if not status.ok or status.end:
+            self._end(Ending.REFUSED, Side.GATEWAY if status.refused else Side.SERVER)
+
+    def _status_came(self, line: bytes, now: float) -> None:
+        relay = self._relay
+        status = self._consult.status(relay, line)
+        if status.fault is not None:
+            self._server_fault(status.fault)
+            return
+        if relay.row.name == "CAPA" and not status.ok and not status.refused:
+            self._own_capabilities(now)
+            return
+        out = status.line + CRLF
+        if status.refused:
+            self._refused(f"the answer to {relay.shown()}", "the policy refuses it")
+        if self._journal.conversation and status.line != line:
+            self._journal.debug(f"to client: {status.line.decode('utf-8', 'surrogateescape')}")
+        if status.end:
+            self.to_client.append(out)
+            self._end(Ending.ABORTED, Side.GATEWAY)
+            return
+        if status.content:
+            self.to_client.append(out)
+            self._content = self._make_content(status)
+            self._turn(Phase.CONTENT, now)
+            self._relay_content(self._server.take_all(), now)
+            return
+        if len(self._server):
+            self._server_fault(UNASKED)
+            return
+        self._conclude(relay, out, now, ok=status.ok)
+
+    def _conclude(self, relay: Relay, out: bytes, now: float, *, ok: bool) -> None:
+        """An answer is whole: the state moves, the answer goes out."""
+        row, exchange = relay.row, self._exchange
+        self._exchange = None
+        # AUTH without an argument only lists mechanisms.
+        attempt = row.login and bool(relay.argument)
+        if attempt or not row.login:
+            self._settle(row, ok=ok)
+        if attempt and not ok and not (exchange is not None and exchange.cancelled):
+            self._login_failed(out, now, end=False)
+            return
+        if attempt and ok:
+            way = f"sasl {exchange.mechanism}" if exchange is not None else row.name.lower()
+            self.login = way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}"
+        if out:
+            self.to_client.append(out)
+        if ok:
+            self._count(row.name)
+        if self.state is State.UPDATE:
+            self._end(Ending.QUIT, Side.CLIENT)
+        else:
+            self._turn(Phase.REQUEST, now)
+
+    def _count(self, name: str) -> None:
+        """What a summary tells of the answers."""
+        if name == "RETR":
+            self.retrieved += 1
+        elif name == "DELE":
+            self.deleted += 1
+        elif name == "RSET":
+            self.deleted = 0
+
+    def _settle(self, row: Command, *, ok: bool) -> None:
+        state = row.on_ok if ok else row.on_err
+        if state is not None:
+            self.state = state
+
+    # -- content
+
+    def _make_content(self, status: Status) -> Content:
+        relay, policy = self._relay, self.policy
+        if status.dropped:
+            return Dropped()
+        callback = relay.response_callback
+        if relay.row.name == "CAPA":
+            capabilities = self._capabilities()
+            if callback is None:
+                return SeenLines(policy, lambda lines: capabilities.filtered([*lines]), capabilities.closing)
+            see = self._consult.seen_lines(callback, relay.asked)
+            return SeenLines(policy, lambda lines: capabilities.filtered(see(lines)), capabilities.closing)
+        if callback is None:
+            return WholeBuffers(policy)
+        return SeenLines(policy, self._consult.seen_lines(callback, relay.asked))
+
+    def _relay_content(self, data: bytes, now: float) -> None:
+        # The fast path of bulk: for WholeBuffers the same object that was read is sent.
+        content = self._content
+        try:
+            out = content.feed(data)
+        except ContentError as fault:
+            self._journal.error(f"the answer to {self._relay.shown()} is cut: {fault}")
+            # The client sees a cut message, never a whole one: no terminator, no -ERR.
+            self._end(Ending.ABORTED if fault.by_policy else Ending.PROTOCOL, Side.GATEWAY)
+            return
+        if out:
+            self.to_client.append(out)
+        if content.ended:
+            # A dropped answer is one that the client got an -ERR for.
+            self._conclude(self._relay, b"", now, ok=not isinstance(content, Dropped))
+            if content.left and not self.over:
+                self._server_fault(UNASKED)
+
+    def _capabilities(self) -> Capabilities:
+        def usable(name: str) -> bool:
+            return self._consult.permits(name) and not self._must_start_tls(name)
+
+        added = []
+        # A callback on USER may work with a server that has no USER, as APOP behind UToAPop3 does.
+        if usable("USER") and usable("PASS") and self._consult.handles("USER"):
+            added.append("USER")
+        if self._offers_stls() and self.state is State.AUTHORIZATION:
+            added.append("STLS")
+        return Capabilities(usable, tuple(added))
+
+    def _own_capabilities(self, now: float) -> None:
+        """The server has no CAPA: answer from what is known to work (RFC 1939's commands)."""
+        own = self._capabilities().own()
+        self._conclude(self._relay, b"+OK Capability list follows\r\n" + own + b".\r\n", now, ok=True)
+
+    # -- TLS towards the client (RFC 2595 section 4)
+
+    def _offers_stls(self) -> bool:
+        if self._rules.client_tls not in (Tls.STARTTLS, Tls.REQUIRED) or self.policy.session.client_tls is not None:
+            return False
+        entry = self._consult.entry("STLS", COMMANDS["STLS"])
+        return entry is None or self._consult.permits("STLS")
+
+    def _start_client_tls(self, now: float) -> None:
+        if not self._offers_stls():
+            self._refused("STLS", "TLS is off, or has begun already")
+            self._say(f"-ERR {TLS_OFF}")
+            return
+        if len(self._client):
+            # What came in clear behind STLS would be taken for the client's word under TLS (CVE-2011-0411).
+            self._refused("STLS", "requests came in clear behind it")
+            self._client.take_all()
+            self._abort()
+            return
+        self._say("+OK Begin TLS now")
+        # RFC 2595 section 4: nothing that was learnt in clear is kept.
+        self.policy.__dict__["username"] = None
+        self.tls_wanted = Side.CLIENT
+        self._turn(Phase.CLIENT_HANDSHAKE, now)
+
+    # -- failed logins
+
+    def _login_failed(self, out: bytes, now: float, *, end: bool) -> None:
+        """Hold the answer back for a while that grows with each failure."""
+        self.logins_failed += 1
+        self._held = out
+        self._held_ends = end
+        self._held_until = now + min(_FIRST_DELAY * 2 ** (self.logins_failed - 1), _LONGEST_DELAY)
+        self._phase = Phase.HELD
+
+    def _release(self, now: float) -> None:
+        self.to_client.append(self._held)
+        if self.logins_failed >= self.policy.max_auth_failures:
+            self._journal.warning(f"{self.logins_failed} failed logins: max_auth_failures is reached")
+            self._end(Ending.AUTH_FAILURES, Side.CLIENT)
+        elif self._held_ends:
+            self._end(Ending.ABORTED, Side.GATEWAY)
+        elif self._server_eof:
+            self._end(Ending.CLOSED, Side.SERVER)
+        elif len(self._server):
+            self._server_fault(UNASKED)
+        else:
+            self._turn(Phase.REQUEST, now)
+            self._serve(now)
+
+    # -- turns and ends
+
+    def _turn(self, phase: Phase, now: float) -> None:
+        self._phase = phase
+        self._heard = now
+
+    def _learn(self, **facts: object) -> None:
+        self.policy.__dict__["session"] = replace(self.policy.session, **facts)  # type: ignore[arg-type]  # by name
+
+    def _say(self, status: str) -> None:
+        """A status line of the gateway's own."""
+        if self._journal.conversation:
+            self._journal.debug(f"to client: {status}")
+        self.to_client.append(status.encode("utf-8", "surrogateescape") + CRLF)
+
+    def _refused(self, what: str, why: str) -> None:
+        self.refused += 1
+        self._journal.info(f"refused {what}: {why}")
+
+    def _refuse_service(self, text: str, ending: Ending) -> None:
+        self._say(f"-ERR {text}")
+        self._end(ending, Side.SERVER if ending is Ending.UNREACHABLE else Side.GATEWAY)
+
+    def _abort(self) -> None:
+        """The client did what ends a session."""
+        self._say(f"-ERR {INVALID_COMMAND}")
+        self._end(Ending.ABORTED, Side.CLIENT)
+
+    def _server_fault(self, what: str) -> None:
+        """The server broke the protocol. One -ERR, but never into a multiline answer."""
+        self._journal.error(f"error in the server's protocol: {what}")
+        if self._phase is not Phase.CONTENT:
+            self._say(f"-ERR {PROTOCOL_ERROR}")
+        self._end(Ending.PROTOCOL, Side.SERVER)
+
+    def _end(self, ending: Ending, by: Side) -> None:
+        self.over = True
+        self.ending, self.ended_by = ending, by
+        self._phase = Phase.OVER
+        self._client.take_all()
+        self.to_server.clear()
