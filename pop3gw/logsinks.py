@@ -1,0 +1,161 @@
+"""Where lines of the log go: a descriptor (a file, stderr) or the syslog socket.
+
+Writing never raises, and waits for a stuck reader at most once: lines that could not be written are counted, and the
+count is written when it works again. Known limits: syslog means a datagram socket; two processes that fill a pipe at
+the same moment may wait for each other's reader.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+import time
+from typing import Protocol
+
+from pop3gw.logline import file_line, syslog_line
+from pop3gw.values import LogLevel
+
+_PATIENCE = 100  # ms that the first line to find its reader stuck may wait
+
+
+class Sink(Protocol):
+    """What takes lines; ``adopt`` puts another descriptor under the number of the old one."""
+
+    def write(self, level: LogLevel, tag: str, text: str) -> None: ...
+    def fileno_or_none(self) -> int | None: ...
+    def reopen(self) -> None: ...
+    def adopt(self, fd: int) -> None: ...
+
+
+class FileSink:
+    """A descriptor: a file's, or stderr's (then without a path)."""
+
+    def __init__(self, fd: int, path: str = "") -> None:
+        self._fd = fd
+        self._path = path
+        self._lost = 0
+        self._torn = False  # the last line was cut: the next one begins with a line end
+        self._gate = self._gate_of(fd)
+
+    @classmethod
+    def open(cls, path: str) -> FileSink:
+        return cls(cls._open(path), path)
+
+    @staticmethod
+    def _open(path: str) -> int:
+        # O_NONBLOCK: a named pipe without a reader is an error at once, not a start that hangs.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        return os.open(path, flags, 0o640)
+
+    @staticmethod
+    def _gate_of(fd: int) -> select.poll | None:
+        """What tells whether a write would block; None for a plain file, which never does."""
+        try:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return None
+        except OSError:
+            return None  # closed: each write will fail and be counted
+        gate = select.poll()
+        gate.register(fd, select.POLLOUT)
+        return gate
+
+    def write(self, level: LogLevel, tag: str, text: str) -> None:
+        data = file_line(level, tag, text)
+        if self._lost:
+            lost = file_line(LogLevel.ERROR, "", f"{self._lost} lines of the log were lost")
+            data = (b"\n" if self._torn else b"") + lost + data
+        try:
+            left = self._send(data)
+        except OSError:
+            left = len(data)
+        if left:
+            self._lost += 1
+            self._torn = self._torn or left < len(data)
+        elif self._lost:
+            self._lost, self._torn = 0, False
+
+    def _send(self, data: bytes) -> int:
+        """Write; returns how many octets could not be."""
+        if self._gate is None:
+            return len(data) - os.write(self._fd, data)
+        view = memoryview(data)
+        while view:
+            if not self._gate.poll(0 if self._lost else _PATIENCE):
+                break
+            view = view[os.write(self._fd, view[: select.PIPE_BUF]) :]
+        return len(view)
+
+    def fileno_or_none(self) -> int | None:
+        return self._fd if self._path else None
+
+    def reopen(self) -> None:
+        if self._path:
+            self.adopt(self._open(self._path))
+
+    def adopt(self, fd: int) -> None:
+        os.dup2(fd, self._fd, inheritable=False)
+        os.close(fd)
+        self._gate = self._gate_of(self._fd)
+
+
+class SyslogSink:
+    """A syslog daemon's datagram socket. One that went away is looked for again once a second at most."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._socket = self._connect()
+        self._lost = 0
+        self._retry = 0.0  # time.monotonic() before which a broken socket is left alone
+
+    def _connect(self) -> socket.socket:
+        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            fresh.setblocking(False)
+            fresh.connect(self._path)
+        except OSError:
+            fresh.close()
+            raise
+        return fresh
+
+    def write(self, level: LogLevel, tag: str, text: str) -> None:
+        data = syslog_line(level, tag, text)
+        try:
+            if self._lost:
+                self._socket.send(syslog_line(LogLevel.ERROR, "", f"{self._lost} lines of the log were lost"))
+                self._lost = 0
+            self._socket.send(data)
+        except BlockingIOError:
+            self._wait_and_send(data)
+        except OSError:
+            self._reconnect_and_send(data)
+
+    def _wait_and_send(self, data: bytes) -> None:
+        try:
+            if not self._lost:
+                select.select([], [self._socket], [], _PATIENCE / 1000)
+            self._socket.send(data)
+        except OSError:
+            self._lost += 1
+
+    def _reconnect_and_send(self, data: bytes) -> None:
+        now = time.monotonic()
+        try:
+            if now < self._retry:
+                raise BlockingIOError
+            self._retry = now + 1
+            self.reopen()
+            self._socket.send(data)
+        except OSError:
+            self._lost += 1
+
+    def fileno_or_none(self) -> int | None:
+        return self._socket.fileno()
+
+    def reopen(self) -> None:
+        self.adopt(self._connect().detach())
+
+    def adopt(self, fd: int) -> None:
+        os.dup2(fd, self._socket.fileno(), inheritable=False)
+        os.close(fd)
