@@ -46,7 +46,7 @@ class Log:
             what = f"no syslog daemon listens on {syslog_socket}" if target == "syslog" else f"log file {target}"
             raise StartError(f"log_target = {target}: {what} ({error.strerror})") from None
         _current = opened
-        logging.basicConfig(handlers=[_Joined()], level=_NUMBER[level], force=True)
+        logging.getLogger().addHandler(_JOINED)
         return opened
 
     @property
@@ -58,6 +58,7 @@ class Log:
     def level(self, level: LogLevel) -> None:
         self._level = level
         self.threshold = _NUMBER[level]
+        logging.getLogger().setLevel(self.threshold)
 
     def write(self, level: LogLevel, tag: str, text: str) -> None:
         """Write a line whatever its level; ``tag`` is the service and, where there is one, the session."""
@@ -113,6 +114,9 @@ class _Joined(logging.Handler):
         level = next((level for level, number in reversed(_NUMBER.items()) if record.levelno >= number), LogLevel.DEBUG)
         if _NUMBER[level] >= _current.threshold:
             _current.write(level, "" if record.name.startswith("pop3gw") else record.name, text)
+
+
+_JOINED = _Joined()
 
 
 class SessionLog:

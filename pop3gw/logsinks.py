@@ -134,7 +134,9 @@ class SyslogSink:
     def _wait_and_send(self, data: bytes) -> None:
         try:
             if not self._lost:
-                select.select([], [self._socket], [], _PATIENCE / 1000)
+                gate = select.poll()
+                gate.register(self._socket, select.POLLOUT)
+                gate.poll(_PATIENCE)
             self._socket.send(data)
         except OSError:
             self._lost += 1

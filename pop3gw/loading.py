@@ -1,0 +1,211 @@
+"""Loads a policy class, once a template: from a file of a policy folder, else by an ordinary import.
+
+A policy file becomes a module of a private name, compiled from the file that was checked, without bytecode files and
+without its folder on ``sys.path``: it can shadow nothing, and two edits within a second are two policies. It must not
+know sessions or processes; that loading ends in time is the template's business.
+
+Known limits: a policy file can't import its neighbours (one file may hold several classes, and what is shared can be
+installed as a package). The ancestors of a policy folder are not checked. Source in a package that is imported is
+checked file by file only for the module that is named.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import linecache
+import os
+import stat
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TypeGuard
+
+from pop3gw import policy
+from pop3gw.errors import PolicyError
+from pop3gw.policy import AbstractPop3Proxy
+from pop3gw.values import PolicyName
+
+_PRIVATE = "pop3gw_policy_"
+_SEED = {"hashlib": hashlib}  # the manual's Example 4.16 uses it and imports nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Distrust:
+    """The account of the workers where root starts the gateway: what it may write is no policy of the administrator's.
+
+    ``groups`` holds its group and its supplementary groups.
+    """
+
+    account: str
+    uid: int
+    groups: frozenset[int]
+
+    def fault(self, status: os.stat_result) -> str:
+        """Why a file or folder with this status can't be trusted; "" where it can."""
+        mode = status.st_mode
+        if mode & stat.S_IWOTH:
+            return "everyone may write it"
+        if self.uid != 0 and status.st_uid == self.uid:
+            return f"it belongs to the workers' account {self.account}"
+        if self.uid != 0 and mode & stat.S_IWGRP and status.st_gid in self.groups:
+            return f"the workers' account {self.account} may write it"
+        return ""
+
+
+def load_policy(name: PolicyName, policy_path: Sequence[str], *, distrust: Distrust | None) -> type[AbstractPop3Proxy]:
+    """Load the class and check what its ``config()`` leaves.
+
+    Raises PolicyError, whose text names file, class, key and reason, and Python's exception with type, text and line.
+    """
+    file = _find(name.module, policy_path)
+    module = _from_file(name, file, distrust) if file is not None else _by_import(name, policy_path, distrust)
+    found = _class_of(module, name)
+    place = f"{_file_of(module)}: class {name.class_name}"
+    try:
+        faults = policy.check(found)
+    except BaseException as error:  # SystemExit and its like, too, are faults of the policy
+        raise PolicyError(f"{place}: config() raised {_said(error, _file_of(module))}") from error
+    if faults:
+        raise PolicyError("\n".join(f"{place}: {fault}" for fault in faults))
+    return found
+
+
+def _find(module: str, policy_path: Sequence[str]) -> Path | None:
+    """The policy file of this name; PolicyError where a folder can't be searched."""
+    if "." in module:
+        return None
+    for folder in policy_path:
+        file = Path(folder) / f"{module}.py"
+        try:
+            file.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise PolicyError(
+                f"{folder}: this policy folder can't be searched ({error.strerror}){_as_whom()}"
+            ) from None
+        return file
+    return None
+
+
+def _as_whom() -> str:
+    return f" as uid {os.geteuid()}, gid {os.getegid()}"
+
+
+def _from_file(name: PolicyName, file: Path, distrust: Distrust | None) -> ModuleType:
+    source = _read(file, distrust)
+    module = ModuleType(_PRIVATE + name.module)
+    module.__file__ = str(file)
+    module.__dict__.update(_SEED)
+    # Dataclasses and the like look their module up; tracebacks show this source, whatever the file says by then.
+    sys.modules[module.__name__] = module
+    linecache.cache[str(file)] = (len(source), None, _lines(source), str(file))
+    try:
+        exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what policies are
+    except BaseException as error:
+        del sys.modules[module.__name__]
+        raise PolicyError(f"{file}: class {name.class_name}: {_said(error, str(file))}") from error
+    return module
+
+
+def _read(file: Path, distrust: Distrust | None) -> bytes:
+    """The octets of a file that was checked through the very descriptor that they are read from."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise PolicyError(f"{file}: this policy file can't be read ({error.strerror}){_as_whom()}") from None
+    with os.fdopen(descriptor, "rb") as opened:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise PolicyError(f"{file}: this is no plain file")
+        _refuse_if_distrusted(file, status, distrust)
+        return opened.read()
+
+
+def _refuse_if_distrusted(file: Path, status: os.stat_result, distrust: Distrust | None) -> None:
+    """Refuse a file, or a folder that leads to it, which the wrong people may change."""
+    if distrust is None:
+        return
+    for path, its_status in ((file, status), *_folders(file)):
+        if fault := distrust.fault(its_status):
+            what = "policy file" if path == file else "policy folder"
+            raise PolicyError(f"{path}: this {what} is not trusted: {fault}")
+
+
+def _folders(file: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The folder where the file was looked for and, where that was a link, the one where it is."""
+    for folder in dict.fromkeys((file.parent, file.resolve().parent)):
+        yield folder, folder.stat()
+
+
+def _lines(source: bytes) -> list[str]:
+    return source.decode("utf-8", "replace").splitlines(keepends=True)
+
+
+def _by_import(name: PolicyName, policy_path: Sequence[str], distrust: Distrust | None) -> ModuleType:
+    file = ""
+    try:
+        spec = importlib.util.find_spec(name.module)
+        if spec is not None and spec.origin is not None and spec.has_location:
+            file = spec.origin
+            _refuse_if_distrusted(Path(file), Path(file).stat(), distrust)
+        return importlib.import_module(name.module)
+    except PolicyError:
+        raise
+    except BaseException as error:
+        looked = f"no {name.module}.py in {', '.join(policy_path)}, and " if "." not in name.module else ""
+        reason = _said(error, file) + "".join(f"; {folder} can't be entered{_as_whom()}" for folder in _closed())
+        place = f"{file}: " if file else ""
+        raise PolicyError(
+            f"{place}class {name.class_name}: {looked}module {name.module} can't be imported: {reason}"
+        ) from error
+
+
+def _closed() -> Iterator[str]:
+    """The folders of ``sys.path`` that can't be entered: import passes over them without a word."""
+    for folder in sys.path:
+        try:
+            Path(folder).stat()
+        except PermissionError:
+            yield folder
+        except OSError:
+            continue
+
+
+def _class_of(module: ModuleType, name: PolicyName) -> type[AbstractPop3Proxy]:
+    file = _file_of(module)
+    found: object = getattr(module, name.class_name, None)
+    if found is None:
+        policies = [key for key, value in vars(module).items() if _is_policy(value)]
+        close = difflib.get_close_matches(name.class_name, policies, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise PolicyError(f"{file}: there is no class {name.class_name}{hint}")
+    if not _is_policy(found):
+        raise PolicyError(f"{file}: {name.class_name} is no class that is derived from AbstractPop3Proxy")
+    return found
+
+
+def _is_policy(value: object) -> TypeGuard[type[AbstractPop3Proxy]]:
+    return inspect.isclass(value) and issubclass(value, AbstractPop3Proxy)
+
+
+def _file_of(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or module.__name__
+
+
+def _said(error: BaseException, file: str) -> str:
+    """The exception's type, text and line: the last line of this file that led to it."""
+    text = traceback.format_exception_only(error)[-1].strip().removeprefix(_PRIVATE)
+    if isinstance(error, SyntaxError):
+        line = error.lineno
+    else:
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        line = own[-1].lineno if own else None
+    return f"{text} (line {line})" if line else text
