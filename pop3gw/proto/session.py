@@ -322,6 +322,11 @@ class Session:
             self._journal.info(f"ended by the gateway: {reason}")
             self._end(Ending.SHUTDOWN, Side.GATEWAY)
 
+    def fail(self) -> None:
+        """The gateway itself failed."""
+        if not self.over:
+            self._end(Ending.FAULT, Side.GATEWAY)
+
     # -- the client's requests
 
     def _serve(self, now: float) -> None:

@@ -1,0 +1,67 @@
+"""Calls a policy's code for a bounded time: an interval timer interrupts what sleeps or spins.
+
+The timer's signal raises CallbackTimeoutError inside the callback. One that swallows it is interrupted again and again;
+after STUBBORN times the process ends, since nothing else can be done to such code, and both its connections close.
+
+Known limits: only the main thread can be interrupted, and only where Python or the called C code looks for signals.
+Long-running C code that never does is not; it ends with its process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+from pop3gw.errors import Exit
+
+STUBBORN = 20
+_AGAIN = 0.25  # seconds until a callback that swallowed its interruption is interrupted again
+
+
+class CallbackTimeoutError(BaseException):
+    """The callback ran longer than ``callback_timeout``. No Exception, so that ``except Exception`` lets it through."""
+
+
+class CallGuard:
+    """The guard of a process' main thread; made once a process, takes SIGALRM."""
+
+    def __init__(self, give_up: Callable[[], None]) -> None:
+        """``give_up`` is called before a process that can't be helped ends."""
+        self.calls = 0
+        self._seen = 0
+        self._period = 0.0
+        self._interrupted = 0
+        self._give_up = give_up
+        signal.signal(signal.SIGALRM, self._alarm)
+
+    def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object:
+        """``function(*arguments)``; what it raises, or CallbackTimeoutError."""
+        self._seen = self.calls
+        self._interrupted = 0
+        self._period = milliseconds / 1000
+        signal.setitimer(signal.ITIMER_REAL, self._period)
+        try:
+            result = function(*arguments)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._interrupted:
+            raise CallbackTimeoutError(self._text())
+        return result
+
+    def _alarm(self, _number: int, _frame: FrameType | None) -> None:
+        if self.calls != self._seen:
+            # Another of many calls than the one that was running when the time began.
+            self._seen = self.calls
+            signal.setitimer(signal.ITIMER_REAL, self._period)
+            return
+        self._interrupted += 1
+        if self._interrupted > STUBBORN:
+            self._give_up()
+            os._exit(Exit.FAILED)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        raise CallbackTimeoutError(self._text())
+
+    def _text(self) -> str:
+        return f"it ran longer than callback_timeout ({self._period * 1000:.0f} ms)"

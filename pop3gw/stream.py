@@ -1,0 +1,80 @@
+"""One connection of a session: whole buffers in, whole buffers out, and what could not be sent yet.
+
+It knows sockets and nothing of POP3. It never blocks and never keeps more than the one buffer that was being sent.
+"""
+
+from __future__ import annotations
+
+import socket
+
+_SMALLEST = 16 * 1024
+# Bulk: fewer, larger reads cost less than half the CPU of 16 KiB ones; more than this gives nothing.
+_LARGEST = 256 * 1024
+
+
+class Stream:
+    """A non-blocking TCP connection."""
+
+    __slots__ = ("_size", "ended", "mask", "received", "sent", "socket", "unsent")
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.unsent: memoryview | None = None
+        self.mask = 0  # what it is registered for
+        self.ended = False  # the peer sends no more
+        self.received = 0  # octets
+        self.sent = 0
+        self._size = _SMALLEST
+
+    def read(self) -> bytes | None:
+        """What has come; ``b""`` at the end of it, None when there is nothing now. OSError: the peer is gone."""
+        size = self._size
+        try:
+            data = self.socket.recv(size)
+        except BlockingIOError:
+            return None
+        length = len(data)
+        self.received += length
+        # Reads grow with what comes, and shrink again, so that a session without bulk never touches so much memory.
+        if length == size:
+            self._size = _LARGEST
+        elif length < _SMALLEST // 4:
+            self._size = _SMALLEST
+            self.ended = not length
+        return data
+
+    def write(self, data: bytes) -> bool:
+        """Send, behind what is ``unsent``; False when a rest is. OSError: the peer is gone."""
+        if self.unsent is not None:
+            self.unsent = memoryview(bytes(self.unsent) + data)
+            return False
+        try:
+            count = self.socket.send(data)
+        except BlockingIOError:
+            count = 0
+        self.sent += count
+        if count == len(data):
+            return True
+        self.unsent = memoryview(data)[count:]
+        return False
+
+    def flush(self) -> bool:
+        """Send what was left; False when something still is. OSError: the peer is gone."""
+        rest = self.unsent
+        if rest is None:
+            return True
+        try:
+            count = self.socket.send(rest)
+        except BlockingIOError:
+            return False
+        self.sent += count
+        self.unsent = rest[count:] if count < len(rest) else None
+        return self.unsent is None
+
+    def end_writing(self) -> None:
+        """Tell the peer that nothing more comes."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.socket.close()
