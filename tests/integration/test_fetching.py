@@ -35,7 +35,7 @@ def test_apop_without_a_gateway(client: str, folder: Path, apop_only: Server, ex
 
 def test_password_without_a_gateway(apop_only: Server) -> None:
     """The server that offers APOP alone takes no password: what fetches it through the gateway did not send one."""
-    with pytest.raises(ClientError, match="USER was answered"):
+    with pytest.raises(ClientError, match="PASS was answered"):
         transcript(Account(apop_only.port, "reader"), 1)
 
 
