@@ -1,0 +1,151 @@
+"""The log of a process and the journal of a session."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pop3gw import logs
+from pop3gw.errors import StartError
+from pop3gw.logs import Log, SessionLog
+from pop3gw.proto.events import Ending, Journal, Side, Summary
+from pop3gw.values import LogLevel
+
+SUMMARY = Summary("c:1", "s:2", "hunter22", "user", 0, 0, 0, 0, 1.0, Ending.TIMEOUT, Side.GATEWAY)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A log file; what was the log before is it again afterwards."""
+    monkeypatch.setattr(logs, "_current", logs.current())
+    root_level = logging.getLogger().level
+    yield tmp_path / "log"
+    fd = logs.current().fileno_or_none()
+    if fd is not None:
+        os.close(fd)
+    logging.getLogger().setLevel(root_level)
+
+
+def lines(file: Path) -> list[str]:
+    """The lines without time and process."""
+    return [line.partition("] ")[2] for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("level", "written"),
+    [
+        (LogLevel.DEBUG, ["debug: d", "info: i", "warning one: w", "error: e"]),
+        (LogLevel.INFO, ["info: i", "warning one: w", "error: e"]),
+        (LogLevel.WARNING, ["warning one: w", "error: e"]),
+        (LogLevel.ERROR, ["error: e"]),
+    ],
+)
+def test_levels(file: Path, level: LogLevel, written: list[str]) -> None:
+    log = Log.open(str(file), level)
+    log.debug("d")
+    log.info("i")
+    log.warning("w", "one")
+    log.error("e")
+    assert lines(file) == written
+    assert logs.current() is log
+
+
+def test_a_reload_changes_the_level(file: Path) -> None:
+    log = Log.open(str(file), LogLevel.ERROR)
+    log.info("no")
+    log.level = LogLevel.INFO
+    log.info("yes")
+    logging.getLogger("any").info("this too")
+    assert lines(file) == ["info: yes", "info any: this too"]
+
+
+def test_a_session_tags_and_redacts_each_line(file: Path) -> None:
+    Log.open(str(file), LogLevel.DEBUG)
+    session: Journal = SessionLog("S1", "inbound")
+    assert session.conversation
+    session.secret("hunter22")
+    session.debug("C: PASS hunter22")
+    session.info("a 'hunter22'")
+    session.warning("b hunter22")
+    session.error("Traceback\n  hunter22")
+    session.summary(SUMMARY)
+    assert lines(file)[:4] == [
+        "debug inbound S1: C: PASS ***",
+        "info inbound S1: a '***'",
+        "warning inbound S1: b ***",
+        "error inbound S1: Traceback\\n  ***",
+    ]
+    assert lines(file)[4].startswith("info inbound S1: session ended client=c:1 server=s:2 user=hunter22 ")
+
+
+def test_a_session_below_the_level_writes_nothing(file: Path) -> None:
+    Log.open(str(file), LogLevel.ERROR)
+    session = SessionLog("S1", "inbound")
+    assert not session.conversation
+    session.debug("d")
+    session.info("i")
+    session.warning("w")
+    session.summary(SUMMARY)
+    assert lines(file) == []
+
+
+def test_what_others_log_is_joined_in(file: Path) -> None:
+    Log.open(str(file), LogLevel.INFO)
+    logging.getLogger("policy.of.mine").warning("careful\n%s", "x")
+    logging.getLogger("policy.of.mine").debug("unheard")
+    logging.getLogger("pop3gw.master").info("ready")
+    logging.getLogger("a").critical("c")
+    misfit = {"name": "a", "levelno": logging.ERROR, "msg": "%d", "args": ("no number",)}
+    logs._JOINED.handle(logging.makeLogRecord(misfit))  # alone: pytest's own handler would raise
+    try:
+        raise ValueError("v")
+    except ValueError:
+        logging.getLogger("a").exception("oh")
+    said = lines(file)
+    assert said[:3] == ["warning policy.of.mine: careful\\nx", "info: ready", "error a: c"]
+    assert said[3].startswith("error a: '%d' with arguments that don't fit")
+    assert said[4].startswith("error a: oh\\nTraceback")
+    assert said[4].endswith("ValueError: v")
+
+
+def test_opening_twice_joins_once(file: Path) -> None:
+    fd = Log.open(str(file), LogLevel.INFO).fileno_or_none()
+    Log.open(str(file), LogLevel.INFO)
+    os.close(fd or -1)
+    logging.getLogger("a").info("once")
+    assert lines(file) == ["info a: once"]
+
+
+def test_what_cannot_be_opened_is_a_start_error(file: Path, tmp_path: Path) -> None:
+    before = logs.current()
+    with pytest.raises(StartError, match=r"log_target = syslog: no syslog daemon listens on .*/none"):
+        Log.open("syslog", LogLevel.INFO, syslog_socket=str(tmp_path / "none"))
+    with pytest.raises(StartError, match=r"log file .*/no/log \(No such file or directory\)"):
+        Log.open(str(tmp_path / "no" / "log"), LogLevel.INFO)
+    assert logs.current() is before
+    assert not file.exists()
+
+
+def test_a_log_that_cannot_be_reopened_goes_on(file: Path) -> None:
+    folder = file.parent / "sub"
+    folder.mkdir()
+    log = Log.open(str(folder / "log"), LogLevel.INFO)
+    folder.rename(file.parent / "moved")
+    log.reopen()
+    log.info("on")
+    said = lines(file.parent / "moved" / "log")
+    assert said == [
+        "error: the log can't be reopened (No such file or directory); it goes on where it was",
+        "info: on",
+    ]
+
+
+def test_a_child_adopts_what_the_master_reopened(file: Path, tmp_path: Path) -> None:
+    log = Log.open(str(file), LogLevel.INFO)
+    log.adopt(os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT))
+    SessionLog("S1", "x").info("there")
+    assert lines(tmp_path / "other") == ["info x S1: there"]
