@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _XOAUTH2_USER = re.compile(r"(?:^|\x01)user=([^\x01]*)")
 _GS2_AUTHZID = re.compile(r"[nyp][^,]*,a=([^,]*),")
 _SCRAM_NAME = re.compile(r"^[nyp][^,]*,[^,]*,n=([^,]*),")
@@ -73,15 +74,23 @@ def decoded(response: str) -> str | None:
 
 
 class Exchange:
-    """One SASL exchange, as its client's side is seen."""
+    """One SASL exchange: what passes in it, and whose name it shows."""
 
-    __slots__ = ("_responses", "cancelled", "lines", "mechanism")
+    __slots__ = ("_heard", "_lines", "cancelled", "mechanism")
 
     def __init__(self, mechanism: str) -> None:
         self.mechanism = mechanism.upper()
-        self.lines = 0  # challenges and answers so far
         self.cancelled = False
-        self._responses: list[str] = []
+        self._lines = 0  # challenges and answers so far
+        self._heard: list[str] = []
+
+    def passes(self, line: bytes, most: int) -> bool:
+        """Whether one more challenge or answer may pass, of at most so many."""
+        if line == b"*":
+            self.cancelled = True
+            return True
+        self._lines += 1
+        return self._lines <= most and not self.cancelled and _CONTROL.search(line) is None
 
     def hear(self, response: str) -> list[str]:
         """Take one response of the client; gives the texts in it that no log may show."""
@@ -89,14 +98,16 @@ class Exchange:
         secrets = [response]
         if text is None:
             return secrets
-        self._responses.append(text)
+        self._heard.append(text)
+        # LOGIN asks for the name first: that alone is no secret.
+        if self.mechanism == "LOGIN" and len(self._heard) == 1:
+            return []
         secrets.append(text)
         if self.mechanism == "PLAIN":
             secrets.append(text.rpartition("\0")[2])
-        # LOGIN asks for the name first: that alone is no secret.
-        return [] if self.mechanism == "LOGIN" and len(self._responses) == 1 else secrets
+        return secrets
 
     def username(self) -> str | None:
         """The name, once a response has shown it."""
         shown = _NAME_SHOWN_BY.get(self.mechanism)
-        return shown(self._responses) if shown and self._responses else None
+        return shown(self._heard) if shown and self._heard else None

@@ -4,7 +4,7 @@ Pure: it opens no socket and reads no clock; time is an argument (seconds, monot
 and takes ``to_client`` and ``to_server`` after each input; it reads from a side only while ``reads_client`` or
 ``reads_server`` says so, calls ``expire`` when ``deadline`` has come, starts TLS when ``tls_wanted`` says so, and
 closes both sides once ``over`` is set and ``to_client`` is delivered. What is legal is decided in
-``consult``, where lines end in ``wire``; this module keeps whose turn it is.
+``requests`` and ``answers``, where lines end in ``wire``; this module brings them together.
 
 Known limits: one request at a time is at the server (pipelined ones wait here, RFC 2449 section 6.6); at most
 QUEUE_OCTETS of requests are kept waiting.
@@ -12,19 +12,20 @@ QUEUE_OCTETS of requests are kept waiting.
 
 from __future__ import annotations
 
-import enum
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import replace
 
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
+from pop3gw.proto.answers import Answers
+from pop3gw.proto.asking import PROTOCOL_ERROR, Asking, Guard, Unguarded
 from pop3gw.proto.capabilities import Capabilities
 from pop3gw.proto.commands import COMMANDS, Command, State, redacted, unknown
-from pop3gw.proto.consult import PROTOCOL_ERROR, Answer, Consultation, Guard, Local, Relay, Status, Unguarded
-from pop3gw.proto.content import Content, ContentError, Dropped, SeenLines, WholeBuffers
+from pop3gw.proto.content import Content, ContentError, Dropped
 from pop3gw.proto.events import Ending, Journal, Side
+from pop3gw.proto.requests import Answer, Local, Relay, Requests
 from pop3gw.proto.sasl import Exchange
+from pop3gw.proto.turns import CLIENT_TURNS, OWED_BY_SERVER, Phase, Turns
+from pop3gw.proto.upgrade import WITHOUT_TLS, ClientTls, SessionRules, Tls
 from pop3gw.proto.wire import CRLF, Lines, LineTooLongError
 
 QUEUE_OCTETS = 16_384
@@ -33,69 +34,14 @@ QUEUE_OCTETS = 16_384
 NOT_AVAILABLE = "[SYS/TEMP] Server not available"
 POLICY_FAILED = "[SYS/TEMP] Service not available"
 TLS_NEEDED = "Say STLS first: logging in without TLS is not allowed here"
-UNASKED = "it sent something that nobody asked for"
 TLS_OFF = "TLS is not available here"
+UNASKED = "it sent something that nobody asked for"
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 # RFC 1939 section 7: the timestamp is a msg-id, in angle brackets.
 _TIMESTAMP = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
 # A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
 _KEYWORD = re.compile(r"[A-Z]{1,4}")
-
-_FIRST_DELAY = 0.25  # seconds that the answer to the first failed login is held back; doubled for each further one
-_LONGEST_DELAY = 8.0
-
-
-class Tls(enum.Enum):
-    """How one side uses TLS."""
-
-    OFF = "off"
-    STARTTLS = "starttls"
-    REQUIRED = "required"
-    IMPLICIT = "implicit"
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRules:
-    """What the service, not the policy, says of its sessions."""
-
-    client_tls: Tls = Tls.OFF
-    server_tls: Tls = Tls.OFF
-
-
-class Phase(enum.Enum):
-    """What the session waits for."""
-
-    CONNECTION = enum.auto()
-    SERVER_HANDSHAKE = enum.auto()
-    GREETING = enum.auto()
-    SERVER_STLS = enum.auto()  # the server's answer to our STLS
-    CLIENT_HANDSHAKE = enum.auto()
-    REQUEST = enum.auto()
-    STATUS = enum.auto()
-    CONTENT = enum.auto()
-    CHALLENGE = enum.auto()  # the server's turn in a SASL exchange
-    RESPONSE = enum.auto()  # the client's turn in it
-    HELD = enum.auto()  # an answer is held back for a while after a failed login
-    OVER = enum.auto()
-
-
-_AWAITED: Mapping[Phase, Side] = MappingProxyType(
-    {
-        Phase.SERVER_HANDSHAKE: Side.SERVER,
-        Phase.GREETING: Side.SERVER,
-        Phase.SERVER_STLS: Side.SERVER,
-        Phase.CLIENT_HANDSHAKE: Side.CLIENT,
-        Phase.REQUEST: Side.CLIENT,
-        Phase.STATUS: Side.SERVER,
-        Phase.CONTENT: Side.SERVER,
-        Phase.CHALLENGE: Side.SERVER,
-        Phase.RESPONSE: Side.CLIENT,
-    }
-)
-# Where the server owes a line, so that its silence or end is answered with an -ERR.
-_OWED_BY_SERVER = frozenset({Phase.SERVER_HANDSHAKE, Phase.GREETING, Phase.SERVER_STLS, Phase.STATUS, Phase.CHALLENGE})
-_CLIENT_TURNS = frozenset({Phase.REQUEST, Phase.RESPONSE})
 
 _NOTHING_ASKED = Relay("", "", unknown("", multiline=False), False, "GREETING")
 _NOT_STARTED = AbstractPop3Proxy()
@@ -111,7 +57,7 @@ class Session:
         facts: SessionFacts,
         journal: Journal,
         guard: Guard | None = None,
-        rules: SessionRules = SessionRules(),
+        rules: SessionRules = WITHOUT_TLS,
     ) -> None:
         self.to_client: list[bytes] = []
         self.to_server: list[bytes] = []
@@ -133,17 +79,13 @@ class Session:
         self._journal = journal
         self._guard = guard or Unguarded()
         self._rules = rules
-        self._phase = Phase.CONNECTION
+        self._turns = Turns()
         self._client = Lines()
         self._server = Lines()
         self._client_eof = False
         self._server_eof = False
-        self._heard = 0.0  # when the awaited side was last heard of, or its turn began
-        self._greeted: float | None = None
-        self._blocked: Side | None = None
-        self._held = b""
-        self._held_until = 0.0
-        self._held_ends = False
+        self._held = b""  # the answer to a failed login
+        self._held_ends = False  # the session ends behind it
         self._greeting = b""  # kept while TLS with the server begins
         self._exchange: Exchange | None = None
         self._content: Content = Dropped()
@@ -161,7 +103,7 @@ class Session:
         """Whether input from the client is wanted."""
         if self._client_eof or self.over or self.tls_wanted:
             return False
-        return self._phase in _CLIENT_TURNS or len(self._client) < QUEUE_OCTETS
+        return self._turns.phase in CLIENT_TURNS or len(self._client) < QUEUE_OCTETS
 
     @property
     def reads_server(self) -> bool:
@@ -171,32 +113,23 @@ class Session:
     @property
     def deadline(self) -> float | None:
         """When ``expire`` is to be called, or None."""
-        if self.over or self._phase is Phase.CONNECTION:
-            return None
-        if self._phase is Phase.HELD:
-            return self._held_until
-        idle = self._heard + self.policy.timeout / 1000
-        auth = self._auth_deadline()
-        return idle if auth is None or idle < auth else auth
-
-    def _auth_deadline(self) -> float | None:
-        if self._greeted is None or self.state is State.TRANSACTION:
-            return None
-        return self._greeted + self.policy.auth_timeout / 1000
+        return self._turns.deadline(self.policy)
 
     # -- events
 
-    def start(self, now: float) -> None:
+    def start(self, _now: float) -> None:
         """Run the policy's ``config()``; the server is wanted afterwards, unless the policy failed."""
-        self._heard = now
         try:
             self.policy = instance(self._policy_class, self._facts)
         except BaseException:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
             self._journal.error(f"{self._policy_class.__name__}: no instance could be made; run pop3gw --check")
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
             return
-        self._consult = Consultation(self.policy, self._guard, self._journal)
-        if self._consult.configure():
+        self._asking = asking = Asking(self.policy, self._guard, self._journal)
+        self._requests = Requests(asking)
+        self._answers = Answers(asking)
+        self._client_tls = ClientTls(self._rules, asking)
+        if asking.configure():
             self.wants_server = True
         else:
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
@@ -206,9 +139,9 @@ class Session:
         self._learn(server_address=address, server_port=port)
         if self._rules.server_tls is Tls.IMPLICIT:
             self.tls_wanted = Side.SERVER
-            self._turn(Phase.SERVER_HANDSHAKE, now)
+            self._turns.take(Phase.SERVER_HANDSHAKE, now)
         else:
-            self._turn(Phase.GREETING, now)
+            self._turns.take(Phase.GREETING, now)
 
     def connect_failed(self, reason: str, _now: float) -> None:
         """The server can't be reached."""
@@ -220,11 +153,11 @@ class Session:
         self.tls_wanted = None
         if side is Side.CLIENT:
             self._learn(client_tls=tls, client_certificate=certificate)
-            self._turn(Phase.REQUEST, now)
+            self._turns.take(Phase.REQUEST, now)
             return
         self._learn(server_tls=tls)
         if self._rules.server_tls is Tls.IMPLICIT:
-            self._turn(Phase.GREETING, now)
+            self._turns.take(Phase.GREETING, now)
         else:
             self._greet(now)
             self._serve(now)
@@ -244,8 +177,8 @@ class Session:
         if self.over:
             return
         self._client.feed(data)
-        if self._phase in _CLIENT_TURNS:
-            self._heard = now
+        if self._turns.phase in CLIENT_TURNS:
+            self._turns.heard(now)
             self._serve(now)
 
     def client_eof(self, now: float) -> None:
@@ -253,7 +186,7 @@ class Session:
         if self.over:
             return
         self._client_eof = True
-        if self._phase in _CLIENT_TURNS:
+        if self._turns.phase in CLIENT_TURNS:
             self._serve(now)
 
     def client_lost(self, _now: float) -> None:
@@ -266,23 +199,23 @@ class Session:
         """The server sent this."""
         if self.over:
             return
-        self._heard = now
-        if self._phase is Phase.CONTENT:
+        self._turns.heard(now)
+        if self._turns.phase is Phase.CONTENT:
             self._relay_content(data, now)
         else:
             self._server.feed(data)
             self._hear(now)
-        if self._phase in _CLIENT_TURNS and (len(self._client) or self._client_eof):
+        if self._turns.phase in CLIENT_TURNS and (len(self._client) or self._client_eof):
             self._serve(now)
 
     def server_eof(self, _now: float) -> None:
         """The server closed its side."""
         self._server_eof = True
-        if self.over or self._phase is Phase.HELD:
+        if self.over or self._turns.phase is Phase.HELD:
             return
-        if self._phase in _OWED_BY_SERVER:
+        if self._turns.phase in OWED_BY_SERVER:
             self._server_fault("it closed the connection before its answer was whole")
-        elif self._phase is Phase.CONTENT:
+        elif self._turns.phase is Phase.CONTENT:
             self._journal.warning(f"the server closed in the middle of the answer to {self._relay.shown()}")
             self._end(Ending.PROTOCOL, Side.SERVER)
         elif not self.over:
@@ -290,29 +223,28 @@ class Session:
 
     def blocked(self, side: Side, now: float) -> None:
         """What was sent to a side could not all be delivered, or only a part of the rest was."""
-        self._blocked = side
-        self._heard = now
+        self._turns.blocked = side
+        self._turns.heard(now)
 
     def flowing(self, now: float) -> None:
         """Everything is delivered again."""
-        self._blocked = None
-        self._heard = now
+        self._turns.blocked = None
+        self._turns.heard(now)
 
     def expire(self, now: float) -> None:
         """The deadline has come."""
         deadline = self.deadline
         if deadline is None or now < deadline:
             return
-        if self._phase is Phase.HELD:
+        if self._turns.phase is Phase.HELD:
             self._release(now)
             return
-        late = self._blocked or _AWAITED[self._phase]
-        auth = self._auth_deadline()
-        limit = "auth_timeout" if auth is not None and now >= auth else "timeout"
-        self._journal.warning(f"{limit} has passed, waiting for the {late.value}")
-        if late is Side.SERVER and self._phase in _OWED_BY_SERVER:
+        turns = self._turns
+        late = turns.late()
+        self._journal.warning(f"{turns.limit(self.policy, now)} has passed, waiting for the {late.value}")
+        if late is Side.SERVER and turns.phase in OWED_BY_SERVER:
             self._say(f"-ERR {PROTOCOL_ERROR}")
-        elif self._phase is Phase.REQUEST and len(self._client) and self._blocked is None:
+        elif turns.phase is Phase.REQUEST and len(self._client) and turns.blocked is None:
             self._say(f"-ERR {INVALID_COMMAND}")
         self._end(Ending.TIMEOUT, late)
 
@@ -331,7 +263,7 @@ class Session:
 
     def _serve(self, now: float) -> None:
         """Decide on the client's whole lines, until one is at the server or none is left."""
-        while self._phase in _CLIENT_TURNS and not self.tls_wanted:
+        while self._turns.phase in CLIENT_TURNS and not self.tls_wanted:
             try:
                 line = self._client.take(self._line_limit())
             except LineTooLongError:
@@ -342,13 +274,13 @@ class Session:
                 if self._client_eof:
                     self._end(Ending.CLOSED, Side.CLIENT)
                 return
-            if self._phase is Phase.REQUEST:
+            if self._turns.phase is Phase.REQUEST:
                 self._request(line, now)
             else:
                 self._sasl_response(line, now)
 
     def _line_limit(self) -> int:
-        if self._phase is Phase.RESPONSE or self._client.starts_with(b"AUTH "):
+        if self._turns.phase is Phase.RESPONSE or self._client.starts_with(b"AUTH "):
             return self.policy.max_authline_length
         return self.policy.max_request_line_length
 
@@ -364,11 +296,11 @@ class Session:
             self._refused(self._shown(name, argument), "it is empty" if not name else "it holds a control character")
             self._say(f"-ERR {INVALID_COMMAND}")
             return
-        if self._must_start_tls(name):
+        if self._client_tls.demanded_before(name):
             self._refused(self._shown(name, argument), "TLS is required first")
             self._say(f"-ERR {TLS_NEEDED}")
             return
-        decided = self._consult.judge(name, argument, self.state)
+        decided = self._requests.judge(name, argument, self.state)
         if isinstance(decided, Relay):
             self._forward(decided, now)
         elif isinstance(decided, Local):
@@ -385,13 +317,6 @@ class Session:
             return f"{name} [secret]" if argument else name
         return "[unknown command]"
 
-    def _must_start_tls(self, name: str) -> bool:
-        if self._rules.client_tls is not Tls.REQUIRED or self.policy.session.client_tls is not None:
-            return False
-        row = COMMANDS.get(name)
-        # A command of the policy's own may carry a password as well.
-        return self._consult.permits(name) if row is None else row.login or row.name == "USER"
-
     def _answer(self, answer: Answer, shown: str, now: float) -> None:
         """Answer in the server's place."""
         if answer.why is not None:
@@ -407,7 +332,7 @@ class Session:
         if row is not None and (answer.ok or row.on_err is State.AUTHORIZATION):
             self._settle(row, ok=answer.ok)
             if answer.ok and row.login:
-                self.login = row.name.lower()
+                self._logged_in(row.name.lower())
         if answer.end:
             self._end(Ending.ABORTED, Side.GATEWAY)
         elif self.state is State.UPDATE:
@@ -428,28 +353,25 @@ class Session:
             self.state = State.SASL
             if initial:
                 self._hear_sasl(initial)
-            self._turn(Phase.CHALLENGE, now)
+            self._turns.take(Phase.CHALLENGE, now)
         else:
-            self._turn(Phase.STATUS, now)
+            self._turns.take(Phase.STATUS, now)
 
     # -- SASL (RFC 5034 section 4)
 
     def _sasl_response(self, line: bytes, now: float) -> None:
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - for mypy: the phase says so
-        if line == b"*":
-            exchange.cancelled = True
-        else:
-            exchange.lines += 1
-            if exchange.lines > self.policy.max_authline_count or _CONTROL.search(line):
-                self._refused("a SASL response", "it is one more than max_authline_count or holds a control character")
-                self._abort()
-                return
+        if not exchange.passes(line, self.policy.max_authline_count):
+            self._refused("a SASL response", "it is one more than max_authline_count, or holds a control character")
+            self._abort()
+            return
+        if not exchange.cancelled:
             self._hear_sasl(line.decode("utf-8", "surrogateescape"))
         if self._journal.conversation:
             self._journal.debug(f"client: {'*' if exchange.cancelled else '[SASL response]'}")
         self.to_server.append(line + CRLF)
-        self._turn(Phase.CHALLENGE, now)
+        self._turns.take(Phase.CHALLENGE, now)
 
     def _hear_sasl(self, response: str) -> None:
         exchange = self._exchange
@@ -464,29 +386,29 @@ class Session:
 
     def _hear(self, now: float) -> None:
         """Take what the server owes: one line, by the phase."""
-        phase = self._phase
-        if phase not in _OWED_BY_SERVER:
-            if phase in _CLIENT_TURNS or phase is Phase.CLIENT_HANDSHAKE:
+        phase = self._turns.phase
+        if phase not in OWED_BY_SERVER:
+            # What comes while an answer is held back is judged when that goes out.
+            if phase is not Phase.HELD:
                 self._server_fault(UNASKED)
             return
         policy = self.policy
-        limit = policy.max_response_line_length
-        sasl = phase is Phase.CHALLENGE and self._server.starts_with(b"+ ")
+        challenge = phase is Phase.CHALLENGE and self._server.starts_with(b"+ ")
         try:
-            line = self._server.take(policy.max_authline_length if sasl else limit)
+            line = self._server.take(policy.max_authline_length if challenge else policy.max_response_line_length)
         except LineTooLongError:
             self._server_fault("a line is longer than its limit")
             return
         if line is None:
             return
         if self._journal.conversation:
-            said = "[SASL challenge]" if sasl else line.decode("utf-8", "surrogateescape")
+            said = "[SASL challenge]" if challenge else line.decode("utf-8", "surrogateescape")
             self._journal.debug(f"server: {said}")
         if phase is Phase.GREETING:
             self._greeting_came(line, now)
         elif phase is Phase.SERVER_STLS:
             self._server_stls_answered(line, now)
-        elif sasl or (phase is Phase.CHALLENGE and line == b"+"):
+        elif challenge or (phase is Phase.CHALLENGE and line == b"+"):
             self._challenge(line, now)
         else:
             self._status_came(line, now)
@@ -494,27 +416,23 @@ class Session:
     def _challenge(self, line: bytes, now: float) -> None:
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - for mypy: the phase says so
-        exchange.lines += 1
-        if exchange.lines > self.policy.max_authline_count:
-            self._server_fault("more SASL challenges than max_authline_count allows")
-            return
-        if _CONTROL.search(line) or exchange.cancelled or len(self._server):
-            self._server_fault("a SASL challenge that can't be one")
+        if len(self._server) or not exchange.passes(line, self.policy.max_authline_count):
+            self._server_fault("a SASL challenge behind the last one, one more than max_authline_count, or none")
             return
         self.to_client.append(line + CRLF)
-        self._turn(Phase.RESPONSE, now)
+        self._turns.take(Phase.RESPONSE, now)
 
     def _greeting_came(self, line: bytes, now: float) -> None:
         stamp = _TIMESTAMP.search(line)
         if stamp is not None:
             self.policy.__dict__["timestamp"] = stamp[0].decode("utf-8", "surrogateescape")
         self._greeting = line
-        if self._rules.server_tls in (Tls.STARTTLS, Tls.REQUIRED) and line.startswith(b"+OK"):
+        if self._rules.asks_server() and line.startswith(b"+OK"):
             if len(self._server):
                 self._server_fault(UNASKED)
                 return
             self.to_server.append(b"STLS\r\n")
-            self._turn(Phase.SERVER_STLS, now)
+            self._turns.take(Phase.SERVER_STLS, now)
         else:
             self._greet(now)
 
@@ -525,7 +443,7 @@ class Session:
                 self._server_fault("it sent something in clear behind its answer to STLS")
                 return
             self.tls_wanted = Side.SERVER
-            self._turn(Phase.SERVER_HANDSHAKE, now)
+            self._turns.take(Phase.SERVER_HANDSHAKE, now)
         elif self._rules.server_tls is Tls.REQUIRED:
             self._journal.error("the server refuses STLS, and server_tls = required")
             self._refuse_service(NOT_AVAILABLE, Ending.TLS)
@@ -534,16 +452,16 @@ class Session:
 
     def _greet(self, now: float) -> None:
         """Relay the server's greeting as the policy has it."""
-        status = self._consult.greeting(self._relay, self._greeting)
+        status = self._answers.greeting(self._relay, self._greeting)
         if status.fault is not None:
             self._server_fault(f"its greeting: {status.fault}")
             return
         if len(self._server):
             self._server_fault(UNASKED)
             return
-        self._greeted = now
+        self._turns.login_awaited(now)
         self.to_client.append(status.line + CRLF)
-        self._turn(Phase.REQUEST, now)
+        self._turns.take(Phase.REQUEST, now)
         if status.refused:
             self._refused("the service", "the policy refuses the greeting")
         if not status.ok or status.end:
@@ -551,7 +469,7 @@ class Session:
 
     def _status_came(self, line: bytes, now: float) -> None:
         relay = self._relay
-        status = self._consult.status(relay, line)
+        status = self._answers.status(relay, line)
         if status.fault is not None:
             self._server_fault(status.fault)
             return
@@ -569,8 +487,9 @@ class Session:
             return
         if status.content:
             self.to_client.append(out)
-            self._content = self._make_content(status)
-            self._turn(Phase.CONTENT, now)
+            capabilities = self._capabilities() if relay.row.name == "CAPA" else None
+            self._content = self._answers.content(relay, capabilities, dropped=status.dropped)
+            self._turns.take(Phase.CONTENT, now)
             self._relay_content(self._server.take_all(), now)
             return
         if len(self._server):
@@ -591,7 +510,7 @@ class Session:
             return
         if attempt and ok:
             way = f"sasl {exchange.mechanism}" if exchange is not None else row.name.lower()
-            self.login = way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}"
+            self._logged_in(way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}")
         if out:
             self.to_client.append(out)
         if ok:
@@ -599,7 +518,11 @@ class Session:
         if self.state is State.UPDATE:
             self._end(Ending.QUIT, Side.CLIENT)
         else:
-            self._turn(Phase.REQUEST, now)
+            self._turns.take(Phase.REQUEST, now)
+
+    def _logged_in(self, way: str) -> None:
+        self.login = way
+        self._turns.logged_in()
 
     def _count(self, name: str) -> None:
         """What a summary tells of the answers."""
@@ -616,21 +539,6 @@ class Session:
             self.state = state
 
     # -- content
-
-    def _make_content(self, status: Status) -> Content:
-        relay, policy = self._relay, self.policy
-        if status.dropped:
-            return Dropped()
-        callback = relay.response_callback
-        if relay.row.name == "CAPA":
-            capabilities = self._capabilities()
-            if callback is None:
-                return SeenLines(policy, lambda lines: capabilities.filtered([*lines]), capabilities.closing)
-            see = self._consult.seen_lines(callback, relay.asked)
-            return SeenLines(policy, lambda lines: capabilities.filtered(see(lines)), capabilities.closing)
-        if callback is None:
-            return WholeBuffers(policy)
-        return SeenLines(policy, self._consult.seen_lines(callback, relay.asked))
 
     def _relay_content(self, data: bytes, now: float) -> None:
         # The fast path of bulk: for WholeBuffers the same object that was read is sent.
@@ -652,13 +560,13 @@ class Session:
 
     def _capabilities(self) -> Capabilities:
         def usable(name: str) -> bool:
-            return self._consult.permits(name) and not self._must_start_tls(name)
+            return self._asking.permits(name) and not self._client_tls.demanded_before(name)
 
         added = []
         # A callback on USER may work with a server that has no USER, as APOP behind UToAPop3 does.
-        if usable("USER") and usable("PASS") and self._consult.handles("USER"):
+        if usable("USER") and usable("PASS") and self._asking.handles("USER"):
             added.append("USER")
-        if self._offers_stls() and self.state is State.AUTHORIZATION:
+        if self.state is State.AUTHORIZATION and self._client_tls.offered():
             added.append("STLS")
         return Capabilities(usable, tuple(added))
 
@@ -669,14 +577,8 @@ class Session:
 
     # -- TLS towards the client (RFC 2595 section 4)
 
-    def _offers_stls(self) -> bool:
-        if self._rules.client_tls not in (Tls.STARTTLS, Tls.REQUIRED) or self.policy.session.client_tls is not None:
-            return False
-        entry = self._consult.entry("STLS", COMMANDS["STLS"])
-        return entry is None or self._consult.permits("STLS")
-
     def _start_client_tls(self, now: float) -> None:
-        if not self._offers_stls():
+        if not self._client_tls.offered():
             self._refused("STLS", "TLS is off, or has begun already")
             self._say(f"-ERR {TLS_OFF}")
             return
@@ -690,7 +592,7 @@ class Session:
         # RFC 2595 section 4: nothing that was learnt in clear is kept.
         self.policy.__dict__["username"] = None
         self.tls_wanted = Side.CLIENT
-        self._turn(Phase.CLIENT_HANDSHAKE, now)
+        self._turns.take(Phase.CLIENT_HANDSHAKE, now)
 
     # -- failed logins
 
@@ -699,8 +601,7 @@ class Session:
         self.logins_failed += 1
         self._held = out
         self._held_ends = end
-        self._held_until = now + min(_FIRST_DELAY * 2 ** (self.logins_failed - 1), _LONGEST_DELAY)
-        self._phase = Phase.HELD
+        self._turns.hold(self.logins_failed, now)
 
     def _release(self, now: float) -> None:
         self.to_client.append(self._held)
@@ -714,14 +615,10 @@ class Session:
         elif len(self._server):
             self._server_fault(UNASKED)
         else:
-            self._turn(Phase.REQUEST, now)
+            self._turns.take(Phase.REQUEST, now)
             self._serve(now)
 
     # -- turns and ends
-
-    def _turn(self, phase: Phase, now: float) -> None:
-        self._phase = phase
-        self._heard = now
 
     def _learn(self, **facts: object) -> None:
         self.policy.__dict__["session"] = replace(self.policy.session, **facts)  # type: ignore[arg-type]  # by name
@@ -748,13 +645,13 @@ class Session:
     def _server_fault(self, what: str) -> None:
         """The server broke the protocol. One -ERR, but never into a multiline answer."""
         self._journal.error(f"error in the server's protocol: {what}")
-        if self._phase is not Phase.CONTENT:
+        if self._turns.phase is not Phase.CONTENT:
             self._say(f"-ERR {PROTOCOL_ERROR}")
         self._end(Ending.PROTOCOL, Side.SERVER)
 
     def _end(self, ending: Ending, by: Side) -> None:
         self.over = True
         self.ending, self.ended_by = ending, by
-        self._phase = Phase.OVER
+        self._turns.phase = Phase.OVER
         self._client.take_all()
         self.to_server.clear()

@@ -1,0 +1,175 @@
+"""What becomes of an answer: its status line, checked by RFC 1939 and shown to the policy, and the lines behind it.
+
+Pure. A response callback runs before the built-in check, so that it may repair what the server said wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from pop3gw.policy import (
+    ANY_KNOWN,
+    GREETING,
+    INVALID_COMMAND,
+    POP3_REQ_ABORT,
+    POP3_REQ_ACCEPT,
+    POP3_REQ_ACCEPT_MLINE,
+    POP3_REQ_REJECT,
+    Entry,
+    Verdict,
+    verdict,
+)
+from pop3gw.proto.asking import PROTOCOL_ERROR, REFUSING, Asking, CallbackError
+from pop3gw.proto.capabilities import Capabilities
+from pop3gw.proto.content import Content, ContentError, Dropped, SeenLines, WholeBuffers
+from pop3gw.proto.requests import Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What becomes of a status line.
+
+    ``ok``: what the client gets; ``content``: lines follow from the server, ``dropped`` unless the client wants them.
+    ``end``: both sides close behind it. ``refused``: the policy made it an ``-ERR``. ``fault``: the server broke the
+    protocol, the text says how.
+    """
+
+    ok: bool
+    line: bytes
+    content: bool = False
+    dropped: bool = False
+    end: bool = False
+    refused: bool = False
+    fault: str | None = None
+
+
+class Answers:
+    """Decides on the server's answers in one session."""
+
+    __slots__ = ("_asking",)
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+
+    def greeting(self, relay: Relay, line: bytes) -> Status:
+        """What becomes of the server's greeting; ``relay`` is a request for nothing."""
+        found = (
+            self._asking.entry(GREETING, None) or self._asking.entry(ANY_KNOWN, None) or Entry(Verdict(POP3_REQ_REJECT))
+        )
+        if found.verdict.action in REFUSING:
+            return Status(False, f"-ERR {found.verdict.text or INVALID_COMMAND}".encode(), refused=True)
+        return self.status(replace(relay, response_callback=found.response_callback), line)
+
+    def status(self, relay: Relay, line: bytes) -> Status:
+        """What becomes of the status line (without its line end) that answers ``relay``."""
+        callback = relay.response_callback
+        value, _space, text = line.partition(b" ")
+        server_ok = value == b"+OK"
+        if callback is None:
+            return self._checked(relay, value, text, line, server_ok=server_ok)
+        expected = relay.multiline and value != b"-ERR"
+        self._asking.shown.update(
+            request_command=relay.name,
+            request_param=relay.argument,
+            response_value=value.decode("utf-8", "surrogateescape"),
+            response_param=text.decode("utf-8", "surrogateescape"),
+            response_multiline=expected,
+            response_lines=None,
+        )
+        seen = (self._asking.policy.response_value, self._asking.policy.response_param)
+        refusal = f"-ERR {PROTOCOL_ERROR}".encode()
+        content = relay.multiline and server_ok
+        try:
+            decided = self._asking.call(callback, self._asking.policy.response_param)
+            now = (self._asking.policy.response_value, self._asking.policy.response_param)
+            if decided.action in REFUSING:
+                said = decided.text if decided.text is not None else now[1] if now[1] != seen[1] else PROTOCOL_ERROR
+                self._asking.check_status("-ERR", said)
+                refusal = f"-ERR {said}".encode("utf-8", "surrogateescape")
+                end = decided.action == POP3_REQ_ABORT
+                return Status(False, refusal, content, dropped=content, end=end, refused=True)
+            if decided.action != POP3_REQ_ACCEPT:
+                raise CallbackError(f"it returned {decided.action}, which is no action for an answer")
+            if now == seen:
+                return self._checked(relay, value, text, line, server_ok=server_ok)
+            self._asking.check_status(*now)
+            if now[0] == "+OK" and value == b"-ERR" and relay.multiline:
+                raise CallbackError("it turned -ERR into +OK, but no lines follow")
+        except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
+            self._asking.failed(callback, f"the answer to {relay.asked}", fault)
+            return Status(False, refusal, content, dropped=content, refused=True)
+        # A word that was neither +OK nor -ERR means what the callback made of it.
+        server_ok = server_ok or (value != b"-ERR" and now[0] == "+OK")
+        repaired_value, repaired = (part.encode("utf-8", "surrogateescape") for part in now)
+        whole = repaired_value + b" " + repaired if repaired else repaired_value
+        return self._checked(relay, repaired_value, repaired, whole, server_ok=server_ok)
+
+    def _checked(self, relay: Relay, value: bytes, text: bytes, line: bytes, *, server_ok: bool) -> Status:
+        """The built-in check of an answer (RFC 1939 section 3)."""
+        content = relay.multiline and server_ok
+        if value == b"+OK":
+            form = relay.row.status
+            if form is not None and form.fullmatch(text) is None:
+                return Status(False, b"", fault=f"the answer to {relay.name} has not the form of RFC 1939")
+        elif value != b"-ERR":
+            return Status(False, b"", fault="a status that is neither +OK nor -ERR")
+        if b"\r" in line or b"\0" in line:
+            return Status(False, b"", fault="a bare CR or NUL in a status line")
+        ok = value == b"+OK"
+        return Status(ok, line, content, dropped=content and not ok)
+
+    def seen_lines(self, callback: Callable[..., object], asked: str) -> Callable[[list[str]], list[str | None]]:
+        """A function that shows lines of an answer to the callback and gives what becomes of each.
+
+        The function raises ContentError when the callback fails or aborts: a message that lost a line must never look
+        whole.
+        """
+        shown, guard = self._asking.shown, self._asking.guard
+
+        def show(texts: list[str], kept: list[str | None]) -> None:
+            shown["response_multiline"] = True
+            for text in texts:
+                guard.calls += 1
+                shown["response_param"] = text
+                returned = callback(text)
+                # The usual case first: this loop runs once a line of mail.
+                if type(returned) is not int or returned != POP3_REQ_ACCEPT:
+                    action = verdict(returned).action
+                    if action == POP3_REQ_ABORT:
+                        raise ContentError("a callback aborted it", by_policy=True)
+                    if action == POP3_REQ_ACCEPT_MLINE:
+                        raise CallbackError("it returned POP3_REQ_ACCEPT_MLINE, which is no action for a line")
+                    if action == POP3_REQ_REJECT:
+                        kept.append(None)
+                        continue
+                line = shown["response_param"]
+                if line is not text and (not isinstance(line, str) or "\r\n" in line):
+                    raise CallbackError("the content line that it set is no text or holds CRLF")
+                kept.append(line)
+
+        def guarded(texts: list[str]) -> list[str | None]:
+            kept: list[str | None] = []
+            try:
+                guard.call(show, (texts, kept), self._asking.policy.callback_timeout)
+            except ContentError:
+                raise
+            except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
+                self._asking.failed(callback, f"a line of the answer to {asked}", fault)
+                raise ContentError("a callback failed", by_policy=True) from None
+            return kept
+
+        return guarded
+
+    def content(self, relay: Relay, capabilities: Capabilities | None, *, dropped: bool) -> Content:
+        """How the lines behind the status line go on; ``capabilities`` where they answer a CAPA."""
+        policy = self._asking.policy
+        if dropped:
+            return Dropped()
+        callback = relay.response_callback
+        see = None if callback is None else self.seen_lines(callback, relay.asked)
+        if capabilities is not None:
+            works = capabilities.filtered
+            filtered = (lambda lines: works([*lines])) if see is None else (lambda lines: works(see(lines)))
+            return SeenLines(policy, filtered, capabilities.closing)
+        return WholeBuffers(policy) if see is None else SeenLines(policy, see)

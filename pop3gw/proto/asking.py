@@ -1,0 +1,126 @@
+"""Asks a policy: runs its callbacks for a bounded time, and reads its request hash.
+
+Pure, but for what the policy's own code does. Whatever a callback does wrong is logged here with its traceback, known
+secrets redacted by the journal; the callers of ``call`` decide what follows.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from pop3gw.policy import (
+    ANY_KNOWN,
+    POP3_REQ_ABORT,
+    POP3_REQ_REJECT,
+    AbstractPop3Proxy,
+    Entry,
+    Verdict,
+    entry,
+    unfit,
+    verdict,
+)
+from pop3gw.proto.commands import COMMANDS, Command, Shape, octets
+from pop3gw.proto.events import Journal
+
+PROTOCOL_ERROR = "Error in protocol"
+REFUSING = (POP3_REQ_REJECT, POP3_REQ_ABORT)
+
+
+class Guard(Protocol):
+    """Calls a policy's code for at most so many milliseconds. Raises what that raises, and its own when time is up.
+
+    ``calls`` is counted up by who makes many short calls within one ``call``: each then has the whole time.
+    """
+
+    calls: int
+
+    def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object: ...
+
+
+class Unguarded:
+    """A guard without a clock, for where no time passes."""
+
+    calls = 0
+
+    def call(self, function: Callable[..., object], arguments: tuple[object, ...], _milliseconds: int) -> object:
+        """The plain call."""
+        return function(*arguments)
+
+
+class CallbackError(Exception):
+    """What a callback set or returned can't be used; the text says why."""
+
+
+class Asking:
+    """One session's policy, and how it is asked.
+
+    ``shown`` is where the policy sees the request or answer being decided: its attributes, set without the checks that
+    are made for the policy's author.
+    """
+
+    __slots__ = ("guard", "journal", "policy", "shown")
+
+    def __init__(self, policy: AbstractPop3Proxy, guard: Guard, journal: Journal) -> None:
+        self.policy = policy
+        self.guard = guard
+        self.journal = journal
+        self.shown: dict[str, Any] = policy.__dict__
+
+    def configure(self) -> bool:
+        """Run ``config()``; False when it failed, which is logged."""
+        try:
+            self.guard.call(self.policy.config, (), self.policy.callback_timeout)
+        except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
+            self.failed(self.policy.config, "config()", fault)
+            return False
+        return True
+
+    def entry(self, key: str, row: Command | None) -> Entry | None:
+        """The entry that decides on a command, or None. A malformed one is logged and refuses."""
+        hashed = self.policy.request
+        value = hashed.get(key)
+        if value is None and row is not None and row.shape is not Shape.LOCAL:
+            value = hashed.get(ANY_KNOWN)
+        if value is None:
+            return None
+        try:
+            return entry(key, value)
+        except ValueError as fault:
+            self.journal.error(f"{type(self.policy).__name__}: request[{key!r}]: {fault}; refused")
+            return Entry(Verdict(POP3_REQ_REJECT))
+
+    def permits(self, name: str) -> bool:
+        """Whether the policy may let this command be used."""
+        row = COMMANDS.get(name)
+        found = self.entry(name, row)
+        if found is None:
+            return row is None and self.policy.permit_unknown_command
+        return found.verdict.action not in REFUSING
+
+    def handles(self, name: str) -> bool:
+        """Whether a request callback decides on this command."""
+        found = self.entry(name, COMMANDS.get(name))
+        return found is not None and found.request_callback is not None
+
+    def check_status(self, value: str, text: str) -> None:
+        if value not in ("+OK", "-ERR"):
+            raise CallbackError(f"response_value is {value!r}; '+OK' or '-ERR' is needed")
+        if unfit(text):
+            raise CallbackError("the status line that it set holds CR, LF or NUL")
+        if octets(value) + 1 + octets(text) > self.policy.max_response_line_length:
+            raise CallbackError("the status line that it set is longer than max_response_line_length")
+
+    def call(self, callback: Callable[..., object], argument: str) -> Verdict:
+        returned = self.guard.call(callback, (argument,), self.policy.callback_timeout)
+        try:
+            return verdict(returned)
+        except ValueError as fault:
+            raise CallbackError(str(fault)) from None
+
+    def failed(self, callback: Callable[..., object], what: str, fault: BaseException) -> None:
+        name = getattr(callback, "__qualname__", repr(callback))
+        own = isinstance(fault, CallbackError)
+        told = str(fault) if own else "".join(traceback.format_exception(fault))
+        self.journal.error(f"{type(self.policy).__name__}: callback {name} failed on {what}: {told}")

@@ -1,0 +1,213 @@
+"""What becomes of a request: refused, answered here, or relayed as what the policy made of it.
+
+Pure. What is legal, in which state and with which argument, is decided here, by the command table, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pop3gw.policy import (
+    INVALID_COMMAND,
+    POP3_REQ_ABORT,
+    POP3_REQ_ACCEPT,
+    POP3_REQ_ACCEPT_MLINE,
+    Entry,
+    Verdict,
+    unfit,
+)
+from pop3gw.proto.asking import REFUSING, Asking, CallbackError
+from pop3gw.proto.commands import COMMANDS, BadArgumentError, Command, Secret, Shape, State, octets, redacted, unknown
+from pop3gw.proto.content import content_line
+
+# Where a refused USER, PASS or APOP leaves the session in AUTHORIZATION.
+_UNSETTLED = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The gateway answers by itself, nothing reaches the server.
+
+    ``row`` is the command whose state change follows, None where none does; ``why`` is for the log, None where the
+    policy only answered in the server's place. ``attempt``: it counts as a failed login if it is ``-ERR``.
+    """
+
+    ok: bool
+    text: str
+    lines: bytes | None = None
+    end: bool = False
+    row: Command | None = None
+    why: str | None = None
+    attempt: bool = False
+
+    def status(self) -> str:
+        """The status line, without its line end."""
+        word = "+OK" if self.ok else "-ERR"
+        return f"{word} {self.text}" if self.text else word
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A command that the gateway carries out itself (STLS)."""
+
+    row: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The request goes to the server as this; its answer is decided by ``response_callback`` where there is one."""
+
+    name: str
+    argument: str
+    row: Command
+    multiline: bool
+    asked: str  # the command that the client sent
+    response_callback: Callable[..., object] | None = None
+
+    def line(self) -> bytes:
+        """The request on the wire, without its line end."""
+        text = f"{self.name} {self.argument}" if self.argument else self.name
+        return text.encode("utf-8", "surrogateescape")
+
+    def shown(self) -> str:
+        """The request as a log may show it."""
+        return redacted(self.name, self.argument, self.row.secret)
+
+
+class Requests:
+    """Decides on the requests of one session."""
+
+    __slots__ = ("_asking",)
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+
+    def judge(self, name: str, argument: str, state: State) -> Answer | Local | Relay:
+        """What becomes of a request, ``name`` in upper case."""
+        row = COMMANDS.get(name)
+        found = self._asking.entry(name, row)
+        if row is None:
+            if found is None and not self._asking.policy.permit_unknown_command:
+                return Answer(False, INVALID_COMMAND, end=True, why="the command is unknown")
+            row = unknown(name, multiline=found is not None and found.verdict.action == POP3_REQ_ACCEPT_MLINE)
+            found = found or Entry(Verdict(POP3_REQ_ACCEPT))
+        elif row.shape is Shape.LOCAL:
+            found = found or Entry(Verdict(POP3_REQ_ACCEPT))
+        if state not in row.states:
+            return Answer(False, INVALID_COMMAND, row=row if state in _UNSETTLED else None, why=f"not in {state.value}")
+        fault = None
+        try:
+            argument = row.argument(argument, self._asking.policy)
+            self._note_names(row, argument)
+        except BadArgumentError as bad:
+            fault = str(bad)
+        if found is None:
+            return Answer(False, INVALID_COMMAND, row=row, why="the policy has no entry for it")
+        action = found.verdict.action
+        if action in REFUSING:
+            text = found.verdict.text or INVALID_COMMAND
+            return Answer(False, text, end=action == POP3_REQ_ABORT, row=row, why="the policy refuses it")
+        if fault is not None:
+            return Answer(False, INVALID_COMMAND, row=row, why=fault)
+        if found.request_callback is not None:
+            return self._ask(found, row, argument, state)
+        if row.shape is Shape.LOCAL:
+            return Local(row)
+        return Relay(name, argument, row, row.multiline(argument), name, found.response_callback)
+
+    def _note_names(self, row: Command, argument: str) -> None:
+        """Keep the name and the password as the client gave them, and the secrets out of the log."""
+        if row.secret is Secret.ALL and row.login:
+            self._asking.shown["password"] = argument
+            self._asking.journal.secret(argument)
+        elif row.name == "USER":
+            self._asking.shown["username"] = argument
+        elif row.name == "APOP":
+            self._asking.shown["username"], _, digest = argument.partition(" ")
+            self._asking.journal.secret(digest)
+
+    def _ask(self, found: Entry, row: Command, argument: str, state: State) -> Answer | Local | Relay:
+        callback = found.request_callback
+        assert callback is not None  # noqa: S101 - for mypy; the only caller looked
+        self._asking.shown.update(
+            request_command=row.name,
+            request_param=argument,
+            response_value="-ERR",
+            response_param=INVALID_COMMAND,
+            response_multiline=row.multiline(argument),
+            response_lines=None,
+        )
+        try:
+            decided = self._asking.call(callback, row.name)
+            if decided.action in REFUSING:
+                return self._answered(decided, row, argument)
+            return self._accepted(decided, found, row, argument, state)
+        except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
+            self._asking.failed(callback, f"the request {row.name}", fault)
+        return Answer(False, INVALID_COMMAND, row=row, why="its callback failed")
+
+    def _answered(self, decided: Verdict, row: Command, argument: str) -> Answer:
+        policy = self._asking.policy
+        end = decided.action == POP3_REQ_ABORT
+        value, text = policy.response_value, policy.response_param
+        if decided.text is not None:
+            value, text = "-ERR", decided.text
+        self._asking.check_status(value, text)
+        # AUTH without an argument only lists mechanisms: no login, no change of state.
+        settled = None if row.login and not argument else row
+        if value == "-ERR":
+            attempt = row.login and settled is not None
+            return Answer(False, text, end=end, row=settled, why="a callback refused it", attempt=attempt)
+        lines = policy.response_lines
+        known = row.name in COMMANDS
+        if row.multiline(argument) if known else lines is not None:
+            return Answer(True, text, self._content(lines), end=end, row=settled)
+        if lines is not None:
+            raise CallbackError(f"it set response_lines, but the answer to {row.name} is one line")
+        return Answer(True, text, end=end, row=settled)
+
+    def _content(self, lines: list[str] | None) -> bytes:
+        if lines is None:
+            raise CallbackError("+OK to a multiline request needs response_lines")
+        for line in lines:
+            if not isinstance(line, str) or "\r\n" in line:
+                raise CallbackError(f"response_lines holds {line!r}; texts without CRLF are needed")
+        return b"".join(map(content_line, lines))
+
+    def _accepted(self, decided: Verdict, found: Entry, row: Command, argument: str, state: State) -> Local | Relay:
+        policy = self._asking.policy
+        name, wanted, asked = policy.request_command.upper(), policy.request_param, row.name
+        if (name, wanted) == (row.name, argument):
+            if row.shape is Shape.LOCAL:
+                return Local(row)
+        else:
+            row, wanted = self._rewritten(name, wanted, state)
+        multiline = row.multiline(wanted)
+        if name not in COMMANDS:
+            multiline = multiline or policy.response_multiline or decided.action == POP3_REQ_ACCEPT_MLINE
+        return Relay(name, wanted, row, multiline, asked, found.response_callback)
+
+    def _rewritten(self, name: str, argument: str, state: State) -> tuple[Command, str]:
+        """The row and argument of what a callback made of a request."""
+        if unfit(name) or unfit(argument):
+            raise CallbackError("the request that it set holds CR, LF or NUL")
+        if not name or " " in name:
+            raise CallbackError(f"request_command is {name!r}, which is no command")
+        row = COMMANDS.get(name) or unknown(name, multiline=False)
+        if row.shape is Shape.LOCAL:
+            raise CallbackError(f"it made the request a {name}, which is never relayed")
+        if state not in row.states:
+            raise CallbackError(f"it made the request a {name}, which is not allowed in {state.value}")
+        try:
+            argument = row.argument(argument, self._asking.policy)
+        except BadArgumentError as bad:
+            raise CallbackError(f"it made the request a {name}: {bad}") from None
+        limit = (
+            self._asking.policy.max_authline_length if name == "AUTH" else self._asking.policy.max_request_line_length
+        )
+        if octets(name) + (1 + octets(argument) if argument else 0) > limit:
+            raise CallbackError(f"it made the request a {name} longer than its limit")
+        if row.secret is not Secret.NOTHING and row.login:
+            self._asking.journal.secret(argument.rpartition(" ")[2])
+        return row, argument

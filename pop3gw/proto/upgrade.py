@@ -1,0 +1,64 @@
+"""When TLS is offered, when it is demanded, and on which side (RFC 2595).
+
+Pure: it decides, the session says STLS or answers it, the relay shakes hands.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from pop3gw.proto.asking import Asking
+from pop3gw.proto.commands import COMMANDS
+
+
+class Tls(enum.Enum):
+    """How one side uses TLS."""
+
+    OFF = "off"
+    STARTTLS = "starttls"
+    REQUIRED = "required"
+    IMPLICIT = "implicit"
+
+
+_BY_STLS = (Tls.STARTTLS, Tls.REQUIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRules:
+    """What the service, not the policy, says of its sessions."""
+
+    client_tls: Tls = Tls.OFF
+    server_tls: Tls = Tls.OFF
+
+    def asks_server(self) -> bool:
+        """Whether the gateway says STLS to the server before anything else."""
+        return self.server_tls in _BY_STLS
+
+
+WITHOUT_TLS = SessionRules()
+
+
+class ClientTls:
+    """What one session's client may and must do about TLS."""
+
+    __slots__ = ("_asking", "_mode")
+
+    def __init__(self, rules: SessionRules, asking: Asking) -> None:
+        self._mode = rules.client_tls
+        self._asking = asking
+
+    def offered(self) -> bool:
+        """Whether STLS would begin TLS now."""
+        if self._mode not in _BY_STLS or self._asking.policy.session.client_tls is not None:
+            return False
+        entry = self._asking.entry("STLS", COMMANDS["STLS"])
+        return entry is None or self._asking.permits("STLS")
+
+    def demanded_before(self, name: str) -> bool:
+        """Whether this command must not be heard in clear."""
+        if self._mode is not Tls.REQUIRED or self._asking.policy.session.client_tls is not None:
+            return False
+        row = COMMANDS.get(name)
+        # A command of the policy's own may carry a password as well.
+        return self._asking.permits(name) if row is None else row.login or row.name == "USER"
