@@ -1,0 +1,82 @@
+"""The master's side of one template and of its workers: processes, channels, scoreboard, and how far they are.
+
+A generation is a service with one configuration and one loaded policy. Values and their ends only: ``succession``
+listens to templates, ``serving`` to workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import signal
+from dataclasses import dataclass, field
+
+from pop3gw import template
+from pop3gw.fdpass import Channel
+from pop3gw.scoreboard import Board
+
+
+class Stage(enum.Enum):
+    """How far a generation is."""
+
+    LOADING = "its policy is being loaded"
+    READY = "workers can be forked"
+    FAILED = "its policy can't be loaded"
+    GONE = "its template has ended"
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """The master's side of one worker."""
+
+    number: int
+    generation: Generation
+    slot: int
+    channel: Channel
+    pid: int = 0  # 0: not yet forked
+
+    def kill(self) -> None:
+        """Kill it; while its channel is open its pid is no other's."""
+        _kill(self.pid)
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """One template, and the board of its workers."""
+
+    plan: template.Plan
+    board: Board
+    channel: Channel
+    pid: int
+    due: float  # when the policy must be loaded
+    stage: Stage = Stage.LOADING
+    reason: str = ""  # why it failed
+    workers: set[Worker] = field(default_factory=set)
+
+    @classmethod
+    def start(cls, plan: template.Plan, now: float) -> Generation:
+        """Fork a template. OSError: no process, descriptor or memory for it."""
+        board = Board(plan.service.max_workers, plan.service.sessions_per_worker)
+        channel, end = Channel.pair()
+        try:
+            with end:
+                pid = template.start(plan, board, end)
+        except OSError:
+            channel.close()
+            raise
+        return cls(plan, board, channel, pid, now + template.LOAD_LIMIT)
+
+    def kill(self) -> None:
+        """Kill the template; the end of its channel will say so."""
+        _kill(self.pid)
+
+    def close(self) -> None:
+        """End the template. Nothing is lost: it only forks, and its workers have channels of their own."""
+        self.channel.close()
+        self.kill()
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

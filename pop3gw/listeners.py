@@ -1,0 +1,105 @@
+"""The sockets where clients connect: bound, kept across a reload, opened only when someone can serve them.
+
+It knows addresses and sockets; who accepts, and when, is decided elsewhere. A socket is bound when a configuration is
+tried and listens when that configuration holds, so that one that fails has not refused or kept a single client.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from pop3gw.errors import ConfigurationError, Problem
+from pop3gw.settings import Config
+from pop3gw.values import Address
+
+BACKLOG: Final = 4096  # clients that wait; the system lowers it to net.core.somaxconn
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A bound socket, for the service that has it."""
+
+    service: str
+    wanted: Address  # as configured
+    bound: Address  # as it is; differs where port 0 was wanted
+    socket: socket.socket
+
+
+def bind(config: Config, held: Iterable[Listener]) -> list[Listener]:
+    """A socket for every address that is configured, those that are ``held`` as they are.
+
+    ConfigurationError: some can't be had; names each of them, and leaves what is held as it was.
+    """
+    have = {_key(listener.service, listener.wanted): listener for listener in held}
+    listeners, new, problems = [], [], []
+    for service in config.services:
+        for wanted in service.listen:
+            old = have.get(_key(service.name, wanted))
+            if old is not None:
+                listeners.append(Listener(service.name, wanted, old.bound, old.socket))
+                continue
+            try:
+                listener = _bind(service.name, wanted)
+            except OSError as error:
+                problems.append(_problem(config, service.name, wanted, error))
+            else:
+                new.append(listener)
+                listeners.append(listener)
+    if problems:
+        close(new)
+        raise ConfigurationError(problems)
+    return listeners
+
+
+def listen(config: Config, listeners: Iterable[Listener]) -> None:
+    """Let clients connect. ConfigurationError: another program was faster."""
+    problems = []
+    for listener in listeners:
+        try:
+            listener.socket.listen(BACKLOG)
+        except OSError as error:
+            problems.append(_problem(config, listener.service, listener.wanted, error))
+    if problems:
+        raise ConfigurationError(problems)
+
+
+def close(listeners: Iterable[Listener]) -> None:
+    """Let go of these sockets."""
+    for listener in listeners:
+        listener.socket.close()
+
+
+def without(held: Iterable[Listener], kept: Iterable[Listener]) -> list[Listener]:
+    """Those held whose socket is in none of the kept."""
+    kept_sockets = {listener.socket for listener in kept}
+    return [listener for listener in held if listener.socket not in kept_sockets]
+
+
+def _key(service: str, wanted: Address) -> tuple[str, Address]:
+    # A fixed address may pass from one service to another; "any free port" is each service's own.
+    return ("" if wanted.port else service, wanted)
+
+
+def _bind(service: str, wanted: Address) -> Listener:
+    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
+    end = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # else [::] would take 0.0.0.0 as well
+            end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        end.setblocking(False)
+        end.bind((wanted.host, wanted.port))
+        host, port = end.getsockname()[:2]
+    except BaseException:
+        end.close()
+        raise
+    return Listener(service, wanted, Address(host, port), end)
+
+
+def _problem(config: Config, service: str, wanted: Address, error: OSError) -> Problem:
+    found = f"{wanted} can't be used: {error.strerror}"
+    expected = "an address of this machine, and a port that is free and that this account may use"
+    return config.problem(service, "listen", found, expected)

@@ -1,0 +1,306 @@
+"""The master: signals, reloads and the end of the gateway. It owns the listeners and every service's ``Serving``.
+
+It reads no client's octet, resolves no name, does no TLS and loads no policy: no client and no policy can hang or crash
+it. What is due for a service is done by ``serving`` as ``pool`` decides; here stands only what concerns all of them.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import time
+import traceback
+from collections.abc import Callable
+
+from pop3gw import listeners, process, template
+from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, StartError
+from pop3gw.generation import Stage
+from pop3gw.listeners import Listener
+from pop3gw.logs import Log
+from pop3gw.pidfile import PidFile
+from pop3gw.pool import NEVER
+from pop3gw.relay import Relay
+from pop3gw.serving import Serving
+from pop3gw.settings import Config
+from pop3gw.worker import Relays
+
+_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD)
+_ONLY_AT_START = ("pid_file", "log_target")
+
+
+def run(
+    config: Config,
+    *,
+    foreground: bool,
+    reload: Callable[[], Config],
+    ready: Callable[[], None] | None = None,
+    relays: Relays = Relay,
+) -> int:
+    """Run the gateway until it is stopped; returns the exit status.
+
+    ``reload`` reads the configuration anew (HUP), ``ready`` is called once every service can serve. Raises Pop3gwError
+    where the gateway can't start: ConfigurationError names all that is wrong.
+    """
+    if config.pid_file is None:
+        return _run(config, foreground, None, reload, ready, relays)
+    pid_file = PidFile(config.pid_file)
+    try:
+        return _run(config, foreground, pid_file, reload, ready, relays)
+    finally:
+        pid_file.remove()
+
+
+def _run(
+    config: Config,
+    foreground: bool,
+    pid_file: PidFile | None,
+    reload: Callable[[], Config],
+    ready: Callable[[], None] | None,
+    relays: Relays,
+) -> int:
+    account = process.find_account(config.user, config.group)
+    bound = listeners.bind(config, ())
+    log = Log.open(config.log_target, config.log_level)
+    if not foreground:
+        problems = template.check(config)  # while there is a terminal to say it on
+        if problems:
+            raise ConfigurationError(problems)
+        kept = [listener.socket.fileno() for listener in bound]
+        kept += [] if pid_file is None else [pid_file.fileno()]
+        logged = log.fileno_or_none()
+        process.detach(kept if logged is None else [*kept, logged])
+    if pid_file is not None:
+        pid_file.write()
+    process.limit_resources()
+    process.title(f"pop3gw: master {config.source}")
+    if account is not None and account.assumed:
+        log.info(f"started as root without user: workers run as the account {account.name}")
+    if account is not None and account.uid == 0:
+        log.warning("user = root: policies and sessions run as root; name another account unless that is really wanted")
+    try:
+        return Master(log, reload, ready, relays).run(config, bound)
+    except Pop3gwError as error:
+        if not foreground:
+            log.error(f"the gateway can't start: {error}")
+        raise
+    except Exception:  # noqa: BLE001 - the last place where it can be said
+        log.error(f"the master ends by a fault of the gateway; running sessions may finish: {traceback.format_exc()}")
+        return Exit.FAILED
+
+
+class Master:
+    """The loop of the master process."""
+
+    def __init__(
+        self, log: Log, reload: Callable[[], Config], ready: Callable[[], None] | None, relays: Relays
+    ) -> None:
+        self._log = log
+        self._reload = reload
+        self._ready = ready
+        self._relays = relays
+        self._selector = selectors.DefaultSelector()
+        self._inbox = process.SignalInbox(_SIGNALS)
+        self._services: dict[str, Serving] = {}
+        self._drained: list[Serving] = []  # no longer configured
+        self._config: Config | None = None  # what holds
+        self._bound: list[Listener] = []
+        self._change: tuple[Config, list[Listener]] | None = None  # what is being tried
+        self._reload_wanted = False
+        self._stopping = False
+        self._announced = False
+        self._on_signal: dict[int, Callable[[], None]] = {
+            signal.SIGHUP: self._want_reload,
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._end,
+            signal.SIGUSR1: self._reopen_log,
+            signal.SIGCHLD: self._reap,
+        }
+
+    def run(self, config: Config, bound: list[Listener]) -> int:
+        """Serve this configuration on these listeners until a signal ends it; returns the exit status.
+
+        Raises ConfigurationError where a service can't start.
+        """
+        self._selector.register(self._inbox, selectors.EVENT_READ, self._take_signals)
+        try:
+            self._try(config, bound)
+            while not (self._stopping and not self._all()):
+                self._turn()
+        finally:
+            for serving in self._all():
+                serving.close()
+        self._log.info("stopped")
+        return Exit.OK
+
+    def _turn(self) -> None:
+        services = self._all()
+        due = min((serving.deadline for serving in services), default=NEVER)
+        for key, mask in self._selector.select(None if due == NEVER else max(0.0, due - time.monotonic())):
+            key.data(mask)
+        now = time.monotonic()
+        for serving in services:
+            if now >= serving.deadline:
+                serving.carry_out(now)
+        self._see_change()
+        self._see_ends()
+        if not self._announced and not self._stopping and self._config is not None:
+            self._announce()
+
+    def _all(self) -> list[Serving]:
+        return [*self._services.values(), *self._drained]
+
+    # Signals.
+
+    def _take_signals(self, _mask: int) -> None:
+        for number in self._inbox.read():
+            self._on_signal.get(number, _nothing)()
+
+    def _reap(self) -> None:
+        for pid, status in process.reap():
+            for serving in self._all():
+                serving.templates.ended(pid, status)
+
+    def _reopen_log(self) -> None:
+        self._log.reopen()
+        descriptor = self._log.fileno_or_none()
+        if descriptor is not None:
+            for serving in self._all():
+                serving.log_reopened(descriptor)
+        self._log.info("the log was reopened")
+
+    def _stop(self) -> None:
+        if self._stopping:
+            self._end()
+            return
+        sessions = sum(serving.pool.sessions for serving in self._all())
+        self._log.info(f"stopping: no new clients; {sessions} sessions may finish within shutdown_timeout")
+        self._leave(Serving.stop)
+
+    def _end(self) -> None:
+        sessions = sum(serving.pool.sessions for serving in self._all())
+        self._log.info(f"stopping now: {sessions} sessions are ended")
+        self._leave(Serving.end)
+
+    def _leave(self, how: Callable[[Serving], None]) -> None:
+        self._stopping = True
+        self._reload_wanted = False
+        for serving in self._all():
+            how(serving)
+        held = self._bound if self._change is None else [*self._bound, *self._change[1]]
+        listeners.close(held)
+        self._change = None
+        self._bound = []
+
+    # A configuration is tried: listeners are bound and templates load their policies before anything else changes.
+
+    def _want_reload(self) -> None:
+        self._reload_wanted = not self._stopping
+
+    def _try(self, config: Config, bound: list[Listener]) -> None:
+        """Start what this configuration needs beside what serves. Pop3gwError: it can't hold."""
+        account = process.find_account(config.user, config.group)
+        now = time.monotonic()
+        addresses = frozenset(listener.bound for listener in bound)
+        self._change = (config, bound)
+        for service in config.services:
+            serving = self._services.get(service.name)
+            if serving is None:
+                serving = self._services[service.name] = Serving(service.name, self._selector)
+            plan = template.Plan(config, service, account, addresses, self._log, self._relays)
+            try:
+                serving.templates.prepare(plan, now)
+            except OSError as error:
+                raise StartError(f"a template for {service.name} can't be started: {error.strerror}") from error
+
+    def _start_reload(self) -> None:
+        self._reload_wanted = False
+        try:
+            config = self._reload()
+            self._try(config, listeners.bind(config, self._bound))
+        except Pop3gwError as error:
+            self._abandon(str(error))
+
+    def _abandon(self, reason: str) -> None:
+        """Keep what holds."""
+        now = time.monotonic()
+        if self._change is not None:
+            listeners.close(listeners.without(self._change[1], self._bound))
+        self._change = None
+        for serving in list(self._services.values()):
+            serving.templates.give_up(now)
+            if serving.templates.serving is None:
+                del self._services[serving.name]
+                serving.close()
+        self._log.error(f"the configuration was not reloaded, the old one stays: {reason}")
+
+    def _see_change(self) -> None:
+        if self._change is not None:
+            self._see_outcome(*self._change)
+        if self._change is None and self._reload_wanted:
+            self._start_reload()
+
+    def _see_outcome(self, config: Config, bound: list[Listener]) -> None:
+        """Take the configuration that is tried once every template is ready; none of it where one has failed."""
+        coming = [self._services[service.name].templates.coming for service in config.services]
+        problems = [
+            config.problem(one.plan.service.name, "policy", one.reason, "")
+            for one in coming
+            if one is not None and one.stage is Stage.FAILED
+        ]
+        try:
+            if problems:
+                raise ConfigurationError(problems)
+            if all(one is not None and one.stage is Stage.READY for one in coming):
+                listeners.listen(config, listeners.without(bound, self._bound))
+                self._commit(config, bound)
+        except ConfigurationError as error:
+            if self._config is None:
+                raise
+            self._abandon(str(error))
+
+    def _commit(self, config: Config, bound: list[Listener]) -> None:
+        """From now on this configuration holds."""
+        old, self._config, self._change = self._config, config, None
+        gone = listeners.without(self._bound, bound)
+        fresh = listeners.without(bound, self._bound)
+        self._bound = bound
+        kept = {service.name for service in config.services}
+        for name in [name for name in self._services if name not in kept]:
+            serving = self._services.pop(name)
+            serving.drain()
+            self._drained.append(serving)
+        for serving in self._services.values():
+            serving.close_doors()  # a listener may go from one service to another
+        for name, serving in self._services.items():
+            serving.commit([listener for listener in bound if listener.service == name])
+        listeners.close(gone)
+        self._log.level = config.log_level
+        for listener in fresh:
+            self._log.info(f"listening on {listener.bound} service={listener.service}")
+        if old is not None:
+            process.title(f"pop3gw: master {config.source}")
+            for key in _ONLY_AT_START:
+                if getattr(old, key) != getattr(config, key):
+                    self._log.warning(f"{key} was changed: that takes effect when pop3gw is restarted")
+            self._log.info("the configuration was reloaded")
+
+    def _announce(self) -> None:
+        if all(serving.pool.settled for serving in self._services.values()):
+            self._announced = True
+            self._log.info("ready")
+            if self._ready is not None:
+                self._ready()
+
+    def _see_ends(self) -> None:
+        """Let go of services whose last worker has left."""
+        for serving in [one for one in self._drained if one.pool.over]:
+            self._drained.remove(serving)
+            serving.close()
+        if self._stopping:
+            for serving in [one for one in self._services.values() if one.pool.over]:
+                del self._services[serving.name]
+                serving.close()
+
+
+def _nothing() -> None:
+    """A signal that means nothing here."""

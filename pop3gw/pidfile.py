@@ -1,0 +1,85 @@
+"""The pid file: one gateway a file, found by its lock, named by its number.
+
+The lock (flock) is what counts: a file that nobody holds is stale, whatever number is in it, unless that process calls
+itself pop3gw. Children must close the descriptor (``process.fork`` does), else they would hold the lock when the master
+is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from pop3gw.errors import StartError
+
+
+class PidFile:
+    """A claimed pid file. Claim it before the process detaches, ``write()`` once it has its final number."""
+
+    def __init__(self, path: str) -> None:
+        """Claim the file at ``path``; its folder is made where only that is missing.
+
+        StartError: it belongs to a gateway that runs, or can't be written.
+        """
+        self._path = Path(path)
+        try:
+            self._path.parent.mkdir(mode=0o755, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise StartError(
+                f"the pid file {path} can't be written: {error.strerror};"
+                " set pid_file to a file in a folder that exists and that this account may write"
+            ) from error
+        try:
+            self._lock()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self) -> None:
+        """Put this process's number into the file."""
+        os.fchmod(self._descriptor, 0o644)
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def remove(self) -> None:
+        """Remove the file, where it still is the one that was claimed, and give up the claim."""
+        try:
+            if os.path.samestat(self._path.lstat(), os.fstat(self._descriptor)):
+                self._path.unlink()
+        except OSError:  # it is gone, or its folder is: nothing to remove
+            pass
+        finally:
+            os.close(self._descriptor)
+
+    def _lock(self) -> None:
+        pid = self._read()
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(self._taken(pid)) from None
+        if pid != os.getpid() and _is_gateway(pid):
+            raise StartError(self._taken(pid))
+
+    def _read(self) -> int:
+        text = os.pread(self._descriptor, 32, 0).strip()
+        return int(text) if text.isdigit() else 0
+
+    def _taken(self, pid: int) -> str:
+        who = f"process {pid}" if pid else "a process that is just starting"
+        return (
+            f"the pid file {self._path} belongs to a gateway that runs ({who}); stop that one, or set another pid_file"
+        )
+
+
+def _is_gateway(pid: int) -> bool:
+    if not pid:
+        return False
+    try:
+        return b"pop3gw" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

@@ -1,0 +1,465 @@
+"""Every decision about the processes of one service: when to fork, retire, hand over, refuse, pause and back off.
+
+Pure: no clock (``now`` is seconds, monotonic), no process, no descriptor. ``serving`` tells what happened and carries
+out the orders that come back. The unit is a *seat*: a worker has ``sessions_per_worker`` of them, and its *credit* says
+how many sessions it takes now, which may be fewer than its free seats: one that is wedged collects no clients.
+
+Known limits: which worker gets a session is decided by order alone (the one freed last where a worker has one seat, so
+that few processes stay warm; in turn where it has many), not by load.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import ipaddress
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from pop3gw.backoff import Backoff
+from pop3gw.settings import Service
+
+NEVER: Final = float("inf")
+LINGER: Final = 0.5  # s: surplus spares stay that long, since the next burst may want them
+CALM: Final = 1.0  # s without running dry, after which batches are small again
+STALL: Final = 1.0  # s without credit, after which free seats count as lost to whatever holds their workers
+START_LIMIT: Final = 30.0  # s in which a forked worker must offer itself
+LEAVE_LIMIT: Final = 30.0  # s in which a worker without sessions must be gone
+END_LIMIT: Final = 3.0  # s in which a worker that was told to end at once must be gone
+ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
+JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replaced early
+QUIET: Final = 60.0  # s between two reports of a full pool
+TOO_MANY: Final = b"-ERR [SYS/TEMP] too many sessions from your address\r\n"
+
+
+class Act(enum.Enum):
+    """What an order asks for."""
+
+    SPAWN = "fork this worker"
+    RETIRE = "tell it to leave once its sessions are over"
+    END = "tell it to end its sessions and leave"
+    KILL = "kill it"
+    REPORT = "log this text as a warning"
+
+
+class Order(NamedTuple):
+    """One thing to do: to the worker of that number, or (REPORT) with that text."""
+
+    act: Act
+    worker: int = 0
+    text: str = ""
+
+
+class Hand(NamedTuple):
+    """Where an accepted connection goes."""
+
+    worker: int
+    seat: int
+
+
+class Phase(enum.Enum):
+    """How far a pool's end is."""
+
+    RUNNING = "serving"
+    DRAINING = "running sessions may finish"
+    ENDING = "every session is ended"
+    KILLING = "what is left is killed"
+
+
+class _State(enum.Enum):
+    STARTING = "forked, has not offered itself yet"
+    SERVING = "takes sessions"
+    LEAVING = "takes no more"
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    number: int
+    limit: int  # sessions, after which it is replaced
+    due: float = NEVER  # when it must have moved on
+    state: _State = _State.STARTING
+    credit: int = 0
+    served: int = 0
+    free: list[int] = field(default_factory=list)  # seats
+    clients: dict[int, str] = field(default_factory=dict)  # seat -> whom it serves
+
+
+@functools.lru_cache(maxsize=1024)
+def client_key(address: str) -> str:
+    """Whom an address is counted as: an IPv4 address as itself (also when mapped), an IPv6 one by its /64."""
+    if ":" not in address:
+        return address
+    number = ipaddress.IPv6Address(address.partition("%")[0])
+    if number.ipv4_mapped is not None:
+        return str(number.ipv4_mapped)
+    return f"{int(number) >> 64:x}/64"
+
+
+class Pool:
+    """The workers of one service, of every generation that still runs.
+
+    Report what happened, then carry out ``orders()``, again at ``deadline`` at the latest. Before ``take()``, ask
+    ``room()``. ``jitter`` gives floats in [0, 1), so that workers born together aren't replaced together.
+    """
+
+    def __init__(self, jitter: Callable[[], float]) -> None:
+        self.phase = Phase.RUNNING
+        self.deadline = NEVER
+        self._jitter = jitter
+        self._rules: Service | None = None  # None until the first template is ready
+        self._forks = False  # whether there is a template to fork from
+        self._workers: dict[int, _Worker] = {}
+        self._last_number = 0
+        self._open: deque[_Worker] = deque()  # those with credit, the one to take next at the right
+        self._clients: Counter[str] = Counter()
+        self._credit = 0  # sessions that may be handed over now
+        self._starting = 0
+        self._serving = 0
+        self._vacant = 0  # free seats of the serving
+        self._target = 0  # spares wanted: min_spare, more while a burst lasts
+        self._dry_since = NEVER  # since when there is no credit
+        self._dry_last = -NEVER  # when a whole batch was last found taken
+        # Since when there are too many spares, and the least surplus since.
+        self._surplus: tuple[float, int] | None = None
+        self._backoff = Backoff()
+        self._paused_until = -NEVER
+        self._pause_reported = False
+        self._quiet_until = -NEVER
+        self._shutdown_timeout = 0
+        self._phase_until = NEVER
+        self._overdue_at = NEVER
+        self._retired: list[int] = []  # those that don't know yet that they shall leave
+        self._end_untold = False
+        self._full = False
+        self._touched = True
+        self._reports: list[str] = []
+
+    # What the pool is asked.
+
+    def room(self, now: float) -> int:
+        """How many connections may be accepted now; 0: the listeners are not to be polled."""
+        return self._credit if self.phase is Phase.RUNNING and now >= self._paused_until else 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether a template serves and the spare workers that the settings ask for are there."""
+        rules = self._rules
+        if rules is None or not self._forks:
+            return False
+        return self._serving >= rules.max_workers or self.spare >= rules.min_spare
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that were handed over and aren't over."""
+        return self._clients.total()
+
+    @property
+    def workers(self) -> int:
+        """Workers of every state, not yet seen to end."""
+        return len(self._workers)
+
+    @property
+    def spare(self) -> int:
+        """Free seats, in workers' worth."""
+        return self._vacant // self._rules.sessions_per_worker if self._rules is not None else 0
+
+    # What happened.
+
+    def begin(self, rules: Service, now: float) -> None:
+        """A template is ready: from now on workers come from it, and those of its predecessor leave."""
+        for worker in self._workers.values():
+            self._leave(worker, now)
+        self._rules = rules
+        self._forks = True
+        self._shutdown_timeout = rules.shutdown_timeout
+        self._target = rules.min_spare
+        self._backoff = Backoff()
+        self._quiet_until = -NEVER
+        self._touched = True
+
+    def suspend(self) -> None:
+        """The template is gone: the workers that there are serve on, no more can be forked."""
+        self._forks = False
+        self._touched = True
+
+    def offered(self, number: int, credit: int) -> None:
+        """The worker takes that many sessions more than it said before."""
+        worker = self._workers.get(number)
+        if worker is None or worker.state is _State.LEAVING or not credit:
+            return
+        if worker.state is _State.STARTING:
+            self._starting -= 1
+            self._serving += 1
+            self._vacant += len(worker.free)
+            worker.state = _State.SERVING
+            worker.due = NEVER
+        if not worker.credit:
+            self._open.append(worker)
+        worker.credit += credit
+        self._credit += credit
+        self._dry_since = NEVER
+        self._full = False
+        self._touched = True
+
+    def finished(self, number: int, seat: int, now: float) -> None:
+        """The session at that seat of the worker is over."""
+        worker = self._workers.get(number)
+        if worker is None or seat not in worker.clients:
+            return
+        self._forget(worker.clients.pop(seat))
+        worker.free.append(seat)
+        if worker.state is _State.SERVING:
+            self._vacant += 1
+        elif not worker.clients:
+            self._expect(worker, now + LEAVE_LIMIT)
+        self._backoff.worked()
+        self._touched = True
+
+    def leaving(self, number: int, now: float) -> None:
+        """The worker wants no more sessions."""
+        worker = self._workers.get(number)
+        if worker is not None:
+            self._leave(worker, now)
+
+    def ended(self, number: int, now: float) -> None:
+        """The worker is gone, whatever the reason; so are its sessions."""
+        worker = self._workers.get(number)
+        if worker is None:
+            return
+        if worker.state is not _State.LEAVING and not worker.served:
+            self._back_off("workers end before they have served a session", now)
+        self._leave(worker, now)
+        for client in worker.clients.values():
+            self._forget(client)
+        del self._workers[number]
+
+    def spawn_failed(self, number: int, reason: str, now: float) -> None:
+        """The worker could not be forked."""
+        worker = self._workers.get(number)
+        if worker is None:
+            return
+        self._back_off(f"a worker can't be forked ({reason})", now)
+        self._leave(worker, now)
+        del self._workers[number]
+
+    def accept_failed(self, reason: str, now: float) -> None:
+        """The system has no descriptor or memory for another connection: leave clients in the backlog for a while."""
+        self._paused_until = now + ACCEPT_PAUSE
+        if not self._pause_reported:
+            self._pause_reported = True
+            self._reports.append(
+                f"connections can't be accepted ({reason}); clients wait, the next try is in {ACCEPT_PAUSE:g} s"
+            )
+        self._touched = True
+
+    # Hand-over.
+
+    def admits(self, address: str) -> bool:
+        """Whether this client may have another session (``max_sessions_per_client``)."""
+        limit = self._rules.max_sessions_per_client if self._rules is not None else 0
+        return not limit or self._clients[client_key(address)] < limit
+
+    def take(self, address: str, now: float) -> Hand:
+        """Choose who serves the connection from that address. Only where ``room()`` is left, else LookupError."""
+        worker = self._open[-1]
+        worker.credit -= 1
+        if not worker.credit:
+            self._open.pop()
+        elif len(self._open) > 1:
+            self._open.rotate(1)
+        seat = worker.free.pop()
+        client = client_key(address)
+        worker.clients[seat] = client
+        worker.served += 1
+        self._clients[client] += 1
+        self._vacant -= 1
+        self._use_credit(1, now)
+        self._pause_reported = False
+        if worker.served >= worker.limit:
+            self._leave(worker, now)
+        self._touched = True
+        return Hand(worker.number, seat)
+
+    # The end.
+
+    def drain(self, now: float) -> None:
+        """The service is no longer configured: its sessions may finish, however long they take."""
+        self._enter(Phase.DRAINING, NEVER, now)
+
+    def stop(self, now: float) -> None:
+        """Let sessions finish within ``shutdown_timeout``."""
+        if self.phase in (Phase.RUNNING, Phase.DRAINING):
+            self._enter(Phase.DRAINING, now + self._shutdown_timeout, now)
+
+    def end(self, now: float) -> None:
+        """End every session at once."""
+        if self.phase in (Phase.RUNNING, Phase.DRAINING):
+            self._enter(Phase.ENDING, now + END_LIMIT, now)
+            self._end_untold = True
+
+    @property
+    def over(self) -> bool:
+        """Whether the pool was told to stop and no worker is left."""
+        return self.phase is not Phase.RUNNING and not self._workers
+
+    # Orders.
+
+    def orders(self, now: float) -> Sequence[Order]:
+        """What is to be done now, each thing once. Costs next to nothing where nothing happened since."""
+        if not self._touched and now < self.deadline:
+            return ()
+        self.deadline = NEVER
+        orders: list[Order] = []
+        if self.phase is not Phase.RUNNING:
+            self._advance_end(now, orders)
+        elif self._rules is not None:
+            self._retire_surplus(self._rules, now)
+            if self._forks:
+                self._spawn(self._rules, now, orders)
+            self._report_full(self._rules, now)
+        self._kill_overdue(now, orders)
+        if self._retired:
+            orders += [Order(Act.RETIRE, number) for number in self._retired if number in self._workers]
+            self._retired.clear()
+        if self._reports:
+            orders += [Order(Act.REPORT, text=text) for text in self._reports]
+            self._reports.clear()
+        if now < self._paused_until:
+            self._wake(self._paused_until)
+        self._touched = False
+        return orders
+
+    def _advance_end(self, now: float, orders: list[Order]) -> None:
+        if self.phase is Phase.DRAINING and now >= self._phase_until:
+            if self.sessions:
+                self._reports.append(
+                    f"{self.sessions} sessions go on after shutdown_timeout"
+                    f" ({self._shutdown_timeout} s); they are ended"
+                )
+            self.end(now)
+        if self._end_untold:
+            self._end_untold = False
+            orders += [Order(Act.END, number) for number in self._workers]
+        if self.phase is Phase.ENDING and now >= self._phase_until:
+            self._enter(Phase.KILLING, NEVER, now)
+            orders += [Order(Act.KILL, number) for number in self._workers]
+        self._wake(self._phase_until)
+
+    def _retire_surplus(self, rules: Service, now: float) -> None:
+        surplus = self.spare - rules.max_spare
+        if surplus <= 0:
+            self._surplus = None
+            return
+        since, least = self._surplus or (now, surplus)
+        least = min(least, surplus)
+        if now >= since + LINGER:
+            idle = [worker for worker in self._open if not worker.clients][:least]
+            for worker in idle:
+                self._leave(worker, now)
+            self._surplus = None
+            if least == surplus or not idle:
+                return
+            since, least = now, surplus - len(idle)
+        self._surplus = (since, least)
+        self._wake(since + LINGER)
+
+    def _spawn(self, rules: Service, now: float, orders: list[Order]) -> None:
+        stalled = not self._credit and now >= self._dry_since + STALL
+        spare = 0 if stalled else self.spare
+        if self._serving and not self._starting and not spare:
+            self._target = max(rules.min_spare, min(self._target * 2, rules.max_spare))
+            self._dry_last = now
+        elif now >= self._dry_last + CALM:
+            self._target = rules.min_spare
+        if self._vacant and not self._credit and not stalled:
+            self._wake(self._dry_since + STALL)
+        short = self._target - spare - self._starting
+        short = min(short, rules.max_workers - len(self._workers))
+        if short > 0 and now < self._backoff.until:
+            self._wake(self._backoff.until)
+            return
+        for _ in range(short):
+            orders.append(Order(Act.SPAWN, self._engage(rules, now)))
+
+    def _engage(self, rules: Service, now: float) -> int:
+        self._last_number += 1
+        limit = max(1, rules.max_sessions - int(self._jitter() * rules.max_sessions * JITTER))
+        worker = _Worker(self._last_number, limit, free=list(range(rules.sessions_per_worker)))
+        self._workers[worker.number] = worker
+        self._starting += 1
+        self._expect(worker, now + START_LIMIT)
+        return worker.number
+
+    def _report_full(self, rules: Service, now: float) -> None:
+        if self._credit or self._starting or len(self._workers) < rules.max_workers:
+            return
+        if self._full or now < self._quiet_until or (self._vacant and now < self._dry_since + STALL):
+            return
+        self._full = True
+        self._quiet_until = now + QUIET
+        self._reports.append(
+            f"all {rules.max_workers} workers are taken and new clients wait;"
+            f" where the machine has room, raise max_workers (now {rules.max_workers})"
+            f" or sessions_per_worker (now {rules.sessions_per_worker})"
+        )
+
+    def _kill_overdue(self, now: float, orders: list[Order]) -> None:
+        if now >= self._overdue_at:
+            for worker in self._workers.values():
+                if now >= worker.due:
+                    orders.append(Order(Act.KILL, worker.number))
+                    worker.due = now + START_LIMIT
+            self._overdue_at = min((worker.due for worker in self._workers.values()), default=NEVER)
+        self._wake(self._overdue_at)
+
+    # Bookkeeping.
+
+    def _leave(self, worker: _Worker, now: float) -> None:
+        self._touched = True
+        if worker.state is _State.LEAVING:
+            return
+        if worker.state is _State.STARTING:
+            self._starting -= 1
+        else:
+            self._serving -= 1
+            self._vacant -= len(worker.free)
+        worker.state = _State.LEAVING
+        if worker.credit:
+            self._open.remove(worker)
+            self._use_credit(worker.credit, now)
+            worker.credit = 0
+        self._retired.append(worker.number)
+        self._expect(worker, NEVER if worker.clients else now + LEAVE_LIMIT)
+
+    def _use_credit(self, amount: int, now: float) -> None:
+        self._credit -= amount
+        if not self._credit:
+            self._dry_since = now
+
+    def _expect(self, worker: _Worker, at: float) -> None:
+        worker.due = at
+        if at < self._overdue_at:
+            self._overdue_at = at
+
+    def _forget(self, client: str) -> None:
+        self._clients[client] -= 1
+        if not self._clients[client]:
+            del self._clients[client]
+
+    def _enter(self, phase: Phase, until: float, now: float) -> None:
+        self.phase = phase
+        self._phase_until = until
+        for worker in self._workers.values():
+            self._leave(worker, now)
+        self._touched = True
+
+    def _back_off(self, what: str, now: float) -> None:
+        wait = self._backoff.failed(now)
+        if wait is not None:
+            self._reports.append(f"{what}; the next try is in {wait:g} s")
+
+    def _wake(self, at: float) -> None:
+        if at < self.deadline:
+            self.deadline = at

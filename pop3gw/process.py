@@ -1,0 +1,273 @@
+"""What a process of ours is: detached, without privileges, within its limits, named, and forked with discipline.
+
+The only module that knows python-daemon and setproctitle. It must not know sessions, pools or the configuration file.
+
+The discipline of a fork: signals are blocked around it, so none is handled by a child that still has its parent's
+handlers and wake-up descriptor; the child closes what isn't its own (else nobody would see an end of file), and leaves
+by ``os._exit``, so that nothing of the parent's stack is unwound in it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import grp
+import os
+import pwd
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final
+
+import daemon
+import setproctitle
+
+from pop3gw.errors import StartError
+
+UMASK: Final = 0o027
+_DESCRIPTORS: Final = 1 << 20  # more than this helps nobody and makes some kernels slow
+_PR_SET_DUMPABLE: Final = 4
+_DEFAULT_USERS: Final = ("pop3gw", "nobody")
+
+
+# Accounts and privileges.
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whom templates and workers run as. ``name`` is the one that they call themselves by."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]  # supplementary
+    assumed: bool = False  # nobody named it
+
+
+def find_account(user: str | None, group: str | None) -> Account | None:
+    """The account that serves; None: the one that we are (not started as root, and no other is asked for).
+
+    StartError: it doesn't exist, or only root could become it.
+    """
+    entry = _user(user) if user is not None else None
+    gid = _group(group) if group is not None else None
+    if os.geteuid() != 0:
+        if (entry is not None and entry.pw_uid != os.geteuid()) or (gid is not None and gid != os.getegid()):
+            wanted = f"user = {user}" if entry is not None and entry.pw_uid != os.geteuid() else f"group = {group}"
+            raise StartError(
+                f"{wanted}: only root can become another account, and this is {_me()};"
+                " start pop3gw as root, or remove user and group"
+            )
+        return None
+    if entry is None:
+        entry = next(filter(None, map(_find_user, _DEFAULT_USERS)), None)
+        if entry is None:
+            raise StartError("started as root, and there is no account pop3gw or nobody; set user to one that serves")
+    gid = entry.pw_gid if gid is None else gid
+    groups = os.getgrouplist(entry.pw_name, gid)
+    return Account(entry.pw_name, entry.pw_uid, gid, tuple(sorted(set(groups))), assumed=user is None)
+
+
+def drop_privileges(account: Account) -> None:
+    """Become this account for good: groups, group, user; checked afterwards. StartError: it did not work."""
+    try:
+        os.setgroups(account.groups)
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
+    except OSError as error:
+        raise StartError(f"can't become the account {account.name}: {error.strerror}") from error
+    if (
+        os.getresuid() != (account.uid,) * 3
+        or os.getresgid() != (account.gid,) * 3
+        or set(os.getgroups()) != set(account.groups)
+    ):
+        raise StartError(f"can't become the account {account.name}: the system kept privileges of the old one")
+    if account.uid != 0:
+        try:
+            os.setuid(0)
+        except PermissionError:
+            return
+        raise StartError(f"the account {account.name} can become root again; refusing to serve with it")
+
+
+def _find_user(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def _user(name: str) -> pwd.struct_passwd:
+    entry = _find_user(name)
+    try:
+        return entry if entry is not None else pwd.getpwuid(int(name))
+    except (KeyError, ValueError, OverflowError):
+        raise StartError(f"user = {name}: there is no such account; create it, or name another") from None
+
+
+def _group(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        pass
+    try:
+        return grp.getgrgid(int(name)).gr_gid
+    except (KeyError, ValueError, OverflowError):
+        raise StartError(f"group = {name}: there is no such group; create it, or name another") from None
+
+
+def _me() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+# What a process may, and what it is called.
+
+
+def detach(preserve: Iterable[int]) -> None:
+    """Become a daemon: own session, in ``/``, standard streams on /dev/null, every descriptor closed but these."""
+    context = daemon.DaemonContext(
+        detach_process=True,
+        files_preserve=list(preserve),
+        umask=UMASK,
+        working_directory="/",
+        prevent_core=True,
+        signal_map={},
+    )
+    context.open()
+
+
+def limit_resources() -> None:
+    """As many descriptors as the system lets us have, and no core files: they would hold passwords."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, _DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def descriptor_limit() -> int:
+    """How many descriptors this process may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def forbid_dumps() -> None:
+    """Let no process of the same account read this one's memory, nor that of its children."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise StartError(f"prctl(PR_SET_DUMPABLE) failed: {os.strerror(ctypes.get_errno())}")
+
+
+def title(text: str) -> None:
+    """What ``ps`` shows for this process. Control characters are replaced."""
+    setproctitle.setproctitle(text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text))
+
+
+# Forks and signals.
+
+
+def fork(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[signal.Signals]) -> int:
+    """Run ``child`` in a new process, which leaves with the status that it returns; returns the child's pid.
+
+    The child has the standard streams and the descriptors ``keep``; these signals are ignored in it, all others have
+    their default. OSError: the system has no room for a process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = -1
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _run_child(child, keep, ignore)
+    finally:
+        if pid:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def _run_child(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[signal.Signals]) -> None:
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        ignored = set(ignore) | {signal.SIGPIPE}
+        for number in (*_HANDLED, *ignored):
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+        _close_others(keep)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        status = child()
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _close_others(keep: Iterable[int]) -> None:
+    # The parent's socket objects still exist in the child, and stay: its frames are below us on the stack.
+    after = 3
+    for descriptor in sorted({number for number in keep if number > 2}):
+        os.closerange(after, descriptor)
+        after = descriptor + 1
+    os.closerange(after, _DESCRIPTORS)
+
+
+_HANDLED: Final = (
+    signal.SIGHUP,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+    signal.SIGALRM,
+)
+
+
+class SignalInbox:
+    """Signals as bytes to be read in a loop: the handlers do nothing, the interpreter writes the number to a socket."""
+
+    def __init__(self, numbers: Iterable[signal.Signals]) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, _ignore)
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def read(self) -> list[int]:
+        """The numbers of the signals that came, oldest first."""
+        try:
+            return list(self._reader.recv(4096))
+        except BlockingIOError:
+            return []
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """A handler must exist for the interpreter to write the number."""
+
+
+def describe_status(status: int) -> str:
+    """How a process ended, from what os.waitpid() says: ``exit status 1``, ``signal 9 (Killed)``."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"signal {number} ({signal.strsignal(number)})"
+    return f"exit status {os.waitstatus_to_exitcode(status)}"
+
+
+def reap() -> list[tuple[int, int]]:
+    """The pids of children that have ended, with their status as os.waitpid() gives it."""
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        ended.append((pid, status))

@@ -1,0 +1,297 @@
+"""One service at work in the master: accepts, hands over, forks and reaps, as its pool decides.
+
+The effects of a service are here, the decisions in ``pool``, the templates in ``succession``. It never touches a
+client's octets (a refusal is a constant, sent once), and nothing that a worker or a client does may raise out of it.
+
+Known limit: a connection that was handed to a worker which is killed before it looked is lost with that worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from pop3gw import fdpass, process
+from pop3gw.errors import ChannelError
+from pop3gw.generation import Generation, Worker
+from pop3gw.listeners import Listener
+from pop3gw.logs import current as log
+from pop3gw.pool import NEVER, TOO_MANY, Act, Order, Pool
+from pop3gw.scoreboard import Count
+from pop3gw.succession import Succession
+
+_BATCH: Final = 64  # connections accepted in a row before others have their turn
+_NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_REFUSED_KEPT: Final = 64  # refused clients that may still be reading what they were told
+_REFUSED_FOR: Final = 1.0  # s
+
+
+class Serving:
+    """A service: its listeners and its workers. Call ``carry_out()`` at ``deadline`` at the latest."""
+
+    def __init__(self, name: str, selector: selectors.BaseSelector) -> None:
+        self.name = name
+        self.pool = Pool(random.random)
+        self.templates = Succession(name, selector, self)
+        self._selector = selector
+        self._listeners: list[socket.socket] = []
+        self._polled = False
+        self._workers: dict[int, Worker] = {}
+        self._folded = [0] * len(Count)  # what generations have counted that are gone
+        self._held: deque[tuple[socket.socket, str, int]] = deque()  # accepted, and nobody there to serve them
+        self._refused: deque[tuple[float, socket.socket]] = deque()
+        self._do: dict[Act, Callable[[Order], None]] = {
+            Act.SPAWN: self._spawn,
+            Act.RETIRE: partial(self._tell, fdpass.Retire()),
+            Act.END: partial(self._tell, fdpass.End()),
+            Act.KILL: self._kill,
+            Act.REPORT: lambda order: log().warning(order.text, name),
+        }
+
+    @property
+    def deadline(self) -> float:
+        """When something is due, on the clock of time.monotonic()."""
+        refused = self._refused[0][0] if self._refused else NEVER
+        return min(self.pool.deadline, self.templates.deadline, refused)
+
+    def carry_out(self, now: float) -> None:
+        """Do what the pool decided, and what else is due."""
+        pool = self.pool
+        while orders := pool.orders(now):
+            for order in orders:
+                self._do[order.act](order)
+        while self._held and pool.room(now):
+            self._hand_over(*self._held.popleft(), now)
+        if self._polled != (pool.room(now) > 0):
+            self._poll(not self._polled)
+        if now >= self.templates.deadline:
+            self.templates.tidy(now)
+        while self._refused and (self._refused[0][0] <= now or len(self._refused) > _REFUSED_KEPT):
+            self._refused.popleft()[1].close()
+
+    # A configuration comes, or goes.
+
+    def close_doors(self) -> None:
+        """Let go of the listeners."""
+        self._poll(False)
+        self._listeners = []
+
+    def commit(self, listeners: Sequence[Listener]) -> None:
+        """The generation that was prepared serves from now on, on these listeners."""
+        self._listeners = [listener.socket for listener in listeners]
+        self.templates.commit(time.monotonic())
+
+    def drain(self) -> None:
+        """The service is no longer configured: its sessions may finish."""
+        self._leave(self.pool.drain)
+
+    def stop(self) -> None:
+        """Stop accepting, let sessions finish within ``shutdown_timeout``."""
+        self._leave(self.pool.stop)
+
+    def end(self) -> None:
+        """Stop accepting, end every session now."""
+        self._leave(self.pool.end)
+
+    def close(self) -> None:
+        """End the templates: the service is over."""
+        self.templates.close()
+        for _, client in self._refused:
+            client.close()
+        self._refused.clear()
+
+    def log_reopened(self, descriptor: int) -> None:
+        """Pass the log's new descriptor on to templates and workers."""
+        self.templates.log_reopened(descriptor)
+        for worker in self._workers.values():
+            with contextlib.suppress(OSError):  # it is gone; the end of its channel says so
+                worker.channel.send(fdpass.LogTo(), descriptor)
+
+    def _leave(self, end: Callable[[float], None]) -> None:
+        now = time.monotonic()
+        self.templates.give_up(now)
+        self.close_doors()
+        for client, *_ in self._held:
+            client.close()
+        self._held.clear()
+        end(now)
+        self.carry_out(now)
+
+    # What templates report (succession.Owner).
+
+    def began(self, generation: Generation, now: float) -> None:
+        """This generation serves from now on."""
+        self.pool.begin(generation.plan.service, now)
+        self.carry_out(now)
+
+    def orphaned(self) -> None:
+        """The template is gone."""
+        self.pool.suspend()
+
+    def forked(self, worker: int, pid: int) -> None:
+        """The worker runs."""
+        if worker in self._workers:
+            self._workers[worker].pid = pid
+
+    def fork_failed(self, worker: int, reason: str, now: float) -> None:
+        """The worker does not run, and won't."""
+        self.pool.spawn_failed(worker, reason, now)
+        if worker in self._workers:
+            self._lose(self._workers[worker], now)
+        self.carry_out(now)
+
+    def exited(self, worker: int, pid: int, status: int, now: float) -> None:
+        """The worker is gone."""
+        if status:
+            how = process.describe_status(status)
+            log().error(f"worker {pid} ended: {how}; its sessions ended with it", self.name)
+        # What it had sent before is still to be read. Its channel may outlive it, in a process that its policy started.
+        while (known := self._workers.get(worker)) is not None:
+            if not self._hear(known, 0):
+                self._lose(known, now)
+        self.carry_out(now)
+
+    # Clients.
+
+    def _poll(self, polled: bool) -> None:
+        """Look at the listeners, or leave clients in the backlog."""
+        if polled == self._polled:
+            return
+        self._polled = polled
+        for listener in self._listeners:
+            if polled:
+                self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+            else:
+                self._selector.unregister(listener)
+
+    def _accept(self, listener: socket.socket, _mask: int) -> None:
+        if not self._polled:  # since an event of the same turn
+            return
+        now = time.monotonic()
+        for _ in range(min(self.pool.room(now), _BATCH)):
+            try:
+                client, (address, port, *_) = listener.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _NO_RESOURCES:
+                    limit = process.descriptor_limit()
+                    self.pool.accept_failed(f"{error.strerror}; this process may have {limit} descriptors", now)
+                    break
+                continue  # that client is gone
+            if self.pool.admits(address):
+                self._hand_over(client, address, port, now)
+            else:
+                self._refuse(client, address, now)
+        self.carry_out(now)
+
+    def _hand_over(self, client: socket.socket, address: str, port: int, now: float) -> None:
+        while self.pool.room(now):
+            hand = self.pool.take(address, now)
+            worker = self._workers[hand.worker]
+            try:
+                worker.channel.send(fdpass.Serve(hand.seat, port, address), client.fileno())
+            except OSError:  # it has just ended, or takes nothing any more: then the end of its channel ends it
+                self._lose(worker, now)
+                continue
+            client.close()
+            return
+        self._held.append((client, address, port))
+
+    def _refuse(self, client: socket.socket, address: str, now: float) -> None:
+        """Say why, and close a little later: over octets that were not read, a close would eat the answer."""
+        log().info(
+            f"client={address} refused: too many sessions from this address (max_sessions_per_client)", self.name
+        )
+        with contextlib.suppress(OSError):
+            client.send(TOO_MANY, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            client.shutdown(socket.SHUT_WR)
+        self._refused.append((now + _REFUSED_FOR, client))
+
+    # Workers.
+
+    def _hear(self, worker: Worker, _mask: int) -> bool:
+        """Take one message; False where there was none."""
+        if worker.number not in self._workers:  # since an event of the same turn
+            return False
+        now = time.monotonic()
+        try:
+            received = worker.channel.receive()
+        except BlockingIOError:
+            return False
+        except (ChannelError, OSError) as error:
+            log().error(f"worker {worker.pid} is given up: {error}", self.name)
+            received = None
+        match received:
+            case fdpass.Free(seat, credit), _:
+                self.pool.finished(worker.number, seat, now)
+                self.pool.offered(worker.number, credit)
+            case fdpass.Offer(credit), _:
+                self.pool.offered(worker.number, credit)
+            case fdpass.Leaving(), _:
+                self.pool.leaving(worker.number, now)
+            case _:
+                self._lose(worker, now)
+        self.carry_out(now)
+        return True
+
+    def _lose(self, worker: Worker, now: float) -> None:
+        """The worker is gone, or given up: then it leaves when it sees the end of its channel."""
+        if self._workers.pop(worker.number, None) is None:
+            return
+        self._selector.unregister(worker.channel)
+        worker.channel.close()
+        worker.generation.workers.discard(worker)
+        worker.generation.board.fold(worker.slot)
+        self.pool.ended(worker.number, now)
+        if worker.generation is not self.templates.serving and not worker.generation.workers:
+            self.templates.deadline = now
+
+    def _spawn(self, order: Order) -> None:
+        now = time.monotonic()
+        generation = self.templates.serving
+        if generation is None:
+            raise RuntimeError("the pool forks without a template")
+        try:
+            channel, end = fdpass.Channel.pair()
+        except OSError as error:
+            self.pool.spawn_failed(order.worker, os.strerror(error.errno or 0), now)
+            return
+        worker = Worker(order.worker, generation, generation.board.take(), channel)
+        self._workers[worker.number] = worker
+        generation.workers.add(worker)
+        self._selector.register(channel, selectors.EVENT_READ, partial(self._hear, worker))
+        try:
+            with end:
+                generation.channel.send(fdpass.Fork(worker.number, worker.slot), end.fileno())
+        except OSError as error:
+            self.pool.spawn_failed(order.worker, os.strerror(error.errno or 0), now)
+            self._lose(worker, now)
+
+    def _tell(self, message: fdpass.Message, order: Order) -> None:
+        worker = self._workers.get(order.worker)
+        if worker is not None:
+            with contextlib.suppress(OSError):  # it is gone; the end of its channel says so
+                worker.channel.send(message)
+
+    def _kill(self, order: Order) -> None:
+        worker = self._workers.get(order.worker)
+        if worker is None:
+            return
+        if worker.pid:
+            log().warning(f"worker {worker.pid} does not do what it is told and is killed", self.name)
+            worker.kill()
+        else:
+            log().error("the template does not fork what it is told and is killed", self.name)
+            worker.generation.kill()
+            self.pool.spawn_failed(worker.number, "no answer from the template", time.monotonic())
+            self._lose(worker, time.monotonic())

@@ -1,0 +1,197 @@
+"""Which template of a service serves, which one is coming, and which ones only wait for their last sessions.
+
+It starts templates, listens to them, and replaces one that has ended; what their workers do is ``serving``'s. A
+template that is started anew loads the policy anew, so it is a generation like one that a reload makes.
+"""
+
+from __future__ import annotations
+
+import selectors
+import time
+from functools import partial
+from typing import Protocol
+
+from pop3gw import fdpass, process, template
+from pop3gw.backoff import Backoff
+from pop3gw.errors import ChannelError
+from pop3gw.generation import Generation, Stage
+from pop3gw.logs import current as log
+
+NEVER = float("inf")
+
+
+class Owner(Protocol):
+    """Who is told what templates report."""
+
+    def began(self, generation: Generation, now: float) -> None:
+        """This generation serves from now on."""
+
+    def orphaned(self) -> None:
+        """The template that served is gone; nothing can be forked until another one ``began``."""
+
+    def forked(self, worker: int, pid: int) -> None:
+        """The worker runs."""
+
+    def fork_failed(self, worker: int, reason: str, now: float) -> None:
+        """The worker does not run, and won't."""
+
+    def exited(self, worker: int, pid: int, status: int, now: float) -> None:
+        """The worker is gone."""
+
+
+class Succession:
+    """The templates of one service. Call ``tidy()`` at ``deadline`` at the latest."""
+
+    def __init__(self, service: str, selector: selectors.BaseSelector, owner: Owner) -> None:
+        self.serving: Generation | None = None
+        self.coming: Generation | None = None
+        self.deadline = NEVER
+        self._service = service
+        self._selector = selector
+        self._owner = owner
+        self._older: list[Generation] = []
+        self._backoff = Backoff(first=1.0)
+        self._replaces = False  # whether the coming one is a replacement, taken as soon as it is ready
+        self._replace_at = NEVER
+
+    def prepare(self, plan: template.Plan, now: float) -> None:
+        """Start a template that may become the one that serves. OSError: it can't be started."""
+        self._drop_coming()
+        self.coming = Generation.start(plan, now)
+        self._selector.register(self.coming.channel, selectors.EVENT_READ, partial(self._hear, self.coming))
+        self.deadline = min(self.deadline, self.coming.due)
+
+    def give_up(self, now: float) -> None:
+        """Forget the coming generation; the one that serves goes on."""
+        self._drop_coming()
+        if self.serving is not None and self.serving.stage is Stage.GONE:
+            self._replace_at = now
+            self.deadline = now
+
+    def commit(self, now: float) -> None:
+        """The coming generation serves from now on. It must be ready."""
+        generation = self.coming
+        if generation is None or generation.stage is not Stage.READY:
+            raise RuntimeError("no generation is ready")
+        if self.serving is not None:
+            self._older.append(self.serving)
+            self.deadline = now
+        self.serving, self.coming = generation, None
+        self._replaces = False
+        self._replace_at = NEVER
+        self._owner.began(generation, now)
+
+    def tidy(self, now: float) -> None:
+        """Do what is due, and see when something will be."""
+        for generation in [old for old in self._older if not old.workers]:
+            self._older.remove(generation)
+            self._close(generation)
+        coming = self.coming
+        if coming is not None and coming.stage is Stage.LOADING and now >= coming.due:
+            self._failed(coming, template.too_slow(coming.plan), now)
+        if now >= self._replace_at and self.serving is not None:
+            self._replace(self.serving.plan, now)
+        loading = self.coming is not None and self.coming.stage is Stage.LOADING
+        self.deadline = min(self._replace_at, self.coming.due if self.coming is not None and loading else NEVER)
+
+    def log_reopened(self, descriptor: int) -> None:
+        """Pass the log's new descriptor on."""
+        for generation in self._all():
+            try:
+                generation.channel.send(fdpass.LogTo(), descriptor)
+            except OSError:
+                log().warning(f"template {generation.pid} could not be told that the log was reopened", self._service)
+
+    def ended(self, pid: int, status: int) -> None:
+        """A child of the master has ended: say so where it was a template that is missed."""
+        serving = self.serving
+        if serving is not None and serving.pid == pid:
+            how = process.describe_status(status)
+            log().error(f"the template (process {pid}) ended: {how}; sessions go on, another is started", self._service)
+
+    def close(self) -> None:
+        """End every template."""
+        for generation in self._all():
+            self._close(generation)
+        self.serving = self.coming = None
+        self._older.clear()
+        self.deadline = self._replace_at = NEVER
+
+    def _all(self) -> list[Generation]:
+        candidates = (self.serving, self.coming, *self._older)
+        return [one for one in candidates if one is not None and one.stage in (Stage.LOADING, Stage.READY)]
+
+    def _hear(self, generation: Generation, _mask: int) -> None:
+        if generation.channel.fileno() < 0:  # closed since, by an event of the same turn
+            return
+        now = time.monotonic()
+        try:
+            received = generation.channel.receive()
+        except BlockingIOError:
+            return
+        except (ChannelError, OSError) as error:
+            log().error(f"template {generation.pid} is given up: {error}", self._service)
+            received = None
+        match received:
+            case fdpass.Forked(worker, pid), _:
+                self._owner.forked(worker, pid)
+            case fdpass.ForkFailed(worker, reason), _:
+                self._owner.fork_failed(worker, reason, now)
+            case fdpass.Exited(worker, pid, status), _:
+                self._owner.exited(worker, pid, status, now)
+                self.deadline = now if self._older else self.deadline
+            case fdpass.Prepared(), _:
+                generation.stage = Stage.READY
+                if self._replaces:
+                    self._backoff.worked()
+                    self.commit(now)
+            case fdpass.Failed(reason), _:
+                self._failed(generation, reason, now)
+            case _ if generation.stage is Stage.LOADING:
+                self._failed(generation, f"{generation.plan.service.policy} ended the process that loaded it", now)
+            case _:
+                self._gone(generation, now)
+
+    def _failed(self, generation: Generation, reason: str, now: float) -> None:
+        generation.reason = reason
+        self._close(generation)
+        generation.stage = Stage.FAILED
+        if self._replaces:
+            self._drop_coming()
+            self._try_later(reason, now)
+
+    def _gone(self, generation: Generation, now: float) -> None:
+        self._close(generation)
+        generation.stage = Stage.GONE
+        if generation is self.serving:
+            self._owner.orphaned()
+            if self.coming is None:
+                self._replace_at = max(now, self._backoff.until)
+                self._backoff.failed(now)
+                self.deadline = min(self.deadline, self._replace_at)
+
+    def _replace(self, plan: template.Plan, now: float) -> None:
+        self._replace_at = NEVER
+        try:
+            self.prepare(plan, now)
+            self._replaces = True
+        except OSError as error:
+            self._try_later(f"it can't be forked: {error.strerror}", now)
+
+    def _try_later(self, reason: str, now: float) -> None:
+        self._backoff.failed(now)
+        self._replace_at = max(now, self._backoff.until)
+        self.deadline = min(self.deadline, self._replace_at)
+        wait = self._replace_at - now
+        log().error(f"there is no new template, the next try is in {wait:.1f} s: {reason}", self._service)
+
+    def _drop_coming(self) -> None:
+        if self.coming is not None:
+            self._close(self.coming)
+        self.coming = None
+        self._replaces = False
+
+    def _close(self, generation: Generation) -> None:
+        if generation.channel.fileno() >= 0:
+            self._selector.unregister(generation.channel)
+            generation.close()

@@ -1,0 +1,193 @@
+"""The template of one service: loads its policy once, as the unprivileged account, then only forks workers from itself.
+
+So a policy is read once a generation, every worker of it runs exactly that code, and shares its memory. The template
+does what the master asks (``fdpass.Fork``) and reports what became of it. It leaves when its channel ends; it serves no
+session and it starts nothing by itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import selectors
+import signal
+import socket
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Final
+
+from pop3gw import fdpass, loading, process, worker
+from pop3gw.errors import ChannelError, Pop3gwError, Problem
+from pop3gw.loading import Distrust
+from pop3gw.logs import Log
+from pop3gw.process import Account
+from pop3gw.relay import Relay
+from pop3gw.scoreboard import Board
+from pop3gw.settings import Config, Service
+from pop3gw.values import Address
+
+LOAD_LIMIT: Final = 30.0  # s in which a policy must be loaded
+_DEAF: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_WORKER_DEAF: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a template is made from."""
+
+    config: Config
+    service: Service
+    account: Account | None  # whom to become; None: nobody else
+    listeners: frozenset[Address]  # of the whole gateway, as bound
+    log: Log | None = None  # None: only to check the policy
+    relays: worker.Relays = Relay  # a test may bring its own
+
+
+def start(plan: Plan, board: Board, end: socket.socket) -> int:
+    """Fork a template that talks over this end of a channel; returns its pid. OSError: it can't be forked."""
+    return process.fork(lambda: _main(plan, board, end), _kept(plan.log, end), _DEAF)
+
+
+def too_slow(plan: Plan) -> str:
+    """What to say of a policy that was not loaded within ``LOAD_LIMIT``."""
+    return f"{plan.service.policy} did not finish loading within {LOAD_LIMIT:g} s; what does it wait for when imported?"
+
+
+def check(config: Config) -> list[Problem]:
+    """Load every service's policy as a template would, in processes of their own; returns what is wrong.
+
+    StartError: the account of the workers is not there, or can't be used.
+    """
+    account = process.find_account(config.user, config.group)
+    problems = []
+    for service in config.services:
+        reason = _check(Plan(config, service, account, frozenset()))
+        if reason:
+            problems.append(config.problem(service.name, "policy", reason, ""))
+    return problems
+
+
+def _check(plan: Plan) -> str:
+    channel, end = fdpass.Channel.pair()
+    with end:
+        pid = start(plan, Board(1, 1), end)
+    until = time.monotonic() + LOAD_LIMIT
+    try:
+        answer = select.poll()
+        answer.register(channel, select.POLLIN)
+        if not answer.poll(max(0.0, until - time.monotonic()) * 1000):
+            return too_slow(plan)
+        received = channel.receive()
+        if received is None:
+            return f"{plan.service.policy} ended the process that loaded it"
+        return received[0].reason if isinstance(received[0], fdpass.Failed) else ""
+    finally:
+        channel.close()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _kept(log: Log | None, end: socket.socket) -> list[int]:
+    """The descriptors that a child keeps."""
+    logged = log.fileno_or_none() if log is not None else None
+    return [end.fileno()] if logged is None else [end.fileno(), logged]
+
+
+def _main(plan: Plan, board: Board, end: socket.socket) -> int:
+    channel = fdpass.Channel(end, waits=True)
+    process.title(f"pop3gw: template [{plan.service.name}]")
+    try:
+        duty = _prepare(plan)
+    except Pop3gwError as error:
+        channel.send(fdpass.Failed(str(error)))
+        return 1
+    except BaseException:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
+        channel.send(fdpass.Failed(traceback.format_exc()))
+        return 1
+    channel.send(fdpass.Prepared())
+    if duty.log is not None:
+        Template(board, duty, channel).run()
+    return 0
+
+
+def _prepare(plan: Plan) -> worker.Duty:
+    """All that workers share. What only a privileged process may read has its place before the drop."""
+    if plan.account is not None:
+        process.drop_privileges(plan.account)
+    process.forbid_dumps()
+    os.umask(process.UMASK)
+    if plan.log is not None:
+        plan.log.level = plan.config.log_level
+    policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=_distrust(plan.account))
+    return worker.Duty(plan.service, policy, plan.listeners, plan.log, plan.relays)
+
+
+def _distrust(account: Account | None) -> Distrust | None:
+    if account is None:
+        return None
+    return Distrust(account.name, account.uid, frozenset((account.gid, *account.groups)))
+
+
+class Template:
+    """The loop of a template that has loaded its policy."""
+
+    def __init__(self, board: Board, duty: worker.Duty, channel: fdpass.Channel) -> None:
+        self._board = board
+        self._duty = duty
+        self._channel = channel
+        self._workers: dict[int, int] = {}  # pid -> the master's number for it
+
+    def run(self) -> None:
+        """Fork workers until the master closes the channel."""
+        inbox = process.SignalInbox((signal.SIGCHLD,))
+        # What was made so far is never collected: collecting it would write to it, and unshare it, in each worker.
+        gc.collect()
+        gc.freeze()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._channel, selectors.EVENT_READ, self._hear)
+            selector.register(inbox, selectors.EVENT_READ, lambda: self._reap(inbox))
+            stays = True
+            while stays:
+                for key, _ in selector.select():
+                    stays = key.data() and stays
+
+    def _hear(self) -> bool:
+        """Do what the master asks; False when it is gone."""
+        try:
+            received = self._channel.receive()
+        except BlockingIOError:
+            return True
+        match received:
+            case None:
+                return False
+            case fdpass.Fork(number, slot), descriptor:
+                self._fork(number, slot, socket.socket(fileno=descriptor))
+            case fdpass.LogTo(), descriptor if self._duty.log is not None:
+                self._duty.log.adopt(descriptor)
+            case message, _:
+                raise ChannelError(f"{type(message).__name__} is no message to a template")
+        return True
+
+    def _fork(self, number: int, slot: int, end: socket.socket) -> None:
+        try:
+            with end:
+                pid = process.fork(
+                    lambda: worker.main(self._duty, end, self._board.slot(slot)),
+                    _kept(self._duty.log, end),
+                    _WORKER_DEAF,
+                )
+        except OSError as error:
+            self._channel.send(fdpass.ForkFailed(number, error.strerror or str(error)))
+            return
+        self._workers[pid] = number
+        self._channel.send(fdpass.Forked(number, pid))
+
+    def _reap(self, inbox: process.SignalInbox) -> bool:
+        inbox.read()
+        for pid, status in process.reap():
+            number = self._workers.pop(pid, None)
+            if number is not None:  # else it is a process that the policy's module has started
+                self._channel.send(fdpass.Exited(number, pid, status))
+        return True

@@ -1,0 +1,203 @@
+"""One worker: takes connections from the master on credit, serves their sessions in one loop, and leaves when told.
+
+It knows the channel, its slot of the scoreboard and ``relay``; it knows nothing of POP3, and waits for nothing but its
+selector. While no session runs nothing wakes it up. It notices the master's death as the end of its channel: then it
+leaves as soon as no session runs.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from pop3gw import fdpass, process
+from pop3gw.errors import ChannelError
+from pop3gw.logs import Log
+from pop3gw.logs import current as log
+from pop3gw.net import Peer
+from pop3gw.policy import AbstractPop3Proxy
+from pop3gw.scoreboard import Seat, Slot
+from pop3gw.settings import Service
+from pop3gw.values import Address
+
+CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect
+
+
+class Sessions(Protocol):
+    """All sessions of one worker (``relay.Relay``). What they register on the selector are callables of the mask."""
+
+    def adopt(self, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
+        """Begin a session; never raises. Once it is over and its sockets are closed, ``ended(seat)`` is called."""
+
+    def deadline(self) -> float | None:
+        """When ``expire()`` is wanted (time.monotonic()); None: never."""
+
+    def expire(self, now: float) -> None:
+        """Do what is due."""
+
+    def end_all(self, reason: str) -> None:
+        """End every session at once."""
+
+
+class Relays(Protocol):
+    """What makes the sessions of a worker: ``relay.Relay`` itself."""
+
+    def __call__(
+        self,
+        *,
+        service: Service,
+        policy: type[AbstractPop3Proxy],
+        selector: selectors.BaseSelector,
+        slot: Slot,
+        listeners: frozenset[Address],
+        ended: Callable[[Seat], None],
+    ) -> Sessions: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What all workers of a generation have in common."""
+
+    service: Service
+    policy: type[AbstractPop3Proxy]
+    listeners: frozenset[Address]
+    log: Log | None  # None: no worker will be forked
+    relays: Relays
+
+
+class Worker:
+    """The loop of one worker process."""
+
+    def __init__(self, duty: Duty, end: socket.socket, slot: Slot) -> None:
+        self._name = duty.service.name
+        self._log = duty.log
+        self._channel = fdpass.Channel(end, waits=True)
+        self._slot = slot
+        self._free_seats = len(slot.seats)
+        self._granted = 0  # sessions that the master may still send
+        self._leaves = False
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(end, selectors.EVENT_READ, self._hear)
+        self._sessions = duty.relays(
+            service=duty.service,
+            policy=duty.policy,
+            selector=self._selector,
+            slot=slot,
+            listeners=duty.listeners,
+            ended=self._ended,
+        )
+
+    def run(self) -> None:
+        """Serve until there is nothing to serve any more."""
+        signal.signal(signal.SIGTERM, self._asked_to_leave)
+        self._offer()
+        self._show()
+        sessions = self._sessions
+        select = self._selector.select
+        seats = self._slot.seats
+        only = seats[0] if len(seats) == 1 else None
+        while not (self._leaves and self._free_seats == len(seats)):
+            deadline = sessions.deadline()
+            for key, mask in select(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                key.data(mask)
+            if deadline is not None and (now := time.monotonic()) >= deadline:
+                sessions.expire(now)
+            if only is not None and only.changed:
+                self._show()
+
+    def _hear(self, _mask: int) -> None:
+        """Take what the master sent, all of it, then say how much more may come."""
+        try:
+            while (received := self._channel.receive()) is not None:
+                self._handle(*received)
+            self._left_alone()
+        except BlockingIOError:
+            self._offer()
+        except ChannelError as error:
+            log().error(f"this worker can't read what the master sends: {error}", self._name)
+            self._left_alone()
+
+    def _handle(self, message: fdpass.Message, descriptor: int) -> None:
+        match message:
+            case fdpass.Serve(seat, port, address):
+                self._serve(self._slot.seats[seat], Peer(address, port), socket.socket(fileno=descriptor))
+            case fdpass.Retire():
+                self._leaves = True
+            case fdpass.End():
+                self._leaves = True
+                self._sessions.end_all("the gateway is being stopped")
+            case fdpass.LogTo() if self._log is not None:
+                self._log.adopt(descriptor)
+            case _:
+                raise ChannelError(f"{type(message).__name__} is no message to a worker")
+
+    def _serve(self, seat: Seat, peer: Peer, client: socket.socket) -> None:
+        self._granted -= 1
+        self._free_seats -= 1
+        seat.open(peer.address)
+        address, port = client.getsockname()[:2]
+        self._sessions.adopt(client, peer, Peer(address, port), seat)
+        if len(self._slot.seats) > 1:
+            self._show()
+
+    def _ended(self, seat: Seat) -> None:
+        seat.close()
+        self._free_seats += 1
+        credit = self._credit()
+        self._granted += credit
+        self._tell(fdpass.Free(seat.number, credit))
+        if len(self._slot.seats) > 1:
+            self._show()
+
+    def _credit(self) -> int:
+        """How many sessions more than already granted may come."""
+        return 0 if self._leaves else min(CREDIT, self._free_seats) - self._granted
+
+    def _offer(self) -> None:
+        credit = self._credit()
+        if credit > 0:
+            self._granted += credit
+            self._tell(fdpass.Offer(credit))
+
+    def _tell(self, message: fdpass.Message) -> None:
+        try:
+            self._channel.send(message)
+        except OSError:  # the master is gone; the end of file says so to the loop as well
+            self._leaves = True
+
+    def _left_alone(self) -> None:
+        """Nothing more comes from the master."""
+        self._leaves = True
+        self._selector.unregister(self._channel.socket)
+
+    def _asked_to_leave(self, _number: int, _frame: object) -> None:
+        self._tell(fdpass.Leaving())
+
+    def _show(self) -> None:
+        """Put what is served into the process's title."""
+        seats = self._slot.seats
+        if len(seats) > 1:
+            busy = len(seats) - self._free_seats
+            what = f"{busy} session{'s' if busy != 1 else ''}" if busy else "idle"
+        else:
+            seat = seats[0]
+            seat.changed = False
+            busy = 1 - self._free_seats
+            what = " ".join(filter(None, (seat.user, seat.client, seat.state))) if busy else "idle"
+        process.title(f"pop3gw: worker [{self._name}] {what}")
+
+
+def main(duty: Duty, end: socket.socket, slot: Slot) -> int:
+    """Run a worker in a process of its own; returns its exit status."""
+    try:
+        Worker(duty, end, slot).run()
+    except Exception:  # noqa: BLE001 - the last place where it can be said
+        log().error(f"this worker ends by a fault of the gateway: {traceback.format_exc()}", duty.service.name)
+        return 1
+    return 0
