@@ -9,6 +9,7 @@ no setting for; and its backlog of five becomes one that does not drop sixteen c
 from __future__ import annotations
 
 import configparser
+import importlib
 import sys
 import tempfile
 import time
@@ -27,8 +28,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "emailproxy.config"
         sys.argv = ["emailproxy", "--no-gui", "--config-file", str(file), "--log-file", str(Path(folder) / "log")]
-        import emailproxy  # reads sys.argv as it is imported
-
+        emailproxy = importlib.import_module("emailproxy")  # reads sys.argv as it is imported
         emailproxy.Cryptographer.ITERATIONS = emailproxy.Cryptographer.LEGACY_ITERATIONS = 1
         emailproxy.OAuth2ServerConnection.handle_connect = lambda _: None
         listen = emailproxy.OAuth2Proxy.listen

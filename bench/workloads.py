@@ -96,7 +96,14 @@ class Load:
     """The load generator, started against a port. `hold`: the sessions stay logged in until `finish()`."""
 
     def __init__(
-        self, port: int, workload: Workload, cores: Sequence[int], *, suffix: str = "", tls: bool = False, hold: bool = False
+        self,
+        port: int,
+        workload: Workload,
+        cores: Sequence[int],
+        *,
+        suffix: str = "",
+        tls: bool = False,
+        hold: bool = False,
     ) -> None:
         flags = [*(["-t"] if tls else []), *(["-H"] if hold else []), "-u", suffix, "-d", str(_PATIENCE)]
         command = [*pinned(cores), str(BUILD / "load"), str(port), *workload.arguments(), *flags]
