@@ -30,7 +30,17 @@ from pop3gw.scan import line_numbers
 from pop3gw.settings import SETTINGS, Config, Origin, Section, Service, Setting, of_section
 from pop3gw.values import Address, LogLevel, PolicyName
 
-__all__ = ["Address", "Config", "LogLevel", "PolicyName", "Service", "configspec", "from_command_line", "load"]
+__all__ = [
+    "Address",
+    "Config",
+    "LogLevel",
+    "PolicyName",
+    "Service",
+    "configspec",
+    "examine",
+    "from_command_line",
+    "load",
+]
 
 _SERVICE_SETTINGS = of_section(Section.SERVICE, Section.WORKERS)
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
@@ -76,15 +86,22 @@ def load(path: str, *, foreground: bool) -> Config:
     ``foreground`` decides two defaults: there the log goes to stderr, and there is no pid file. Relative paths start at
     the file's folder. Raises ConfigurationError with every problem that was found.
     """
-    file = str(Path(path).absolute())
-    lines = _read(file)
-    document = _Document(file, lines)
-    config = document.config(foreground)
-    problems = document.problems
-    problems += consistency.problems(config)
+    config, problems = examine(path, foreground=foreground)
     if problems:
-        raise ConfigurationError(sorted(problems, key=lambda problem: problem.line))
+        raise ConfigurationError(problems)
     return config
+
+
+def examine(path: str, *, foreground: bool) -> tuple[Config, list[Problem]]:
+    """What ``load`` would make of the file, as far as it can be read, and what is wrong with it.
+
+    For ``--check``, which goes on to the policies. Raises ConfigurationError where there is no text to read at all.
+    """
+    file = str(Path(path).absolute())
+    document = _Document(file, _read(file))
+    config = document.config(foreground)
+    problems = document.problems + consistency.problems(config)
+    return config, sorted(problems, key=lambda problem: problem.line)
 
 
 def from_command_line(listen: str, server: str, policy: str | None) -> Config:

@@ -1,0 +1,154 @@
+"""The command ``pop3gw``: reads its arguments, and starts, checks or explains.
+
+A mistake of the user is told in plain lines on stderr and in the exit status (``errors.Exit``), never in a traceback.
+What is slow or optional to import is imported by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from pop3gw import __version__, config, reference
+from pop3gw.config import Config
+from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, Problem, StartError
+
+CONFIG_FILE = "/etc/pop3gw.conf"
+_EPILOG = """\
+examples:
+  pop3gw --listen 127.0.0.1:1110 --server mail.example.com:110   a first try, without any file
+  pop3gw --demo                                                  the same with a server and a mailbox of its own
+  pop3gw --check                                                 is /etc/pop3gw.conf right?
+
+exit status: 0 stopped as told, or nothing wrong; 1 could not start or go on; 2 wrong options; 78 wrong configuration.
+More is in pop3gw(8), pop3gw.conf(5) and pop3gw-policy(7).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if fault := _misused(options):
+        parser.error(fault)
+    try:
+        return _command(options)(options)
+    except Pop3gwError as error:
+        _complain(str(error))
+        return error.exit
+    except KeyboardInterrupt:
+        return Exit.FAILED
+    except BrokenPipeError:  # the reader of --dump-config or --print-sample has left: nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pop3gw",
+        description="A preforking POP3 gateway whose policies are Python classes.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"pop3gw {__version__}")
+    parser.add_argument("--config", metavar="FILE", help=f"read this configuration (default: {CONFIG_FILE})")
+    parser.add_argument(
+        "--foreground", action="store_true", help="stay attached; log to stderr unless log_target is set"
+    )
+    act = parser.add_mutually_exclusive_group()
+    act.add_argument("--check", action="store_true", help="say everything that is wrong, policies included, and exit")
+    act.add_argument("--dump-config", action="store_true", help="print each effective setting and where it comes from")
+    act.add_argument("--print-sample", action="store_true", help="print a configuration with every setting explained")
+    act.add_argument("--demo", action="store_true", help="serve a sample mailbox, in the foreground")
+    quick = parser.add_argument_group("without a configuration file, in the foreground")
+    quick.add_argument("--listen", metavar="ADDR", help="where clients connect, as 127.0.0.1:1110")
+    quick.add_argument("--server", metavar="ADDR", help="the POP3 server, as mail.example.com:110")
+    quick.add_argument(
+        "--policy", metavar="MODULE:CLASS", help="the policy, from MODULE.py in this folder or any importable module"
+    )
+    return parser
+
+
+def _misused(options: argparse.Namespace) -> str:
+    """Why these options don't go together; "" where they do."""
+    quick = [f"--{name}" for name in ("listen", "server", "policy") if getattr(options, name) is not None]
+    alone = "--demo" if options.demo else "--print-sample" if options.print_sample else ""
+    if quick and options.config is not None:
+        return f"{quick[0]} and --config exclude each other"
+    if alone and (quick or options.config is not None):
+        return f"{alone} needs no configuration"
+    if quick and (options.listen is None or options.server is None):
+        return "--listen and --server are needed together"
+    return ""
+
+
+def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
+    if options.print_sample:
+        return _print_sample
+    if options.demo:
+        return _demo
+    if options.dump_config:
+        return _dump_config
+    return _check if options.check else _run
+
+
+def _load(options: argparse.Namespace) -> Config:
+    if options.listen is not None:
+        return config.from_command_line(options.listen, options.server, options.policy)
+    return config.load(options.config or CONFIG_FILE, foreground=options.foreground)
+
+
+def _print_sample(_options: argparse.Namespace) -> int:
+    return _print(reference.sample())
+
+
+def _dump_config(options: argparse.Namespace) -> int:
+    return _print(reference.dump(_load(options)))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from pop3gw import template
+
+    if options.listen is not None:
+        loaded, problems = _load(options), list[Problem]()
+    else:
+        loaded, problems = config.examine(options.config or CONFIG_FILE, foreground=options.foreground)
+    # Without the folders or the account that were meant, policies would be accused of what isn't theirs.
+    if not {problem.key for problem in problems} & {"policy_path", "user", "group"}:
+        problems += template.check(loaded)
+    for problem in problems:
+        _complain(str(problem))
+    return Exit.CONFIG if problems else _print(f"{loaded.source}: nothing is wrong\n")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pop3gw import master
+
+    loaded = _load(options)
+    foreground = options.foreground or options.listen is not None
+    if loaded.log_target == "stderr" and not foreground:
+        expected = "syslog or a file, or a start with --foreground"
+        raise ConfigurationError([loaded.problem("", "log_target", "stderr, which a daemon does not have", expected)])
+    return master.run(loaded, foreground=foreground, reload=lambda: _load(options))
+
+
+def _demo(_options: argparse.Namespace) -> int:
+    try:
+        from pop3gw import demo
+    except ImportError as error:
+        raise StartError(f"the demonstration is not installed ({error}): pip install 'pop3gw[demo]'") from None
+    return demo.run_demo()
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        print(f"pop3gw: {line}", file=sys.stderr)
+
+
+def _print(text: str) -> int:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return Exit.OK

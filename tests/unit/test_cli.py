@@ -1,0 +1,152 @@
+"""The command as a user meets it: exit statuses, plain lines, no traceback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pop3gw import __version__, reference
+from pop3gw.cli import main
+
+SMALLEST = """\
+[main]
+policy_path = .
+[services]
+  [[inbound]]
+  listen = 127.0.0.1:0
+  server = mail.example.com:110
+"""
+
+
+def run(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of the command in a process of its own."""
+    code = f"import sys; sys.path[0] = {str(Path(reference.__file__).parents[1])!r}\n"
+    code += "from pop3gw.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, cwd=cwd)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def write(tmp_path: Path, text: str = SMALLEST, policy: str = "") -> str:
+    file = tmp_path / "pop3gw.conf"
+    file.write_text(text, encoding="utf-8")
+    if policy:
+        (tmp_path / "office.py").write_text(policy, encoding="utf-8")
+    return str(file)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"pop3gw {__version__}\n"
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    page = (Path(__file__).parents[2] / "man" / "pop3gw.8").read_text(encoding="utf-8")
+    for option in set(re.findall(r"--([a-z-]+)", said)):
+        assert f".It Fl -{option}" in page
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--nonsense"],
+        ["file"],
+        ["--listen", "127.0.0.1:1"],
+        ["--server", "a:1"],
+        ["--policy", "a:B"],
+        ["--listen", "127.0.0.1:1", "--server", "a:1", "--config", "x"],
+        ["--check", "--dump-config"],
+        ["--demo", "--config", "x"],
+        ["--print-sample", "--listen", "127.0.0.1:1", "--server", "a:1"],
+        ["--conf", "x"],
+    ],
+)
+def test_wrong_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: pop3gw" in capsys.readouterr().err
+
+
+def test_print_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--print-sample"]) == 0
+    assert capsys.readouterr().out == reference.sample()
+
+
+def test_dump_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path)
+    assert main(["--dump-config", "--config", file, "--foreground"]) == 0
+    said = capsys.readouterr().out
+    assert f"listen = 127.0.0.1:0 # {file}:5\n" in said
+    assert "log_target = stderr # default\n" in said
+
+
+def test_dump_config_of_a_first_try(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dump-config", "--listen", "127.0.0.1:1110", "--server", "mail:110"]) == 0
+    assert "  server = mail:110 # command line\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("act", ["--check", "--dump-config", "--foreground"])
+def test_a_wrong_configuration(tmp_path: Path, act: str) -> None:
+    file = write(tmp_path, SMALLEST.replace("mail.example.com:110", "mail") + "  polcy = x\n")
+    status, out, err = run(act, "--config", file)
+    assert (status, out) == (78, "")
+    assert err.splitlines() == [
+        f'pop3gw: {file}:6: [inbound] server: "mail" has no port; expected a host and a port,'
+        " as mail.example.com:110 or [2001:db8::1]:110",
+        f"pop3gw: {file}:7: [inbound] polcy: is no setting here; expected policy",
+    ]
+
+
+@pytest.mark.parametrize("act", ["--check", "--dump-config", "--foreground"])
+def test_no_configuration(tmp_path: Path, act: str) -> None:
+    status, _, err = run(act, "--config", str(tmp_path / "none"))
+    assert status == 78
+    assert "No such file or directory" in err
+
+
+def test_check_finds_nothing(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    assert run("--check", "--config", file) == (0, f"{file}: nothing is wrong\n", "")
+
+
+def test_check_tells_settings_and_policies_at_once(tmp_path: Path) -> None:
+    text = SMALLEST + "  policy = pop3gw.policies.nowhere:X\n  max_workers = many\n"
+    status, out, err = run("--check", "--config", write(tmp_path, text))
+    assert (status, out) == (78, "")
+    assert "max_workers" in err
+    assert "No module named 'pop3gw.policies.nowhere'" in err
+
+
+def test_check_of_a_first_try() -> None:
+    status, out, _ = run("--check", "--listen", "127.0.0.1:0", "--server", "mail:110")
+    assert (status, out) == (0, "command line: nothing is wrong\n")
+
+
+def test_a_daemon_has_no_stderr(tmp_path: Path) -> None:
+    file = write(tmp_path, SMALLEST.replace("[main]\n", "[main]\nlog_target = stderr\n"))
+    status, _, err = run("--config", file)
+    assert status == 78
+    assert f"{file}:2: log_target" in err
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    code = f"import sys; sys.path[0] = {str(Path(reference.__file__).parents[1])!r}\n"
+    code += "from pop3gw.cli import main; sys.stdin.read(); sys.exit(main(['--print-sample']))"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+        assert child.stdout is not None
+        child.stdout.close()
+        child.stdout = None
+        _, complaints = child.communicate(timeout=60)  # closes stdin: only now it prints
+        assert (child.returncode, complaints) == (1, b"")
