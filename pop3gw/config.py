@@ -141,7 +141,7 @@ def _read(file: str) -> list[str]:
     except OSError as error:
         raise ConfigurationError([Problem(file, 0, "", error.strerror or str(error), expected)]) from None
     try:
-        return data.decode("utf-8-sig").splitlines()
+        return data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"the byte 0x{data[error.start]:02x}, which is no UTF-8"
@@ -160,6 +160,8 @@ class _Document:
         self._shape_known = True  # False: sections were misread, so keys may have landed in the wrong one
         self._tree = self._parse()
         self._tree.configspec = ConfigObj(configspec(), interpolation=False, list_values=False, _inspec=True)
+        # A copy of the texts: validate() puts values in their places, but leaves a text that equals its value.
+        self._texts: dict[str, Any] = self._tree.dict()
         result = self._tree.validate(_Checks(), preserve_errors=True)
         self._bad = {(*path, key): error for path, key, error in flatten_errors(self._tree, result) if key and error}
         self._report_values()
@@ -171,7 +173,7 @@ class _Document:
         origins: dict[tuple[str, str], Origin] = {}
         main: dict[str, Any] = {"pid_file": None, "log_target": "stderr"} if foreground else {}
         for item in _SECTIONS["main"]:
-            if (value := self._value(("main", item.key))) is not None:
+            if (value := self._value(("main",), item)) is not None:
                 main[item.key] = self._absolute(value) if item.key in _PATHS else value
                 origins["", item.key] = self._origin(("main", item.key))
         services = tuple(self._services(origins))
@@ -184,10 +186,10 @@ class _Document:
             place = ("services", name)
             values: dict[str, Any] = {}
             for item in _SERVICE_SETTINGS:
-                for path, note in (((*place, item.key), ""), (("workers", item.key), "[workers]")):
-                    if (value := self._value(path)) is not None:
+                for path, note in ((place, ""), (("workers",), "[workers]")):
+                    if (value := self._value(path, item)) is not None:
                         values[item.key] = value
-                        origins[name, item.key] = self._origin(path, note)
+                        origins[name, item.key] = self._origin((*path, item.key), note)
                         break
             if not _SERVICE_NAME.fullmatch(name):
                 self._add(place, "", f'the service name "{name}"', "up to 32 letters, digits, dots, hyphens")
@@ -278,10 +280,14 @@ class _Document:
             section = section[name] if name in section.sections else ConfigObj()
         return section
 
-    def _value(self, path: Path_) -> Any:
-        """The checked value at this place; None where there is none, or a bad one."""
-        section = self._at(path[:-1])
-        return section[path[-1]] if path[-1] in section.scalars and path not in self._bad else None
+    def _value(self, path: Path_, item: Setting) -> Any:
+        """The value of this setting at this place; None where there is none, or a bad one."""
+        if item.key not in self._at(path).scalars or (*path, item.key) in self._bad:
+            return None
+        texts = self._texts
+        for name in path:
+            texts = texts[name]
+        return item.row.kind.parse(texts[item.key])
 
     def _absolute(self, value: Any) -> Any:
         if isinstance(value, tuple):

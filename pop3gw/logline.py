@@ -21,7 +21,7 @@ _SYSLOG_SEVERITY = {LogLevel.DEBUG: 7, LogLevel.INFO: 6, LogLevel.WARNING: 4, Lo
 def _body(level: LogLevel, tag: str, text: str) -> str:
     if len(text) > _LINE_LIMIT:
         text = f"{text[:_LINE_LIMIT]} ({len(text) - _LINE_LIMIT} more)"
-    text = escaped(text)
+    text = escaped(text.rstrip("\n"))  # a traceback ends with one
     if len(text) > 2 * _LINE_LIMIT:
         text = f"{text[: 2 * _LINE_LIMIT]} (more)"
     return f"{level} {tag}: {text}" if tag else f"{level}: {text}"

@@ -97,7 +97,8 @@ shutdown_timeout = 0
     one, two = loaded.services
     assert loaded.policy_path == (str(tmp_path), str(tmp_path))
     assert loaded.log_target == str(tmp_path / "logs/pop3gw.log")
-    assert (loaded.log_level, loaded.pid_file) == (LogLevel.DEBUG, "/run/a#b,c.pid")
+    assert loaded.log_level is LogLevel.DEBUG
+    assert loaded.pid_file == "/run/a#b,c.pid"
     assert (one.max_workers, two.max_workers, two.shutdown_timeout) == (5, 7, 0)
     assert one.server == Address("2001:db8::1", 110)
     assert [str(loaded.origin("one", key)) for key in ("max_workers", "shutdown_timeout", "max_spare")] == [

@@ -31,7 +31,7 @@ def test_a_line_of_a_file() -> None:
     line = file_line(LogLevel.INFO, "inbound S3f2a", "hällo").decode()
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
     assert re.fullmatch(rf"{stamp} pop3gw\[{os.getpid()}\] info inbound S3f2a: hällo\n", line)
-    assert file_line(LogLevel.ERROR, "", "x").endswith(b"] error: x\n")
+    assert file_line(LogLevel.ERROR, "", "x\n").endswith(b"] error: x\n")
 
 
 def test_a_datagram_for_syslog() -> None:
