@@ -368,7 +368,7 @@ class Pool:
     def _spawn(self, rules: Service, now: float, orders: list[Order]) -> None:
         stalled = not self._credit and now >= self._dry_since + STALL
         spare = 0 if stalled else self.spare
-        if self._serving and not self._starting and not spare:
+        if self._serving and not self._starting and not self._credit and not spare:
             self._target = max(rules.min_spare, min(self._target * 2, rules.max_spare))
             self._dry_last = now
         elif now >= self._dry_last + CALM:

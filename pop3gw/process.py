@@ -9,6 +9,7 @@ by ``os._exit``, so that nothing of the parent's stack is unwound in it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import grp
 import os
@@ -258,6 +259,12 @@ def describe_status(status: int) -> str:
         number = os.WTERMSIG(status)
         return f"signal {number} ({signal.strsignal(number)})"
     return f"exit status {os.waitstatus_to_exitcode(status)}"
+
+
+def wait_for(pid: int) -> None:
+    """Wait until this child, which was killed, is gone."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 def reap() -> list[tuple[int, int]]:

@@ -26,7 +26,6 @@ from pop3gw.generation import Generation, Worker
 from pop3gw.listeners import Listener
 from pop3gw.logs import current as log
 from pop3gw.pool import NEVER, TOO_MANY, Act, Order, Pool
-from pop3gw.scoreboard import Count
 from pop3gw.succession import Succession
 
 _BATCH: Final = 64  # connections accepted in a row before others have their turn
@@ -46,7 +45,6 @@ class Serving:
         self._listeners: list[socket.socket] = []
         self._polled = False
         self._workers: dict[int, Worker] = {}
-        self._folded = [0] * len(Count)  # what generations have counted that are gone
         self._held: deque[tuple[socket.socket, str, int]] = deque()  # accepted, and nobody there to serve them
         self._refused: deque[tuple[float, socket.socket]] = deque()
         self._do: dict[Act, Callable[[Order], None]] = {

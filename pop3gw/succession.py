@@ -86,6 +86,8 @@ class Succession:
         for generation in [old for old in self._older if not old.workers]:
             self._older.remove(generation)
             self._close(generation)
+            if self.serving is not None:
+                self.serving.board.absorb(generation.board)
         coming = self.coming
         if coming is not None and coming.stage is Stage.LOADING and now >= coming.due:
             self._failed(coming, template.too_slow(coming.plan), now)
@@ -110,9 +112,10 @@ class Succession:
             log().error(f"the template (process {pid}) ended: {how}; sessions go on, another is started", self._service)
 
     def close(self) -> None:
-        """End every template."""
+        """End every template, and wait until they are gone."""
         for generation in self._all():
             self._close(generation)
+            process.wait_for(generation.pid)
         self.serving = self.coming = None
         self._older.clear()
         self.deadline = self._replace_at = NEVER

@@ -1,0 +1,138 @@
+"""Messages and descriptors over a real channel."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from pop3gw import fdpass
+from pop3gw.errors import ChannelError
+from pop3gw.fdpass import Channel
+
+MESSAGES = [
+    fdpass.Fork(7, 3),
+    fdpass.Prepared(),
+    fdpass.Failed("office.py:3: SyntaxError: invalid syntax\nüß"),
+    fdpass.Failed(""),
+    fdpass.Forked(7, 4_194_304),
+    fdpass.ForkFailed(7, "Cannot allocate memory"),
+    fdpass.Exited(7, 4711, -9),
+    fdpass.Serve(999, 65535, "2001:db8::1"),
+    fdpass.Retire(),
+    fdpass.End(),
+    fdpass.Offer(8),
+    fdpass.Free(0, 1),
+    fdpass.Leaving(),
+    fdpass.LogTo(),
+]
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Channel, Channel]]:
+    ours, theirs = Channel.pair()
+    other = Channel(theirs, waits=True)
+    yield ours, other
+    ours.close()
+    other.close()
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_every_message_arrives_as_it_was_sent(ends: tuple[Channel, Channel], message: fdpass.Message) -> None:
+    ends[0].send(message)
+    assert ends[1].receive() == (message, -1)
+
+
+def test_every_kind_of_message_is_tried_here() -> None:
+    assert {type(message) for message in MESSAGES} == set(fdpass._KINDS)
+
+
+def test_a_descriptor_travels_with_its_message_and_closes_on_exec(ends: tuple[Channel, Channel]) -> None:
+    reader, writer = os.pipe()
+    ends[0].send(fdpass.Serve(0, 1024, "192.0.2.7"), writer)
+    os.close(writer)
+    received = ends[1].receive()
+    assert received is not None
+    assert received[0] == fdpass.Serve(0, 1024, "192.0.2.7")
+    assert not os.get_inheritable(received[1])
+    os.write(received[1], b"x")
+    os.close(received[1])
+    assert os.read(reader, 10) == b"x"
+    os.close(reader)
+
+
+def test_messages_keep_their_order_and_their_descriptors_apart(ends: tuple[Channel, Channel]) -> None:
+    for seat in range(5):
+        ends[0].send(fdpass.Serve(seat, seat, "192.0.2.7"), ends[0].fileno())
+        ends[0].send(fdpass.Retire())
+    for seat in range(5):
+        message, descriptor = ends[1].receive() or (None, -1)
+        assert message == fdpass.Serve(seat, seat, "192.0.2.7")
+        os.close(descriptor)
+        assert ends[1].receive() == (fdpass.Retire(), -1)
+
+
+def test_receiving_never_waits(ends: tuple[Channel, Channel]) -> None:
+    for end in ends:
+        with pytest.raises(BlockingIOError):
+            end.receive()
+
+
+def test_the_masters_end_never_waits_for_one_that_does_not_read(ends: tuple[Channel, Channel]) -> None:
+    with pytest.raises(BlockingIOError):
+        for _ in range(100_000):
+            ends[0].send(fdpass.Retire())
+
+
+def test_the_other_ones_end_is_an_end_of_file_behind_what_it_sent(ends: tuple[Channel, Channel]) -> None:
+    ends[1].send(fdpass.Free(0, 1))
+    ends[1].close()
+    assert ends[0].receive() == (fdpass.Free(0, 1), -1)
+    assert ends[0].receive() is None
+    with pytest.raises(BrokenPipeError):
+        ends[0].send(fdpass.Retire())
+
+
+def test_one_that_ends_with_messages_unread_is_an_end_of_file_too(ends: tuple[Channel, Channel]) -> None:
+    ends[0].send(fdpass.Retire())
+    ends[1].close()
+    assert ends[0].receive() is None
+
+
+@pytest.mark.parametrize(
+    "record", [b"\xff", b"\x00", b"\x01more", fdpass.encode(fdpass.Free(0, 1))[:-1], fdpass.encode(fdpass.End()) + b"x"]
+)
+def test_what_is_no_message_is_an_error(ends: tuple[Channel, Channel], record: bytes) -> None:
+    ends[0].socket.send(record)
+    with pytest.raises(ChannelError):
+        ends[1].receive()
+
+
+def test_a_descriptor_of_what_is_no_message_is_closed(ends: tuple[Channel, Channel]) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, not paths
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, ends[0].fileno().to_bytes(4, "little"))]
+    ends[0].socket.sendmsg([b"\xff"], rights)
+    with pytest.raises(ChannelError):
+        ends[1].receive()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_descriptor_that_was_cut_is_an_error(ends: tuple[Channel, Channel]) -> None:
+    ends[0].send(fdpass.Serve(0, 1, "192.0.2.7"), ends[0].fileno())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(ChannelError, match="out of descriptors"):
+            ends[1].receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_long_reason_is_cut(ends: tuple[Channel, Channel]) -> None:
+    ends[1].send(fdpass.Failed("x" * 100_000))
+    assert ends[0].receive() == (fdpass.Failed("x" * fdpass.TEXT_LIMIT), -1)

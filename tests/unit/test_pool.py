@@ -1,0 +1,551 @@
+"""The pool's decisions, from lists of events at made-up times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pop3gw import pool as pool_module
+from pop3gw.pool import Act, Order, Phase, Pool, client_key
+from pop3gw.settings import Service
+from pop3gw.values import Address
+
+A_CLIENT = "192.0.2.7"
+
+
+def service(**settings: int) -> Service:
+    return Service(name="inbound", listen=(), server=Address("192.0.2.1", 110), **settings)  # type: ignore[arg-type]
+
+
+class Gateway:
+    """A pool with workers that do at once what they are told; the test is clients, deaths and clock."""
+
+    def __init__(self, jitter: float = 0.0, **settings: int) -> None:
+        self.rules = service(**settings)
+        self.now = 1000.0
+        self.pool = Pool(lambda: jitter)
+        self.alive: list[int] = []
+        self.seats: dict[tuple[int, int], str] = {}
+        self.reports: list[str] = []
+        self.forked = 0
+        self.retired = 0
+        self.told_to_end: list[int] = []
+        self.killed: list[int] = []
+        self.works = True  # whether a worker that is forked offers itself
+        self.forks = True  # whether one can be forked
+        self.leaves = True  # whether a worker does what it is told
+
+    def start(self) -> Gateway:
+        self.pool.begin(self.rules, self.now)
+        self.settle()
+        return self
+
+    def settle(self) -> None:
+        while orders := self.pool.orders(self.now):
+            for order in orders:
+                self.obey(order)
+
+    def obey(self, order: Order) -> None:
+        match order.act:
+            case Act.SPAWN:
+                self.forked += 1
+                if not self.forks:
+                    self.pool.spawn_failed(order.worker, "Cannot allocate memory", self.now)
+                elif self.works:
+                    self.alive.append(order.worker)
+                    self.pool.offered(order.worker, min(8, self.rules.sessions_per_worker))
+                else:
+                    self.pool.ended(order.worker, self.now)
+            case Act.RETIRE:
+                self.retired += 1
+                if self.leaves and not self.sessions_of(order.worker):
+                    self.end_worker(order.worker)
+            case Act.END:
+                self.told_to_end.append(order.worker)
+            case Act.KILL:
+                self.killed.append(order.worker)
+            case Act.REPORT:
+                self.reports.append(order.text)
+
+    def sessions_of(self, worker: int) -> list[int]:
+        return [seat for owner, seat in self.seats if owner == worker]
+
+    def end_worker(self, worker: int) -> None:
+        if worker in self.alive:
+            self.alive.remove(worker)
+        for seat in self.sessions_of(worker):
+            del self.seats[worker, seat]
+        self.pool.ended(worker, self.now)
+
+    def connect(self, address: str = A_CLIENT) -> tuple[int, int] | None:
+        """A client connects; None: it waits in the backlog."""
+        if not self.pool.room(self.now):
+            return None
+        hand = self.pool.take(address, self.now)
+        assert (hand.worker, hand.seat) not in self.seats
+        self.seats[hand.worker, hand.seat] = address
+        self.settle()
+        return hand.worker, hand.seat
+
+    def hang_up(self, hand: tuple[int, int] | None) -> None:
+        assert hand is not None
+        worker, seat = hand
+        del self.seats[hand]
+        self.pool.finished(worker, seat, self.now)
+        self.pool.offered(worker, 1)
+        self.settle()
+        if worker in self.alive and not self.sessions_of(worker) and self.is_leaving(worker):
+            self.end_worker(worker)
+            self.settle()
+
+    def is_leaving(self, worker: int) -> bool:
+        return self.pool._workers[worker].state.name == "LEAVING"
+
+    def wait(self, seconds: float) -> None:
+        """Time passes; what is due is done when it is due, and nothing between."""
+        until = self.now + seconds
+        while self.pool.deadline <= until:
+            assert self.pool.deadline >= self.now, "the pool spins"
+            self.now = self.pool.deadline
+            self.settle()
+        self.now = until
+
+
+def test_it_starts_with_the_spare_workers_that_the_settings_ask_for() -> None:
+    gateway = Gateway(min_spare=3).start()
+    assert gateway.forked == 3
+    assert gateway.pool.settled
+
+
+def test_nothing_is_due_while_nothing_happens() -> None:
+    gateway = Gateway().start()
+    gateway.wait(3600)
+    assert (gateway.forked, gateway.retired, gateway.reports) == (2, 0, [])
+
+
+def test_before_a_template_is_ready_nothing_is_forked_or_accepted() -> None:
+    pool = Pool(lambda: 0.0)
+    assert pool.orders(0.0) == []
+    assert pool.room(0.0) == 0
+    assert not pool.settled
+
+
+def test_a_session_takes_a_spare_and_is_replaced_by_another() -> None:
+    gateway = Gateway(min_spare=2).start()
+    gateway.connect()
+    assert gateway.forked == 3
+    assert gateway.pool.spare == 2
+
+
+def test_a_worker_serves_again_when_its_session_is_over() -> None:
+    gateway = Gateway(min_spare=1, max_spare=1, max_workers=1).start()
+    first = gateway.connect()
+    assert gateway.connect() is None
+    gateway.hang_up(first)
+    assert gateway.connect() == first
+    assert gateway.forked == 1
+
+
+def test_the_worker_that_was_freed_last_serves_next_so_that_few_stay_warm() -> None:
+    gateway = Gateway(min_spare=4, max_spare=8).start()
+    workers = set()
+    for _ in range(20):
+        hand = gateway.connect()
+        assert hand is not None
+        workers.add(hand[0])
+        gateway.hang_up(hand)
+    assert len(workers) == 1
+
+
+def test_sessions_go_round_the_workers_where_each_has_many_seats() -> None:
+    gateway = Gateway(min_spare=2, max_workers=2, sessions_per_worker=50).start()
+    hands = [gateway.connect() for _ in range(10)]
+    counts = [sum(1 for hand in hands if hand and hand[0] == worker) for worker in gateway.alive]
+    assert counts == [5, 5]
+
+
+def test_a_worker_without_credit_gets_nothing_though_it_has_free_seats() -> None:
+    gateway = Gateway(min_spare=1, max_spare=1, max_workers=1, sessions_per_worker=50).start()
+    assert sum(1 for _ in range(20) if gateway.connect()) == 8
+
+
+def test_wedged_workers_are_helped_by_others_though_seats_are_free() -> None:
+    gateway = Gateway(min_spare=1, max_spare=2, max_workers=3, sessions_per_worker=50).start()
+    for _ in range(16):
+        assert gateway.connect() is not None
+    assert gateway.connect() is None
+    assert gateway.forked == 2
+    gateway.wait(pool_module.STALL)
+    assert gateway.forked == 3
+    assert gateway.connect() is not None
+
+
+def test_batches_grow_while_each_is_taken_at_once_and_never_beyond_max_spare() -> None:
+    gateway = Gateway(min_spare=2, max_spare=8, max_workers=200).start()
+    steps = []
+    for _ in range(6):
+        before = gateway.forked
+        taken = gateway.pool.room(gateway.now)
+        for _ in range(taken):  # a burst, of which the pool sees the whole at once
+            hand = gateway.pool.take(A_CLIENT, gateway.now)
+            gateway.seats[hand.worker, hand.seat] = A_CLIENT
+        gateway.settle()
+        steps.append(gateway.forked - before)
+    assert steps == [4, 8, 8, 8, 8, 8]
+
+
+def test_after_a_calm_second_batches_are_small_again() -> None:
+    gateway = Gateway(min_spare=1, max_spare=8).start()
+    for _ in range(3):
+        gateway.connect()
+    gateway.wait(pool_module.CALM)
+    before = gateway.forked
+    while gateway.pool.spare > 1:
+        gateway.connect()
+    assert gateway.forked == before
+
+
+def test_surplus_spares_are_retired_within_a_second_but_not_at_once() -> None:
+    gateway = Gateway(min_spare=2, max_spare=4).start()
+    hands = [gateway.connect() for _ in range(30)]
+    for hand in hands:
+        gateway.hang_up(hand)
+    assert gateway.retired == 0
+    gateway.wait(1.0)
+    assert gateway.pool.spare == gateway.pool.workers == 4
+
+
+def test_spares_that_the_next_burst_wants_are_not_retired() -> None:
+    gateway = Gateway(min_spare=2, max_spare=4).start()
+    for _ in range(20):
+        hands = [gateway.connect() for _ in range(30)]
+        gateway.wait(0.1)
+        for hand in hands:
+            gateway.hang_up(hand)
+        gateway.wait(0.2)
+    assert gateway.retired == 0
+    assert gateway.forked <= 40
+
+
+def test_a_full_pool_makes_clients_wait_and_says_so_once() -> None:
+    gateway = Gateway(min_spare=1, max_spare=2, max_workers=3).start()
+    hands = [gateway.connect() for _ in range(3)]
+    assert gateway.connect() is None
+    gateway.wait(10)
+    assert len(gateway.reports) == 1
+    assert "max_workers (now 3)" in gateway.reports[0]
+    gateway.hang_up(hands[0])
+    assert gateway.connect() is not None
+    assert len(gateway.reports) == 1, "a pool at its limit would fill the log"
+
+
+def test_a_pool_that_was_full_once_says_so_again_much_later() -> None:
+    gateway = Gateway(min_spare=1, max_spare=1, max_workers=1).start()
+    gateway.hang_up(gateway.connect())
+    gateway.wait(pool_module.QUIET)
+    gateway.connect()
+    assert len(gateway.reports) == 2
+
+
+def test_a_worker_is_replaced_after_max_sessions() -> None:
+    gateway = Gateway(min_spare=1, max_spare=1, max_sessions=10).start()
+    workers = []
+    for _ in range(30):
+        hand = gateway.connect()
+        assert hand is not None
+        workers.append(hand[0])
+        gateway.hang_up(hand)
+    assert max(workers.count(worker) for worker in workers) == 10
+
+
+def test_workers_that_were_forked_together_are_not_replaced_together() -> None:
+    limits: set[int] = set()
+    for jitter in (0.0, 0.25, 0.5, 0.999):
+        pool = Pool(lambda jitter=jitter: jitter)  # type: ignore[misc]
+        pool.begin(service(max_sessions=1000, min_spare=1), 0.0)
+        pool.orders(0.0)
+        limits.update(worker.limit for worker in pool._workers.values())
+    assert len(limits) == 4
+    assert all(900 <= limit <= 1000 for limit in limits)
+
+
+def test_with_max_sessions_1_no_process_serves_twice() -> None:
+    gateway = Gateway(jitter=0.9, min_spare=1, max_sessions=1).start()
+    seen = []
+    for _ in range(20):
+        hand = gateway.connect()
+        assert hand is not None
+        seen.append(hand[0])
+        gateway.hang_up(hand)
+    assert len(set(seen)) == 20
+
+
+def test_workers_that_die_before_serving_are_replaced_ever_more_slowly() -> None:
+    gateway = Gateway(min_spare=2)
+    gateway.works = False
+    gateway.start()
+    gateway.wait(60)
+    assert gateway.forked <= 24
+    assert gateway.pool.workers == 0
+    assert "the next try is in 0.25 s" in gateway.reports[0]
+    before = gateway.forked
+    gateway.works = True
+    gateway.wait(30)
+    assert gateway.pool.settled
+    assert gateway.forked == before + 2
+
+
+def test_a_worker_that_dies_in_a_session_is_replaced_at_once_however_often() -> None:
+    gateway = Gateway(min_spare=2).start()
+    for _ in range(50):
+        hand = gateway.connect()
+        assert hand is not None
+        gateway.end_worker(hand[0])
+        gateway.settle()
+        assert gateway.pool.spare >= 2
+    assert gateway.reports == []
+
+
+def test_once_a_session_has_been_served_the_back_off_is_over() -> None:
+    gateway = Gateway(min_spare=2).start()
+    gateway.works = False
+    gateway.connect()
+    assert gateway.pool.spare == 1
+    gateway.works = True
+    gateway.hang_up(next(iter(gateway.seats)))
+    assert gateway.pool.spare == 2
+
+
+def test_when_no_process_can_be_forked_it_waits_and_recovers() -> None:
+    gateway = Gateway(min_spare=2)
+    gateway.forks = False
+    gateway.start()
+    gateway.wait(20)
+    assert gateway.forked <= 20
+    assert "Cannot allocate memory" in gateway.reports[0]
+    gateway.forks = True
+    gateway.wait(30)
+    assert gateway.pool.settled
+
+
+def test_without_descriptors_accepting_pauses_and_resumes_and_is_reported_once() -> None:
+    gateway = Gateway().start()
+    for _ in range(5):
+        gateway.pool.accept_failed("Too many open files", gateway.now)
+        gateway.settle()
+        assert gateway.pool.room(gateway.now) == 0
+        gateway.wait(pool_module.ACCEPT_PAUSE)
+        assert gateway.pool.room(gateway.now) == 2
+    assert len(gateway.reports) == 1
+    assert gateway.connect() is not None
+    gateway.pool.accept_failed("Too many open files", gateway.now)
+    gateway.settle()
+    assert len(gateway.reports) == 2, "another time is another report"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.7", "192.0.2.7", True),
+        ("192.0.2.7", "192.0.2.8", False),
+        ("::ffff:192.0.2.7", "192.0.2.7", True),
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%eth0", "fe80::2", True),
+    ],
+)
+def test_whom_addresses_are_counted_as(one: str, other: str, same: bool) -> None:
+    assert (client_key(one) == client_key(other)) is same
+
+
+def test_max_sessions_per_client_refuses_one_and_admits_another() -> None:
+    gateway = Gateway(max_sessions_per_client=2).start()
+    hands = [gateway.connect("192.0.2.7") for _ in range(2)]
+    assert not gateway.pool.admits("192.0.2.7")
+    assert gateway.pool.admits("192.0.2.8")
+    gateway.hang_up(hands[0])
+    assert gateway.pool.admits("192.0.2.7")
+
+
+def test_no_limit_by_client_unless_set() -> None:
+    gateway = Gateway(max_workers=100).start()
+    for _ in range(50):
+        assert gateway.pool.admits(A_CLIENT)
+        gateway.connect()
+
+
+def test_a_killed_workers_sessions_no_longer_count_for_their_client() -> None:
+    gateway = Gateway(max_sessions_per_client=1).start()
+    hand = gateway.connect()
+    assert hand is not None
+    gateway.end_worker(hand[0])
+    assert gateway.pool.admits(A_CLIENT)
+    assert gateway.pool.sessions == 0
+
+
+def test_sessions_of_an_old_generation_count_for_their_client() -> None:
+    gateway = Gateway(max_sessions_per_client=1).start()
+    gateway.connect()
+    gateway.start()
+    assert not gateway.pool.admits(A_CLIENT)
+
+
+def test_a_new_generation_replaces_idle_workers_at_once_and_busy_ones_when_they_are_done() -> None:
+    gateway = Gateway(min_spare=2).start()
+    hand = gateway.connect()
+    assert hand is not None
+    old = list(gateway.alive)
+    gateway.start()
+    assert [worker for worker in gateway.alive if worker in old] == [hand[0]]
+    assert gateway.pool.spare == 2
+    gateway.hang_up(hand)
+    assert hand[0] not in gateway.alive
+
+
+def test_old_workers_count_for_max_workers() -> None:
+    gateway = Gateway(min_spare=2, max_spare=2, max_workers=3).start()
+    for _ in range(3):
+        gateway.connect()
+    gateway.start()
+    assert gateway.connect() is None
+    assert gateway.pool.workers == 3
+    gateway.hang_up(next(iter(gateway.seats)))
+    assert gateway.connect() is not None
+
+
+def test_without_its_template_it_serves_with_the_workers_that_there_are() -> None:
+    gateway = Gateway(min_spare=2).start()
+    gateway.pool.suspend()
+    gateway.settle()
+    assert gateway.connect() is not None
+    assert gateway.forked == 2
+    assert not gateway.pool.settled
+    gateway.start()
+    assert gateway.pool.settled
+
+
+def test_a_worker_that_asks_to_leave_gets_no_more_and_is_replaced_without_a_back_off() -> None:
+    gateway = Gateway(min_spare=2).start()
+    gateway.pool.leaving(gateway.alive[0], gateway.now)
+    gateway.settle()
+    assert gateway.pool.spare == 2
+    assert gateway.reports == []
+
+
+def test_a_worker_that_never_offers_itself_is_killed() -> None:
+    gateway = Gateway(min_spare=1).start()
+    gateway.works = False
+    pool = Pool(lambda: 0.0)
+    pool.begin(gateway.rules, 0.0)
+    (spawn,) = pool.orders(0.0)
+    assert list(pool.orders(pool_module.START_LIMIT)) == [Order(Act.KILL, spawn.worker)]
+
+
+def test_an_idle_worker_that_does_not_leave_is_killed() -> None:
+    gateway = Gateway(min_spare=1).start()
+    gateway.leaves = False
+    old = list(gateway.alive)
+    gateway.start()
+    gateway.wait(pool_module.LEAVE_LIMIT)
+    assert gateway.killed == old
+
+
+def test_stop_lets_sessions_finish() -> None:
+    gateway = Gateway(min_spare=2, shutdown_timeout=30).start()
+    hand = gateway.connect()
+    gateway.pool.stop(gateway.now)
+    gateway.settle()
+    assert gateway.pool.room(gateway.now) == 0
+    assert len(gateway.alive) == 1
+    gateway.wait(29)
+    assert not gateway.pool.over
+    assert gateway.told_to_end == []
+    gateway.hang_up(hand)
+    assert gateway.pool.over
+
+
+def test_after_shutdown_timeout_sessions_are_ended_and_then_killed() -> None:
+    gateway = Gateway(shutdown_timeout=5).start()
+    hand = gateway.connect()
+    assert hand is not None
+    gateway.pool.stop(gateway.now)
+    gateway.settle()
+    gateway.wait(4)
+    assert gateway.told_to_end == []
+    gateway.wait(1)
+    assert gateway.told_to_end == [hand[0]]
+    assert "1 sessions go on after shutdown_timeout (5 s)" in gateway.reports[0]
+    gateway.wait(pool_module.END_LIMIT)
+    assert gateway.killed == [hand[0]]
+    gateway.end_worker(hand[0])
+    assert gateway.pool.over
+
+
+def test_end_does_not_wait() -> None:
+    gateway = Gateway().start()
+    hand = gateway.connect()
+    assert hand is not None
+    gateway.pool.end(gateway.now)
+    gateway.settle()
+    assert hand[0] in gateway.told_to_end
+    assert gateway.pool.phase is Phase.ENDING
+
+
+def test_a_drained_service_waits_for_its_sessions_however_long() -> None:
+    gateway = Gateway().start()
+    hand = gateway.connect()
+    gateway.pool.drain(gateway.now)
+    gateway.settle()
+    gateway.wait(100_000)
+    assert not gateway.pool.over
+    assert gateway.told_to_end == []
+    gateway.hang_up(hand)
+    assert gateway.pool.over
+
+
+def test_a_stopped_pool_forks_no_more() -> None:
+    gateway = Gateway().start()
+    gateway.pool.stop(gateway.now)
+    gateway.settle()
+    gateway.wait(100)
+    assert gateway.forked == 2
+    assert gateway.pool.over
+
+
+@pytest.fixture(params=range(20))
+def a_seed(request: pytest.FixtureRequest) -> Iterator[int]:
+    yield request.param
+
+
+def test_whatever_happens_the_books_balance(a_seed: int) -> None:
+    import random
+
+    chance = random.Random(a_seed)
+    gateway = Gateway(
+        min_spare=chance.randint(1, 4),
+        max_spare=chance.randint(4, 9),
+        max_workers=chance.randint(4, 30),
+        sessions_per_worker=chance.choice((1, 1, 3, 20)),
+        max_sessions=chance.choice((1, 5, 1000)),
+    ).start()
+    for _ in range(600):
+        match chance.randrange(6):
+            case 0 | 1 | 2:
+                gateway.connect(f"192.0.2.{chance.randrange(5)}")
+            case 3 if gateway.seats:
+                gateway.hang_up(chance.choice(sorted(gateway.seats)))
+            case 4:
+                gateway.wait(chance.choice((0.01, 0.3, 2.0)))
+            case 5 if gateway.alive and chance.random() < 0.3:
+                gateway.end_worker(chance.choice(gateway.alive))
+                gateway.settle()
+        assert gateway.pool.sessions == len(gateway.seats)
+        assert gateway.pool.workers == len(gateway.alive) <= gateway.rules.max_workers
+        assert gateway.pool._vacant >= gateway.pool._credit >= 0
+        assert gateway.pool._credit == sum(worker.credit for worker in gateway.pool._open)
+    for hand in sorted(gateway.seats):
+        gateway.hang_up(hand)
+    gateway.wait(60)
+    assert gateway.pool.spare >= min(gateway.rules.min_spare, gateway.rules.max_workers)
+    assert not gateway.pool._clients
