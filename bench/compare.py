@@ -54,7 +54,7 @@ class Plan:
     seconds: float
     paced_sessions: int
     hold_many: bool
-    budget: float  # seconds from the start after which no further round begins
+    budget: float  # seconds of rounds, after which no further one begins
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ def _fit(bench: Bench, running: Running, make: Callable[[int], Workload], least:
     return make(max(least, int(trial.sessions * bench.plan.seconds / outcome.seconds)))
 
 
-def measure_speed(bench: Bench, started: dict[str, Running], began: float) -> None:
+def measure_speed(bench: Bench, started: dict[str, Running]) -> None:
     """The rounds. A proxy that fails a workload is left out of it from then on."""
     runs: list[tuple[Running, Workload]] = []
     for make, names, least in _TIMED:
@@ -127,8 +127,9 @@ def measure_speed(bench: Bench, started: dict[str, Running], began: float) -> No
                 with _remarked(bench, started[name].peer):
                     runs.append((started[name], _fit(bench, started[name], make, least)))
     runs += [(started[name], workloads.paced(bench.plan.paced_sessions)) for name in _MAIN if name in started]
+    began = time.monotonic()
     for number in range(bench.plan.rounds):
-        if time.monotonic() - began > bench.plan.budget:
+        if number and time.monotonic() - began > bench.plan.budget:
             break
         _say(f"round {number + 1} of {bench.plan.rounds}, {time.monotonic() - began:.0f} s")
         for running, workload in list(runs):
@@ -190,32 +191,33 @@ def _chosen(bench: Bench, names: Sequence[str]) -> Iterator[Peer]:
 
 def measure(bench: Bench, folder: Path, *, speed: bool, memory: bool) -> None:
     """Both phases, each proxy in a folder of its own."""
-    began = time.monotonic()
     peers = list(_chosen(bench, bench.plan.peers))
-    if memory:
-        for peer in (peer for peer in peers if peer.name in _MAIN):
-            _say(f"memory: {peer.name}")
-            with _remarked(bench, peer), ExitStack() as stack:
-                place = Path(tempfile.mkdtemp(dir=folder))
-                running = Running(peer, place, bench.backend, set(bench.proxy_cores))
-                stack.callback(running.stop)
-                measure_memory(bench, running)
     if speed:
         with ExitStack() as stack:
             started: dict[str, Running] = {}
             for peer in peers:
                 with _remarked(bench, peer):
-                    place = Path(tempfile.mkdtemp(dir=folder))
-                    started[peer.name] = Running(peer, place, bench.backend, set(bench.proxy_cores))
+                    started[peer.name] = _start(bench, peer, folder)
                     stack.callback(started[peer.name].stop)
-            measure_speed(bench, started, began)
+            measure_speed(bench, started)
+    if memory:
+        for peer in (peer for peer in peers if peer.name in _MAIN):
+            _say(f"memory: {peer.name}")
+            with _remarked(bench, peer), ExitStack() as stack:
+                running = _start(bench, peer, folder)
+                stack.callback(running.stop)
+                measure_memory(bench, running)
+
+
+def _start(bench: Bench, peer: Peer, folder: Path) -> Running:
+    return Running(peer, Path(tempfile.mkdtemp(dir=folder)), bench.backend, set(bench.proxy_cores))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.compare", description="pop3gw beside its peers")
     parser.add_argument("--quick", action="store_true", help="a minute: four proxies, three rounds, no 2,000 held")
     parser.add_argument("--rounds", type=int, help="at most so many rounds (7; --quick: 3)")
-    parser.add_argument("--budget", type=float, help="begin no round after so many seconds (420; --quick: 45)")
+    parser.add_argument("--budget", type=float, help="begin no round after so many seconds (300; --quick: 20)")
     parser.add_argument("--only", metavar="NAME", nargs="+", help="these proxies: " + " ".join(p.name for p in PEERS))
     parser.add_argument("--no-memory", action="store_true", help="leave the memory phase out")
     parser.add_argument("--no-speed", action="store_true", help="leave the rounds out")
@@ -234,7 +236,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         seconds=0.3 if quick else 0.6,
         paced_sessions=75 if quick else 150,
         hold_many=not quick,
-        budget=arguments.budget or (45 if quick else 420),
+        budget=arguments.budget or (20 if quick else 300),
     )
 
 

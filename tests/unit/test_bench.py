@@ -1,0 +1,152 @@
+"""The benchmark's arithmetic, and that its two C programs speak POP3 with each other. No test asserts a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import poplib
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import profiling, report, workloads
+from bench.goals import GOALS, Figure, Goal, Metric, Verdict, judge
+from bench.measure import Tree
+from bench.peers import PEERS
+from bench.workloads import Backend, Load, LoadError
+
+BENCH = Path(workloads.__file__).parent
+CORES = sorted(os.sched_getaffinity(0))
+
+
+def test_a_figure_is_its_median_and_half_the_range_of_its_quartiles() -> None:
+    figure = Figure((4.0, 1.0, 2.0, 3.0, 5.0))
+    assert figure.median == 3.0
+    assert figure.spread == pytest.approx(1 / 3)
+    assert Figure((7.0,)).spread == 0.0
+    assert Figure((0.0, 0.0)).spread == 0.0
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [
+        (1.0, Verdict.PASS),
+        (1.9, Verdict.CLOSE_PASS),
+        (2.0, Verdict.CLOSE_PASS),
+        (2.1, Verdict.CLOSE_FAIL),
+        (2.4, Verdict.FAIL),
+    ],
+)
+def test_a_ratio_is_judged_against_the_reference_of_the_same_run(value: float, verdict: Verdict) -> None:
+    goal = Goal("login", "pop3gw-200", Metric.LOGIN_CPU, 2.0, "haproxy")
+    figures = {
+        ("pop3gw-200", Metric.LOGIN_CPU): Figure((value,)),
+        ("haproxy", Metric.LOGIN_CPU): Figure((1.0,)),
+    }
+    (judged,) = judge(figures, [goal])
+    assert judged.verdict is verdict
+    assert judged.limit == 2.0
+    assert judged.ratio == pytest.approx(value)
+
+
+def test_an_absolute_goal_needs_no_reference_and_a_missing_figure_is_no_pass() -> None:
+    goal = Goal("lines", "pop3gw-lines-1", Metric.BULK_CPU, 16.0)
+    figures = {("pop3gw-lines-1", Metric.BULK_CPU): Figure((8.0,))}
+    assert judge(figures, [goal])[0].verdict is Verdict.PASS
+    assert judge(figures, [goal])[0].ratio == 0.5
+    assert judge({}, [goal])[0].verdict is Verdict.UNMEASURED
+
+
+def test_every_goal_names_proxies_that_exist() -> None:
+    names = {peer.name for peer in PEERS}
+    assert {goal.proxy for goal in GOALS} <= names
+    assert {goal.reference for goal in GOALS} - {None} <= names
+
+
+def test_the_report_holds_every_figure_and_verdict() -> None:
+    figures = {
+        ("haproxy", Metric.LOGIN_CPU): Figure((0.2, 0.2, 0.2)),
+        ("pop3gw-200", Metric.LOGIN_CPU): Figure((0.3, 0.3, 0.3)),
+    }
+    judged = judge(figures, GOALS)
+    setting = report.setting(3, 1.0, [0], [1])
+    text = report.text(figures, judged, setting, ["perdition: not installed"])
+    assert "0.30 ±0% x1.50" in text
+    assert "perdition: not installed" in text
+    document = json.loads(report.as_json(figures, judged, setting, []))
+    assert document["figures"]["pop3gw-200"]["login_cpu"]["samples"] == [0.3, 0.3, 0.3]
+    assert len(document["goals"]) == len(GOALS)
+
+
+def test_samples_are_shared_out_to_functions() -> None:
+    alone, with_callees = profiling.shares(["process 1:x;run;read 3", "process 1:x;run;run 2", "run 1"])
+    assert alone == {"read": 3, "run": 3}
+    assert with_callees == {"read": 3, "run": 6}
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    subprocess.run(["make", "--silent", "-C", str(BENCH)], check=True, timeout=100)
+    with Backend(CORES) as running:
+        yield running
+
+
+def test_the_backend_speaks_pop3(backend: Backend) -> None:
+    client = poplib.POP3("127.0.0.1", backend.port, timeout=10)
+    client.user("3x1000")
+    client.pass_("secret")
+    assert client.stat() == (3, 3000)
+    _, lines, octets = client.retr(2)
+    assert octets + sum(line.startswith(b".") for line in lines) == 1000  # poplib has taken the stuffed dots out
+    assert any(line.startswith(b".") for line in lines)
+    assert len(client.list()[1]) == len(client.uidl()[1]) == 3
+    with pytest.raises(poplib.error_proto):
+        client.retr(4)
+    client.quit()
+
+
+@pytest.mark.parametrize("workload", [workloads.login(5), workloads.fetch(5), workloads.bulk(5)], ids=lambda w: w.name)
+def test_the_load_generator_gets_what_the_backend_sends(backend: Backend, workload: workloads.Workload) -> None:
+    outcome = Load(backend.port, workload, CORES).finish()
+    assert outcome.sessions == 5
+    assert outcome.octets == 5 * workload.messages * workload.octets
+
+
+def test_held_sessions_stay_until_they_are_told(backend: Backend) -> None:
+    load = Load(backend.port, workloads.login(20), CORES, hold=True)
+    load.await_held()
+    assert Load(backend.port, workloads.login(5), CORES).finish().sessions == 5
+    assert load.finish().sessions == 20
+
+
+def test_a_failed_session_is_an_error(backend: Backend) -> None:
+    elsewhere = workloads.Workload("fetch", sessions=2, messages=1, octets=1)
+    with pytest.raises(LoadError):
+        Load(backend.port, elsewhere, CORES).finish()
+
+
+def test_the_cpu_of_dead_children_counts_and_none_outlives_the_tree(tmp_path: Path) -> None:
+    child = "for n in 1 2 3; do (i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done); done; sleep 60 & : >done; wait"
+    tree = Tree(["/bin/sh", "-c", f"cd {tmp_path}; {child}"], cores=set(CORES), log=tmp_path / "log")
+    try:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "done").exists():
+            assert tree.alive
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert tree.cpu() > 0
+        assert tree.memory().processes == 2
+        pids = tree.pids()
+    finally:
+        tree.stop()
+    assert [pid for pid in pids if _runs(pid)] == []
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
