@@ -51,7 +51,7 @@ _SECTIONS = {
 }
 _SHAPE = "[main], [workers] or [services], and below [services] one [[NAME]] a service"
 _KINDS = {item.row.kind.check: item.row.kind for item in SETTINGS}
-_PATHS = ("pid_file", "log_target", "policy_path")
+_PATHS = ("path", "files", "folders", "log_target")  # kinds of settings that name files
 
 Path_ = tuple[str, ...]
 
@@ -174,7 +174,7 @@ class _Document:
         main: dict[str, Any] = {"pid_file": None, "log_target": "stderr"} if foreground else {}
         for item in _SECTIONS["main"]:
             if (value := self._value(("main",), item)) is not None:
-                main[item.key] = self._absolute(value) if item.key in _PATHS else value
+                main[item.key] = value
                 origins["", item.key] = self._origin(("main", item.key))
         services = tuple(self._services(origins))
         if not self._names() and self._shape_known:
@@ -287,7 +287,8 @@ class _Document:
         texts = self._texts
         for name in path:
             texts = texts[name]
-        return item.row.kind.parse(texts[item.key])
+        value = item.row.kind.parse(texts[item.key])
+        return self._absolute(value) if item.row.kind.check in _PATHS else value
 
     def _absolute(self, value: Any) -> Any:
         if isinstance(value, tuple):

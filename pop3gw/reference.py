@@ -99,7 +99,7 @@ def dump(config: Config) -> str:
 
 def _dumped(config: Config, service: str, item: Setting, value: object) -> str:
     origin = config.origin(service, item.key)
-    if value is None:
+    if value in (None, ()):
         return f"# {item.key}: not set # {origin}: {item.default_shown}"
     return f"{item.key} = {show(value)} # {origin}"
 
