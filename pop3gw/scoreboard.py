@@ -25,6 +25,7 @@ class Count(enum.IntEnum):
     LOGIN_FAILURES = enum.auto()
     REFUSALS = enum.auto()  # requests that never reached the server
     CONNECT_FAILURES = enum.auto()
+    TLS_FAILURES = enum.auto()
     MESSAGES = enum.auto()  # retrieved
     FROM_CLIENT = enum.auto()  # octets
     TO_CLIENT = enum.auto()  # octets

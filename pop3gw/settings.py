@@ -15,7 +15,7 @@ from typing import Any
 
 from pop3gw import values
 from pop3gw.errors import Problem
-from pop3gw.values import Address, Kind, LogLevel, PolicyName
+from pop3gw.values import Address, Certificate, IPNetwork, Kind, LogLevel, PolicyName, SendProxy, Tls, TlsVersion
 
 
 class Section(enum.Enum):
@@ -132,6 +132,151 @@ class Service:
             Section.SERVICE,
             values.whole_number(0, 1_000_000),
             "Sessions that one client address (IPv6: one /64) may have at once; 0 sets no limit.",
+        ),
+    )
+    tls: Tls = field(
+        default=Tls.OFF,
+        metadata=row(
+            Section.SERVICE,
+            values.choice(Tls),
+            "TLS towards clients. off: none. starttls: clients may say STLS. required: they must, before they log in."
+            " implicit: TLS from the first octet (POP3S, port 995). Choose implicit, or required for clients that only"
+            " know STLS; with starttls a password may cross in clear.",
+        ),
+    )
+    tls_certificate: tuple[Certificate, ...] = field(
+        default=(),
+        metadata=row(
+            Section.SERVICE,
+            values.CERTIFICATES,
+            "The certificate that clients are shown, its chain behind it in the same file. More, as NAME=FILE, for"
+            " clients that ask for that name; *.NAME stands for one label. The first is shown for any other name.",
+            default_text="none",
+            example="/etc/pop3gw/tls/cert.pem",
+        ),
+    )
+    tls_key: tuple[str, ...] = field(
+        default=(),
+        metadata=row(
+            Section.SERVICE,
+            values.FILES,
+            "The keys of tls_certificate, in the same order. Root may be the only one who can read them, where the"
+            " gateway is started as root.",
+            default_text="in the certificates' files",
+            example="/etc/pop3gw/tls/key.pem",
+        ),
+    )
+    tls_key_passphrase: str | None = field(
+        default=None,
+        metadata=row(
+            Section.SERVICE,
+            values.PATH,
+            "The file that holds the passphrase of the keys.",
+            default_text="none",
+            example="/etc/pop3gw/tls/passphrase",
+        ),
+    )
+    tls_client_ca: str | None = field(
+        default=None,
+        metadata=row(
+            Section.SERVICE,
+            values.PATH,
+            "Clients may show a certificate that one of these authorities signed; policies see its subject.",
+            default_text="none is asked for",
+            example="/etc/pop3gw/tls/clients.pem",
+        ),
+    )
+    tls_min_version: TlsVersion = field(
+        default=TlsVersion.V1_2,
+        metadata=row(Section.SERVICE, values.choice(TlsVersion), "The oldest version of TLS, on both sides."),
+    )
+    tls_ciphers: str | None = field(
+        default=None,
+        metadata=row(
+            Section.SERVICE,
+            values.TEXT,
+            "The ciphers of TLS 1.2, on both sides, as an OpenSSL cipher list.",
+            default_text="those of Python and OpenSSL",
+            example="HIGH:!aNULL",
+        ),
+    )
+    server_tls: Tls = field(
+        default=Tls.OFF,
+        metadata=row(
+            Section.SERVICE,
+            values.choice(Tls),
+            "TLS towards the server. off: none. starttls: where the server takes STLS. required: a server that does not"
+            " take STLS is not used. implicit: TLS from the first octet (port 995). Choose implicit or required: with"
+            " starttls a password may cross in clear. Whenever there is TLS, the certificate and its name are checked.",
+        ),
+    )
+    server_name: str | None = field(
+        default=None,
+        metadata=row(
+            Section.SERVICE,
+            values.HOST_NAME,
+            "The name that the server's certificate must be for.",
+            default_text="the host of server",
+            example="mail.example.com",
+        ),
+    )
+    server_ca: str | None = field(
+        default=None,
+        metadata=row(
+            Section.SERVICE,
+            values.PATH,
+            "The authorities (a PEM file, or a folder of them) that the server's certificate is checked against.",
+            default_text="those of the system",
+            example="/etc/pop3gw/tls/server-ca.pem",
+        ),
+    )
+    server_fingerprint: tuple[str, ...] = field(
+        default=(),
+        metadata=row(
+            Section.SERVICE,
+            values.FINGERPRINTS,
+            "The server's certificate must, besides, be one with such a SHA-256 fingerprint.",
+            default_text="any",
+            example="0123456789abcdef" * 4,
+        ),
+    )
+    server_certificate: str | None = field(
+        default=None,
+        metadata=row(
+            Section.SERVICE,
+            values.PATH,
+            "The certificate, and its chain, that the gateway shows to the server.",
+            default_text="none",
+            example="/etc/pop3gw/tls/gateway.pem",
+        ),
+    )
+    server_key: str | None = field(
+        default=None,
+        metadata=row(
+            Section.SERVICE,
+            values.PATH,
+            "The key of server_certificate.",
+            default_text="in the certificate's file",
+            example="/etc/pop3gw/tls/gateway-key.pem",
+        ),
+    )
+    proxy_protocol_from: tuple[IPNetwork, ...] = field(
+        default=(),
+        metadata=row(
+            Section.SERVICE,
+            values.NETWORKS,
+            "Every connection must begin with a PROXY header (version 1 or 2) and come from these networks; the client"
+            " is the one that the header names.",
+            default_text="no PROXY header is expected",
+            example="192.0.2.0/28",
+        ),
+    )
+    send_proxy: SendProxy = field(
+        default=SendProxy.OFF,
+        metadata=row(
+            Section.SERVICE,
+            values.choice(SendProxy),
+            "The PROXY header that tells the server who the client is (Dovecot: haproxy_trusted_networks).",
         ),
     )
     min_spare: int = field(

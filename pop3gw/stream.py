@@ -9,7 +9,7 @@ import socket
 
 _SMALLEST = 16 * 1024
 # Bulk: fewer, larger reads cost less than half the CPU of 16 KiB ones; more than this gives nothing.
-_LARGEST = 256 * 1024
+LARGEST = 256 * 1024
 
 
 class Stream:
@@ -37,7 +37,7 @@ class Stream:
         self.received += length
         # Reads grow with what comes, and shrink again, so that a session without bulk never touches so much memory.
         if length == size:
-            self._size = _LARGEST
+            self._size = LARGEST
         elif length < _SMALLEST // 4:
             self._size = _SMALLEST
             self.ended = not length

@@ -15,6 +15,7 @@ from typing import Any
 
 Raw = str | list[str]
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)(?!.*\.$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.|$))+", re.I)
 _IDENTIFIERS = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
@@ -28,6 +29,41 @@ class LogLevel(enum.StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class Tls(enum.StrEnum):
+    """How one side of a service uses TLS."""
+
+    OFF = "off"
+    STARTTLS = "starttls"
+    REQUIRED = "required"
+    IMPLICIT = "implicit"
+
+
+class TlsVersion(enum.StrEnum):
+    """A version of TLS that may be the oldest one allowed."""
+
+    V1_2 = "1.2"
+    V1_3 = "1.3"
+
+
+class SendProxy(enum.StrEnum):
+    """The version of the PROXY header that a server is sent."""
+
+    OFF = "off"
+    V1 = "v1"
+    V2 = "v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A PEM file with a certificate and its chain, and the server name that it is for (``""``: any)."""
+
+    name: str
+    file: str
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.file}" if self.name else self.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,3 +235,49 @@ ACCOUNT = Kind("account", "the name of an account or group of this machine", _pa
 PATH = Kind("path", "the path of a file", _one)
 FOLDERS = Kind("folders", "the paths of folders", lambda raw: tuple(_many(raw)))
 LOG_TARGET = Kind("log_target", "syslog, stderr, or the path of a file", _parse_log_target)
+
+
+def _parse_certificate(text: str) -> Certificate:
+    name, equals, file = text.rpartition("=")
+    if equals and not _HOST_NAME.fullmatch(name.removeprefix("*.")):
+        raise ValueError(f'"{text}": "{name}" is no host name')
+    if not file:
+        raise ValueError(f'"{text}" names no file')
+    return Certificate(name.lower(), file)
+
+
+def _parse_networks(raw: Raw) -> tuple[IPNetwork, ...]:
+    networks = []
+    for text in _many(raw):
+        try:
+            networks.append(ipaddress.ip_network(text))
+        except ValueError as fault:
+            raise ValueError(str(fault)) from None
+    return tuple(networks)
+
+
+def _parse_host(raw: Raw) -> str:
+    text = _one(raw)
+    if not _HOST_NAME.fullmatch(text):
+        raise ValueError(f'"{text}", which is no host name')
+    return text.lower()
+
+
+def _parse_fingerprints(raw: Raw) -> tuple[str, ...]:
+    digests = tuple(text.replace(":", "").lower() for text in _many(raw))
+    for digest in digests:
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            raise ValueError(f'"{digest}", which is no SHA-256 digest')
+    return digests
+
+
+FILES = Kind("files", "the paths of files", lambda raw: tuple(_many(raw)))
+CERTIFICATES = Kind(
+    "certificates",
+    "PEM files, each as FILE or NAME=FILE",
+    lambda raw: tuple(_parse_certificate(text) for text in _many(raw)),
+)
+NETWORKS = Kind("networks", "addresses and networks, as 192.0.2.7 or 2001:db8::/32", _parse_networks)
+HOST_NAME = Kind("host_name", "a host name", _parse_host)
+FINGERPRINTS = Kind("fingerprints", "SHA-256 digests of certificates, in hex", _parse_fingerprints)
+TEXT = Kind("text", "a text", _one)

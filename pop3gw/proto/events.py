@@ -49,6 +49,8 @@ class Summary:
     seconds: float
     end: Ending
     by: Side
+    client_tls: str | None = None  # the version, None in clear
+    server_tls: str | None = None
 
 
 class Journal(Protocol):

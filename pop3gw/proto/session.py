@@ -25,8 +25,9 @@ from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.requests import Answer, Local, Relay, Requests
 from pop3gw.proto.sasl import Exchange
 from pop3gw.proto.turns import CLIENT_TURNS, OWED_BY_SERVER, Phase, Turns
-from pop3gw.proto.upgrade import WITHOUT_TLS, ClientTls, SessionRules, Tls
+from pop3gw.proto.upgrade import WITHOUT_TLS, ClientTls, SessionRules
 from pop3gw.proto.wire import CRLF, Lines, LineTooLongError
+from pop3gw.values import Tls
 
 QUEUE_OCTETS = 16_384
 
@@ -117,8 +118,12 @@ class Session:
 
     # -- events
 
-    def start(self, _now: float) -> None:
-        """Run the policy's ``config()``; the server is wanted afterwards, unless the policy failed."""
+    def introduce(self, client_address: str, client_port: int) -> None:
+        """Before ``start``: the client is another one than the connection's peer."""
+        self._facts = replace(self._facts, client_address=client_address, client_port=client_port)
+
+    def start(self, now: float) -> None:
+        """Run the policy's ``config()``; then the server is wanted, or TLS with the client where that comes first."""
         try:
             self.policy = instance(self._policy_class, self._facts)
         except BaseException:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
@@ -129,10 +134,14 @@ class Session:
         self._requests = Requests(asking)
         self._answers = Answers(asking)
         self._client_tls = ClientTls(self._rules, asking)
-        if asking.configure():
-            self.wants_server = True
-        else:
+        if not asking.configure():
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
+        elif self._rules.client_tls is Tls.IMPLICIT:
+            self.tls_wanted = Side.CLIENT
+            self._turns.take(Phase.CLIENT_HANDSHAKE, now)
+            self._turns.login_awaited(now)
+        else:
+            self.wants_server = True
 
     def connected(self, now: float, address: str | None = None, port: int | None = None) -> None:
         """The server is connected; its greeting is awaited (after TLS, where that comes first)."""
@@ -153,7 +162,11 @@ class Session:
         self.tls_wanted = None
         if side is Side.CLIENT:
             self._learn(client_tls=tls, client_certificate=certificate)
-            self._turns.take(Phase.REQUEST, now)
+            if self._rules.client_tls is Tls.IMPLICIT:
+                self._turns.phase = Phase.CONNECTION
+                self.wants_server = True
+            else:
+                self._turns.take(Phase.REQUEST, now)
             return
         self._learn(server_tls=tls)
         if self._rules.server_tls is Tls.IMPLICIT:

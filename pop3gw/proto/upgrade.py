@@ -5,21 +5,11 @@ Pure: it decides, the session says STLS or answers it, the relay shakes hands.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
 from pop3gw.proto.asking import Asking
 from pop3gw.proto.commands import COMMANDS
-
-
-class Tls(enum.Enum):
-    """How one side uses TLS."""
-
-    OFF = "off"
-    STARTTLS = "starttls"
-    REQUIRED = "required"
-    IMPLICIT = "implicit"
-
+from pop3gw.values import Tls
 
 _BY_STLS = (Tls.STARTTLS, Tls.REQUIRED)
 

@@ -1,0 +1,490 @@
+"""One session at work: its two connections, its clock, and the order of things.
+
+What is said is decided by ``proto.session``. Here nothing is read from one side while the other has not taken what it
+was sent, what is answered before a close is delivered, and a side that is done with is closed at once. It knows nothing
+of POP3.
+"""
+
+from __future__ import annotations
+
+import secrets
+import selectors
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
+
+from pop3gw.arrival import Arrival
+from pop3gw.logs import SessionLog
+from pop3gw.net import Connector, Peer, tune
+from pop3gw.policy import SessionFacts
+from pop3gw.proto.commands import State
+from pop3gw.proto.events import Ending, Side, Summary
+from pop3gw.proto.proxyheader import Endpoint, Header, written
+from pop3gw.proto.session import Session
+from pop3gw.scoreboard import Count, Seat
+from pop3gw.stream import Stream
+from pop3gw.values import Address, SendProxy
+
+if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
+    from pop3gw.relay import Relay
+    from pop3gw.tls import TlsStream
+
+# After the last answer: how long, and for how many octets, the client may go on before its connection is closed.
+# Closing over unread input would reset the connection, and the reset would eat the answer.
+_DRAIN_SECONDS = 2.0
+_DRAIN_OCTETS = 256 * 1024
+# How long a client may take no octet of what it is still owed at the end.
+_LAST_WORDS_SECONDS = 30.0
+_COUNTS = (
+    Count.LOGINS,
+    Count.LOGIN_FAILURES,
+    Count.REFUSALS,
+    Count.MESSAGES,
+    Count.FROM_CLIENT,
+    Count.TO_CLIENT,
+)
+P = ParamSpec("P")
+NEVER = float("inf")
+
+_READ = selectors.EVENT_READ
+_WRITE = selectors.EVENT_WRITE
+
+
+def _contained(method: Callable[Concatenate[Conversation, P], None]) -> Callable[Concatenate[Conversation, P], None]:
+    """Whatever goes wrong in one conversation ends that one alone."""
+
+    def call(conversation: Conversation, /, *arguments: P.args, **named: P.kwargs) -> None:
+        # The selector may still hold an event for what another event of the same round has closed.
+        if conversation.closed:
+            return
+        try:
+            method(conversation, *arguments, **named)
+        except Exception:  # noqa: BLE001 - the fault is logged with its traceback
+            conversation.fault()
+
+    return call
+
+
+class Conversation:
+    """One session with its two connections."""
+
+    __slots__ = (
+        "_arrival",
+        "_client",
+        "_close_at",
+        "_connector",
+        "_counted",
+        "_drained",
+        "_hands",
+        "_journal",
+        "_peer",
+        "_reached",
+        "_reaching",
+        "_relay",
+        "_server",
+        "_server_shown",
+        "_session",
+        "_shake_by",
+        "_shown",
+        "_started",
+        "closed",
+        "scheduled",
+        "seat",
+    )
+
+    def __init__(self, relay: Relay, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
+        identity = secrets.token_hex(6)
+        service = relay.service
+        self.closed = False
+        self.seat = seat
+        self.scheduled = NEVER
+        self._relay = relay
+        self._client = Stream(client)
+        self._server: Stream | None = None
+        self._server_shown = str(service.server)
+        self._arrival: Arrival | None = None
+        self._connector: Connector | None = None
+        self._reaching = False  # the connector was started
+        self._peer = peer  # the client, and where it connected to: a PROXY header may say otherwise
+        self._reached = local
+        self._hands: TlsStream | None = None  # the stream that is shaking hands
+        self._shake_by = NEVER
+        self._journal = SessionLog(identity, service.name)
+        self._shown: tuple[State, str | None] | None = None
+        self._counted = (0,) * len(_COUNTS)
+        self._close_at: float | None = None  # set once the session is over and summarized
+        self._drained = 0
+        self._started = time.monotonic()
+        facts = SessionFacts(identity, peer.address, peer.port, began=time.time())
+        self._session = Session(relay.policy, facts=facts, journal=self._journal, guard=relay.guard, rules=relay.rules)
+        relay.slot.add(Count.SESSIONS)
+        seat.show(session=identity)
+
+    @_contained
+    def begin(self) -> None:
+        """Start the session, once it is known who the client is."""
+        try:
+            tune(self._client.socket)
+        except OSError:
+            self._client_gone(self._started)
+            return
+        trusted = self._relay.service.proxy_protocol_from
+        if not trusted:
+            self._start(self._started)
+            return
+        if not any(ip_address(self._peer.address) in network for network in trusted):
+            self._turn_away("it comes from outside proxy_protocol_from")
+            return
+        self._arrival = Arrival(
+            self._client.socket, selector=self._relay.selector, now=self._started, done=self._arrived
+        )
+        self._relay.schedule(self._arrival.deadline, self)
+
+    @_contained
+    def _arrived(self, header: Header | None, reason: str) -> None:
+        self._arrival = None
+        if header is None:
+            self._turn_away(reason)
+            return
+        if header.client is not None and header.reached is not None:
+            self._peer = Peer(header.client.address, header.client.port)
+            self._session.introduce(self._peer.address, self._peer.port)
+            self._reached = Peer(header.reached.address, header.reached.port)
+            self.seat.show(client=self._peer.address)
+        self._start(time.monotonic())
+
+    def _turn_away(self, reason: str) -> None:
+        """No session: the sender can't be told in a protocol that it did not begin."""
+        self._journal.warning(f"connection of {self._peer.address} closed: {reason}")
+        self._session.shutdown(reason)
+        self._close()
+
+    def _start(self, now: float) -> None:
+        self._session.start(now)
+        self._proceed(now)
+
+    def _reach(self, now: float) -> None:
+        """Connect to the server."""
+        service = self._relay.service
+        self._reaching = True
+        self._connector = Connector(
+            service.server,
+            timeout=service.connect_timeout,
+            listeners=self._relay.listeners,
+            selector=self._relay.selector,
+            done=self._connected,
+        )
+        self._connector.start(now)
+
+    @_contained
+    def _connected(self, connection: socket.socket | None, peer: Peer | None, reason: str) -> None:
+        self._connector = None
+        now = time.monotonic()
+        if connection is None or peer is None:
+            self._relay.slot.add(Count.CONNECT_FAILURES)
+            self._session.connect_failed(reason, now)
+        else:
+            self._server = Stream(connection)
+            self._server_shown = str(Address(peer.address, peer.port))
+            self._send_proxy_header(self._server)
+            self._session.connected(now, peer.address, peer.port)
+        self._proceed(now)
+
+    def _send_proxy_header(self, server: Stream) -> None:
+        version = self._relay.service.send_proxy
+        if version is not SendProxy.OFF:
+            client, reached = self._peer, self._reached
+            server.write(
+                written(
+                    1 if version is SendProxy.V1 else 2,
+                    Endpoint(client.address, client.port),
+                    Endpoint(reached.address, reached.port),
+                )
+            )
+
+    # -- TLS
+
+    def _begin_tls(self, side: Side, now: float) -> None:
+        """What was to be said in clear is said: shake hands."""
+        contexts = self._relay.tls
+        assert contexts is not None  # noqa: S101 - made for every service whose rules ask for TLS
+        if side is Side.CLIENT:
+            self._register(self._client, 0, self._client_ready)
+            self._client = self._hands = contexts.to_client(self._client)
+        elif self._server is not None:
+            self._register(self._server, 0, self._server_ready)
+            self._server = self._hands = contexts.to_server(self._server)
+            self._shake_by = now + self._relay.service.connect_timeout
+        self._shake(now)
+
+    def _shake(self, now: float) -> None:
+        hands, side = self._hands, self._session.tls_wanted
+        if hands is None or side is None:
+            return
+        try:
+            done = hands.shake_hands()
+        except OSError as error:
+            self._shake_failed(str(error), now)
+            return
+        if done:
+            self._hands, self._shake_by = None, NEVER
+            self._session.tls_started(side, hands.facts(), now, hands.subject() if side is Side.CLIENT else None)
+
+    def _shake_failed(self, reason: str, now: float) -> None:
+        side = self._session.tls_wanted
+        self._hands = None
+        self._relay.slot.add(Count.TLS_FAILURES)
+        if side is not None:
+            self._session.tls_failed(side, reason, now)
+        if side is Side.CLIENT:
+            self._client.ended = True
+
+    # -- events of the selector
+
+    @_contained
+    def _client_ready(self, mask: int) -> None:
+        client, now = self._client, time.monotonic()
+        if client is self._hands:
+            self._shake(now)
+            self._proceed(now)
+            return
+        try:
+            if mask & _WRITE:
+                self._flush(Side.CLIENT, client, now)
+            if mask & client.mask & _READ:
+                data = client.read()
+                if self._close_at is not None:
+                    self._drained += len(data or b"")
+                elif data:
+                    self._session.client_data(data, now)
+                elif data is not None:
+                    self._session.client_eof(now)
+        except OSError:
+            self._client_gone(now)
+        self._proceed(now)
+
+    @_contained
+    def _server_ready(self, mask: int) -> None:
+        server, now = self._server, time.monotonic()
+        if server is None:
+            return
+        if server is self._hands:
+            self._shake(now)
+            self._proceed(now)
+            return
+        try:
+            if mask & _WRITE:
+                self._flush(Side.SERVER, server, now)
+            if mask & server.mask & _READ:
+                data = server.read()
+                if data:
+                    self._session.server_data(data, now)
+                elif data is not None:
+                    self._session.server_eof(now)
+        except OSError:
+            server.ended = True
+            self._session.server_eof(now)
+        self._proceed(now)
+
+    def _client_gone(self, now: float) -> None:
+        self._client.ended = True
+        self._client.unsent = None
+        self._session.client_lost(now)
+
+    def _flush(self, side: Side, stream: Stream, now: float) -> None:
+        if stream.flush():
+            self._session.flowing(now)
+            return
+        self._session.blocked(side, now)
+        if self._close_at is not None:
+            self._close_at = now + _LAST_WORDS_SECONDS
+
+    @_contained
+    def expire(self, now: float) -> None:
+        """A deadline may have come."""
+        if self._arrival is not None:
+            self._arrival.expire()
+            return
+        if self._connector is not None:
+            if now >= self._connector.deadline:
+                self._connector.expire(now)
+        elif now >= self._shake_by:
+            self._shake_failed("it was not done within connect_timeout", now)
+        else:
+            self._session.expire(now)
+        self._proceed(now)
+
+    def end(self, reason: str) -> None:
+        """End the session at once, without waiting for anything."""
+        self._session.shutdown(reason)
+        self._close()
+
+    # -- what follows
+
+    def _proceed(self, now: float) -> None:
+        """Send what the session said, show where it stands, and wait for the right things."""
+        session = self._session
+        if self.closed:
+            return
+        if session.to_client:
+            chunks, session.to_client = session.to_client, []
+            self._send(Side.CLIENT, self._client, chunks, now)
+        if session.to_server and self._server is not None:
+            chunks, session.to_server = session.to_server, []
+            self._send(Side.SERVER, self._server, chunks, now)
+        self._count()
+        if session.over:
+            self._finish(now)
+            return
+        if session.tls_wanted is not None and self._hands is None and self._all_sent():
+            self._begin_tls(session.tls_wanted, now)
+            self._proceed(now)
+            return
+        if session.wants_server and not self._reaching:
+            self._reach(now)
+            if self.closed or self._connector is None:
+                return
+        self._show()
+        self._wait()
+        deadline = session.deadline if self._connector is None else self._connector.deadline
+        if deadline is not None and (deadline := min(deadline, self._shake_by)) < self.scheduled:
+            self._relay.schedule(deadline, self)
+
+    def _all_sent(self) -> bool:
+        return self._client.unsent is None and (self._server is None or self._server.unsent is None)
+
+    def _send(self, side: Side, stream: Stream, chunks: list[bytes], now: float) -> None:
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        try:
+            if not stream.write(data):
+                self._session.blocked(side, now)
+        except OSError:
+            # A server that is gone says so to the next read, behind what it may still have sent.
+            if side is Side.CLIENT:
+                self._client_gone(now)
+
+    def _wait(self) -> None:
+        """Read where reading is wanted and nothing is unsent, write where something is."""
+        client, server, session = self._client, self._server, self._session
+        hands = self._hands
+        if hands is not None:
+            self._register(client, hands.waits_for if client is hands else 0, self._client_ready)
+            if server is not None:
+                self._register(server, hands.waits_for if server is hands else 0, self._server_ready)
+            return
+        full = client.unsent is not None
+        stuck = server is not None and server.unsent is not None
+        mask = 0 if full or stuck or not session.reads_client else _READ
+        self._register(client, mask | _WRITE if full else mask, self._client_ready)
+        if server is not None:
+            mask = 0 if full or not session.reads_server else _READ
+            self._register(server, mask | _WRITE if stuck else mask, self._server_ready)
+
+    def _register(self, stream: Stream, mask: int, call: Callable[[int], None]) -> None:
+        if mask == stream.mask:
+            return
+        selector = self._relay.selector
+        if not stream.mask:
+            selector.register(stream.socket, mask, call)
+        elif mask:
+            selector.modify(stream.socket, mask, call)
+        else:
+            selector.unregister(stream.socket)
+        stream.mask = mask
+
+    def _show(self) -> None:
+        """Put what has changed where titles and status are read."""
+        session = self._session
+        shown = (session.state, session.user)
+        if shown != self._shown:
+            self._shown = shown
+            self.seat.show(state=session.state.value, user=session.user or "")
+
+    def _count(self) -> None:
+        """Put what has grown where it outlives this process."""
+        session, client = self._session, self._client
+        login = session.login is not None
+        counted = (login, session.logins_failed, session.refused, session.retrieved, client.received, client.sent)
+        if counted != self._counted:
+            for count, new, old in zip(_COUNTS, counted, self._counted, strict=True):
+                if new != old:
+                    self._relay.slot.add(count, new - old)
+            self._counted = counted
+
+    # -- the end
+
+    def _finish(self, now: float) -> None:
+        """The session is over: the server goes at once, the client when it has got its last answer."""
+        client = self._client
+        if self._close_at is None:
+            self._close_server()
+            self._summarize(now)
+            self._close_at = now + _LAST_WORDS_SECONDS
+            if client.unsent is None:
+                self._end_writing(now)
+        elif client.unsent is None and not client.mask & _READ:
+            self._end_writing(now)
+        if client.ended or self._drained > _DRAIN_OCTETS or now >= self._close_at:
+            self._close()
+            return
+        self._register(client, _WRITE if client.unsent is not None else _READ, self._client_ready)
+        if self._close_at < self.scheduled:
+            self._relay.schedule(self._close_at, self)
+
+    def _end_writing(self, now: float) -> None:
+        self._close_at = now + _DRAIN_SECONDS
+        try:
+            self._client.end_writing()
+        except OSError:
+            self._client.ended = True
+
+    def _summarize(self, now: float) -> None:
+        session, client = self._session, self._client
+        facts = session.policy.session
+        self._journal.summary(
+            Summary(
+                client=str(Address(facts.client_address or "-", facts.client_port or 0)),
+                server=self._server_shown,
+                user=session.user,
+                login=session.login,
+                retrieved=session.retrieved,
+                deleted=session.deleted,
+                from_client=client.received,
+                to_client=client.sent,
+                seconds=now - self._started,
+                end=session.ending or Ending.FAULT,
+                by=session.ended_by or Side.GATEWAY,
+                client_tls=facts.client_tls.version if facts.client_tls else None,
+                server_tls=facts.server_tls.version if facts.server_tls else None,
+            )
+        )
+
+    def fault(self) -> None:
+        """The gateway itself failed: this session ends, with nothing said that could look whole."""
+        self._journal.error(f"a fault of the gateway, please report it: {traceback.format_exc()}")
+        self._session.fail()
+        self._close()
+
+    def _close_server(self) -> None:
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
+        if self._connector is not None:
+            self._connector.cancel()
+            self._connector = None
+        if self._server is not None:
+            self._register(self._server, 0, self._server_ready)
+            self._server.close()
+            self._server = None
+
+    def _close(self) -> None:
+        if self._close_at is None:
+            self._summarize(time.monotonic())
+        self._close_server()
+        self._register(self._client, 0, self._client_ready)
+        self._client.close()
+        self.closed = True
+        self._relay.done(self)
