@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 GATEWAY = REPOSITORY / ".venv" / "bin" / "pop3gw"
 MANY = 200  # sessions a worker, in pop3gw's dense mode
 MOST = 2200  # sessions that every proxy must be able to hold
-_READY_TIMEOUT = 30.0  # seconds
+_READY_TIMEOUT = 15.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ class Running:
         port, spare_port = free_ports(2)
         self.peer = peer
         self.port = port
-        self._log = folder / "output"
+        self._logs = [folder / "output", folder / "pop3gw.log", folder / "dovecot.log", folder / "error.log"]
         folder.chmod(0o755)  # unprivileged workers read their files here
-        self.tree = Tree(peer.command(Site(folder, port, spare_port, backend)), cores=cores, log=self._log)
+        self.tree = Tree(peer.command(Site(folder, port, spare_port, backend)), cores=cores, log=self._logs[0])
         try:
             self._await_greeting()
         except PeerError:
@@ -83,8 +83,9 @@ class Running:
             except OSError:
                 pass
             time.sleep(0.05)
-        output = self._log.read_text(errors="replace")[-1000:]
-        raise PeerError(f"{self.peer.name} did not start: {output.strip() or 'it says nothing'}")
+        said = "\n".join(file.read_text(errors="replace")[-800:].strip() for file in self._logs if file.exists())
+        state = "did not greet" if self.tree.alive else "did not start"
+        raise PeerError(f"{state}: {said.strip() or 'it says nothing'}")
 
 
 class PeerError(Exception):
