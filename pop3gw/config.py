@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from pop3gw import consistency
 from pop3gw.errors import ConfigurationError, Problem
 from pop3gw.scan import line_numbers
 from pop3gw.settings import SETTINGS, Config, Origin, Section, Service, Setting, of_section
-from pop3gw.values import Address, LogLevel, PolicyName
+from pop3gw.values import Address, Certificate, LogLevel, PolicyName
 
 __all__ = [
     "Address",
@@ -51,7 +52,7 @@ _SECTIONS = {
 }
 _SHAPE = "[main], [workers] or [services], and below [services] one [[NAME]] a service"
 _KINDS = {item.row.kind.check: item.row.kind for item in SETTINGS}
-_PATHS = ("path", "files", "folders", "log_target")  # kinds of settings that name files
+_PATHS = ("path", "files", "folders", "certificates", "log_target")  # kinds of settings that name files
 
 Path_ = tuple[str, ...]
 
@@ -146,6 +147,17 @@ def _read(file: str) -> list[str]:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"the byte 0x{data[error.start]:02x}, which is no UTF-8"
         raise ConfigurationError([Problem(file, line, "", found, "text in UTF-8")]) from None
+
+
+def _home(key: str) -> str:
+    """Where this setting belongs; "" where there is none of this name."""
+    section = next((item.row.section for item in SETTINGS if item.key == key), None)
+    return {
+        None: "",
+        Section.MAIN: "it in [main]",
+        Section.WORKERS: "it below a [[NAME]] in [services] or in [workers]",
+        Section.SERVICE: "it below a [[NAME]] in [services]",
+    }[section]
 
 
 class _Document:
@@ -243,22 +255,12 @@ class _Document:
             extra.append(((), "DEFAULT"))
         for path, key in extra:
             if key in self._at(path).sections:
-                what, known = f"[{key}] is no section", list(_SECTIONS) if not path else []
+                what, known, otherwise = f"[{key}] is no section here", [] if path else list(_SECTIONS), _SHAPE
             else:
-                what = "is no setting here"
-                known = [item.key for item in self._settings(path)]
-            self._add(path, key, what, self._nearest(key, known))
-
-    def _nearest(self, key: str, known: Sequence[str]) -> str:
-        home = next((item.row.section for item in SETTINGS if item.key == key), None)
-        if home is Section.MAIN:
-            return "it in [main]"
-        if home is not None:
-            return "it below a [[NAME]] in [services]" + (" or in [workers]" if home is Section.WORKERS else "")
-        close = difflib.get_close_matches(key.lower(), known, n=1)
-        if close:
-            return close[0]
-        return f"one of {', '.join(known)}" if known else _SHAPE
+                what, known = "is no setting here", [item.key for item in self._settings(path)]
+                otherwise = "a setting that pop3gw.conf(5) names"
+            close = difflib.get_close_matches(key.lower(), known, n=1)
+            self._add(path, key, what, _home(key) or (close[0] if close else otherwise))
 
     def _settings(self, path: Path_) -> Sequence[Setting]:
         """The settings that may stand at this place."""
@@ -293,6 +295,8 @@ class _Document:
     def _absolute(self, value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(self._absolute(item) for item in value)
+        if isinstance(value, Certificate):
+            return replace(value, file=self._absolute(value.file))
         return value if value in ("syslog", "stderr") else os.path.normpath(Path(self.file).parent / value)
 
     def _was_misread(self, key: str) -> bool:

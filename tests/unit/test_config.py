@@ -109,6 +109,17 @@ shutdown_timeout = 0
     assert str(loaded.origin("", "log_level")) == f"{tmp_path}/pop3gw.conf:4"
 
 
+def test_every_relative_path_starts_at_the_file(tmp_path: Path) -> None:
+    lines = ("tls_certificate = a.pem, mail.example.com=tls/b.pem", "tls_key = a.key, /b.key", "server_ca = ca.pem")
+    found = load(tmp_path, service(*lines)).services[0]
+    assert [str(item) for item in found.tls_certificate] == [
+        f"{tmp_path}/a.pem",
+        f"mail.example.com={tmp_path}/tls/b.pem",
+    ]
+    assert found.tls_key == (f"{tmp_path}/a.key", "/b.key")
+    assert found.server_ca == f"{tmp_path}/ca.pem"
+
+
 def test_interpolation_is_off(tmp_path: Path) -> None:
     assert load(tmp_path, "[main]\npid_file = /run/%(x)s$y.pid\n" + SMALLEST).pid_file == "/run/%(x)s$y.pid"
 
@@ -197,7 +208,7 @@ def test_an_address_list_in_one_pair_of_quotes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "hint"),
-    [("user", "in [main]"), ("Max_Worker", "max_workers"), ("zzz", "one of listen, server, policy")],
+    [("user", "in [main]"), ("Max_Worker", "max_workers"), ("zzz", "pop3gw.conf(5)")],
 )
 def test_an_unknown_key_in_a_service(tmp_path: Path, key: str, hint: str) -> None:
     line, name, said = only(tmp_path, service(f"{key} = 1"))
