@@ -39,12 +39,12 @@ Split = Callable[[bytes], Iterable[bytes]]
 
 EOF = None
 START_MS = 1_000_000
+SERVER_ADDRESS = "198.51.100.9"
+SERVER_PORT = 110
 FACTS = SessionFacts(
     id="S1",
     client_address="192.0.2.7",
     client_port=40123,
-    server_address="198.51.100.9",
-    server_port=110,
     began=1_795_000_000.0,
 )
 
@@ -61,7 +61,7 @@ def byte_by_byte(data: bytes) -> Iterator[bytes]:
         yield data[at : at + size]
 
 
-class Stuck(AssertionError):
+class StuckError(AssertionError):
     """The session wants to be woken again and again for the same moment."""
 
 
@@ -114,7 +114,7 @@ class RecordingJournal:
 
 
 class ProcessorTimeGuard:
-    """Calls within so many ms of processor time: a callback that spins is interrupted, whatever else the machine does."""
+    """Calls within so many ms of processor time: what spins is interrupted, whatever else the machine does."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -179,7 +179,7 @@ class Stage:
         self.session.start(self.now)
         self._collect()
         if not self.session.over:
-            self.session.connected(self.now)
+            self.session.connected(self.now, SERVER_ADDRESS, SERVER_PORT)
             self._settle()
 
     def open_without_server(self, reason: str) -> None:
@@ -215,7 +215,7 @@ class Stage:
                 break
             woken = woken + 1 if due == self._now_ms else 0
             if woken > 100:
-                raise Stuck(f"woken 100 times at {due} ms")
+                raise StuckError(f"woken 100 times at {due} ms")
             self._now_ms = due
             self.session.expire(self.now)
             self._settle()
@@ -254,7 +254,7 @@ class Stage:
             self._collect()
 
 
-class Mismatch(AssertionError):
+class MismatchError(AssertionError):
     """A side heard something else than the transcript says."""
 
 
@@ -281,43 +281,43 @@ def _compare(stage: Stage, step: Hears) -> None:
     heard = stage.take(step.side)
     if not re.fullmatch(step.pattern, heard):
         wanted = step.pattern if step.literal is None else step.literal
-        raise Mismatch(f"{step.side.name.lower()} heard {heard!r}, not {wanted!r}")
+        raise MismatchError(f"{step.side.name.lower()} heard {heard!r}, not {wanted!r}")
 
 
 def _nothing_more(stage: Stage) -> None:
     for side in Side:
         if heard := stage.take(side):
-            raise Mismatch(f"{side.name.lower()} heard {heard!r}, of which nothing is told")
+            raise MismatchError(f"{side.name.lower()} heard {heard!r}, of which nothing is told")
 
 
 def _ended(stage: Stage, how: str) -> None:
     _nothing_more(stage)
     if not stage.session.over:
-        raise Mismatch("the session is still open")
+        raise MismatchError("the session is still open")
     ending, by = stage.session.ending, stage.session.ended_by
     assert ending is not None
     assert by is not None
     if how and how != f"{ending.value} by {by.value}":
-        raise Mismatch(f"it ended: {ending.value} by {by.value}, not {how}")
+        raise MismatchError(f"it ended: {ending.value} by {by.value}, not {how}")
 
 
 def _logged(stage: Stage, step: Logged) -> None:
     if (step.text in stage.journal.text) is not step.present:
         wanted = "lacks" if step.present else "has"
-        raise Mismatch(f"the log {wanted} {step.text!r}:\n{stage.journal.text}")
+        raise MismatchError(f"the log {wanted} {step.text!r}:\n{stage.journal.text}")
 
 
 def _summed(stage: Stage, step: Summed) -> None:
     value = getattr(stage.session, step.field)
     if str(value) != step.value:
-        raise Mismatch(f"the summary says {step.field} {value}, not {step.value}")
+        raise MismatchError(f"the summary says {step.field} {value}, not {step.value}")
 
 
 def _take_step(stage: Stage, step: Step) -> None:
     match step:
         case Says():
             if stage.session.over:
-                raise Mismatch(f"the session is over before {step.data[:80]!r} is said")
+                raise MismatchError(f"the session is over before {step.data[:80]!r} is said")
             stage.says(step.side, step.data)
         case Hears():
             _compare(stage, step)
@@ -338,7 +338,7 @@ def _take_step(stage: Stage, step: Step) -> None:
 
 
 def play(conversation: Conversation, policy: type[AbstractPop3Proxy], split: Split = whole) -> Stage:
-    """Play a conversation; raises Mismatch where it goes otherwise than told. The stage is as it was left."""
+    """Play a conversation; raises MismatchError where it goes otherwise than told. The stage is as it was left."""
     stage = Stage(policy, split)
     steps = list(_joined(conversation.steps))
     if isinstance(first := steps[0], ConnectFails):
@@ -354,5 +354,5 @@ def play(conversation: Conversation, policy: type[AbstractPop3Proxy], split: Spl
         _take_step(stage, step)
     _nothing_more(stage)
     if not any(isinstance(step, Ends) for step in steps) and stage.session.over:
-        raise Mismatch(f"the session is over: {stage.session.ending} by {stage.session.ended_by}")
+        raise MismatchError(f"the session is over: {stage.session.ending} by {stage.session.ended_by}")
     return stage

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from pop3gw.policy import check
-from tests.scenarios.player import Mismatch, Split, byte_by_byte, load, play, whole
+from tests.scenarios.player import MismatchError, Split, byte_by_byte, load, play, whole
 from tests.scenarios.transcript import (
     MAN_PAGE,
     Conversation,
@@ -30,9 +30,7 @@ CONVERSATIONS = [
     if transcript.only is not Stage.SOCKETS
     for conversation in transcript.conversations
 ]
-CHECKED = [
-    pytest.param(transcript, id=transcript.path.stem) for transcript in TRANSCRIPTS if transcript.check
-]
+CHECKED = [pytest.param(transcript, id=transcript.path.stem) for transcript in TRANSCRIPTS if transcript.check]
 
 
 def at_random(seed: str) -> Split:
@@ -59,7 +57,7 @@ def test_goes_as_told(transcript: Transcript, conversation: Conversation, cut: s
     }
     try:
         play(conversation, load(transcript), splits[cut])
-    except Mismatch as mismatch:
+    except MismatchError as mismatch:
         pytest.fail(f"{transcript.path.name}:{conversation.line}, {cut}: {mismatch}", pytrace=False)
 
 
@@ -82,8 +80,6 @@ def test_every_file_plays_or_checks_something() -> None:
 
 def test_every_example_of_the_man_page_is_played() -> None:
     played = {transcript.policy for transcript in TRANSCRIPTS if transcript.inline}
-    unused = [
-        name for name, source in man_examples().items() if not any(p.startswith(source) for p in played)
-    ]
+    unused = [name for name, source in man_examples().items() if not any(p.startswith(source) for p in played)]
     assert man_examples()
     assert unused == []

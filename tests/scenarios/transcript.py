@@ -222,9 +222,7 @@ def _step(line: str) -> Step:
 def man_examples() -> dict[str, str]:
     """The policy modules printed in the man page, by name (the markers are roff comments)."""
     examples = {}
-    blocks = re.finditer(
-        r'^\.\\" BEGIN POLICY (\S+)\n(.*?)^\.\\" END POLICY\n', MAN_PAGE.read_text(), re.M | re.S
-    )
+    blocks = re.finditer(r'^\.\\" BEGIN POLICY (\S+)\n(.*?)^\.\\" END POLICY\n', MAN_PAGE.read_text(), re.M | re.S)
     for block in blocks:
         code = [line for line in block[2].splitlines() if not line.startswith(".")]
         plain = "\n".join(line.removeprefix("\\&").replace("\\-", "-") for line in code)
