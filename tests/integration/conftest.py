@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from tests.integration.gateway import Gateway, gateway
 from tests.integration.servers import Server
 
 Folders = Callable[[], Path]
+
+LOG_SHOWN = 4000
 
 # curl takes APOP by itself where it sees a timestamp: behind this policy no client can, the gateway still does.
 HIDDEN_TIMESTAMP = """
@@ -33,6 +35,17 @@ class Hidden(UToAPop3):
         self.response_param = "ready"
         return POP3_RSP_ACCEPT
 """
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows the ends of the logs of what it ran."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        for name, value in item.funcargs.items():
+            if isinstance(value, (Gateway, Server)) and value.log.exists():
+                report.sections.append((f"log of {name}", value.log.read_text(errors="replace")[-LOG_SHOWN:]))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A message with a line of 3 MB. fetchmail and getmail break on it by themselves, so they are not asked."""
+"""Messages with lines of up to 3 MB. fetchmail and getmail break on them by themselves, so they are not asked."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tests.integration.clients import CLIENTS, Account
 from tests.integration.gateway import Gateway
 from tests.integration.servers import Server
 
-OCTETS = 3 << 20
-MESSAGE = mailbox.long_line_message(OCTETS)
-WHOLE = {"curl": mailbox.as_sent(MESSAGE), "mpop": MESSAGE, "poplib": mailbox.as_sent(MESSAGE)}
+MESSAGES = mailbox.long_lines()
+SENT = [mailbox.as_sent(message) for message in MESSAGES]
+WHOLE = {"curl": SENT, "mpop": MESSAGES, "poplib": SENT}
 
 
 @pytest.mark.parametrize("client", WHOLE)
 def test_without_a_gateway(client: str, folder: Path, dovecot: Server) -> None:
-    user = dovecot.user(f"long-{client}", [MESSAGE])
-    assert CLIENTS[client](Account(dovecot.port, user), folder) == [WHOLE[client]]
+    user = dovecot.user(f"long-{client}", MESSAGES)
+    assert CLIENTS[client](Account(dovecot.port, user), folder) == WHOLE[client]
 
 
 @pytest.mark.parametrize("client", WHOLE)
 def test_through_the_gateway(client: str, folder: Path, apop_only: Server, apop_gateway: Gateway) -> None:
-    user = apop_only.user(f"long-{client}", [MESSAGE])
-    assert CLIENTS[client](Account(apop_gateway.port, user), folder) == [WHOLE[client]]
+    user = apop_only.user(f"long-{client}", MESSAGES)
+    assert CLIENTS[client](Account(apop_gateway.port, user), folder) == WHOLE[client]
