@@ -1,0 +1,33 @@
+"""Runs the master as the command line would: ``run_gateway.py CONFIG [--daemon] [--load-limit SECONDS]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pop3gw import config, master, template
+from pop3gw.errors import Pop3gwError
+from pop3gw.settings import Config
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("config")
+    arguments.add_argument("--daemon", action="store_true")
+    arguments.add_argument("--load-limit", type=float)
+    given = arguments.parse_args()
+    if given.load_limit is not None:
+        template.LOAD_LIMIT = given.load_limit  # type: ignore[misc]
+
+    def load() -> Config:
+        return config.load(given.config, foreground=not given.daemon)
+
+    try:
+        return master.run(load(), foreground=not given.daemon, reload=load)
+    except Pop3gwError as error:
+        print(error, file=sys.stderr)
+        return error.exit
+
+
+if __name__ == "__main__":
+    sys.exit(main())

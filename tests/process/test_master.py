@@ -1,0 +1,402 @@
+"""The master: start, reload, end; signals, pid file, accounts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.process.gateway import Client, Gateway, Make, cpu_seconds, noop_says, status, until
+
+NOBODY = "nobody"
+ROOT = os.geteuid() == 0
+
+
+def noop(client: Client) -> str:
+    return client.ask("NOOP")
+
+
+# Start.
+
+
+def test_started_as_root_or_not_no_worker_is_root(make: Make) -> None:
+    gateway = make().start()
+    for pid in (*gateway.pids("template"), *gateway.workers()):
+        assert "0" not in status(pid, "Uid").split()
+        assert "0" not in status(pid, "Gid").split()
+        assert "0" not in status(pid, "Groups").split()
+        assert int(status(pid, "CapEff"), 16) == 0
+    assert ("workers run as the account" in gateway.log) is ROOT
+
+
+def test_user_and_group_are_those_of_the_settings(make: Make) -> None:
+    gateway = make()
+    user, group = ("daemon", "mail") if ROOT else (str(os.geteuid()), str(os.getegid()))
+    gateway.main.update(user=user, group=group)
+    gateway.start()
+    if ROOT:
+        (template,) = gateway.pids("template")
+        assert status(template, "Uid").split() == ["1"] * 4
+        assert status(template, "Gid").split() == ["8"] * 4
+
+
+def test_not_started_as_root_everything_runs_as_who_started_it(make: Make) -> None:
+    gateway = make()
+    gateway.account = NOBODY if ROOT else None
+    gateway.start()
+    uids = {status(pid, "Uid") for pid in (gateway.master, *gateway.pids("template"), *gateway.workers())}
+    assert len(uids) == 1
+    gateway.connect().logged_in().quits()
+
+
+def test_workers_leave_no_core_and_have_the_descriptors_that_the_system_allows(make: Make) -> None:
+    gateway = make().start()
+    limits = Path(f"/proc/{gateway.workers()[0]}/limits").read_text().splitlines()
+    rows = {line[:25].strip(): line[25:].split() for line in limits}
+    assert rows["Max core file size"][:2] == ["0", "0"]
+    assert rows["Max open files"][0] == rows["Max open files"][1]
+
+
+def test_a_port_in_use_is_named_and_nothing_runs(make: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        gateway = make(listen=f"127.0.0.1:{taken.getsockname()[1]}").launch()
+        assert gateway.wait() == 78
+    assert "[" + gateway.name + "] listen" in gateway.log
+    assert "Address already in use" in gateway.log
+    assert "Traceback" not in gateway.log
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("import nothing_of_that_name\n", "nothing_of_that_name"),
+        ("import sys\nsys.exit(0)\n", "SystemExit"),
+        ("import os\nos._exit(0)\n", "ended the process that loaded it"),
+        ("import time\ntime.sleep(60)\n", "did not finish loading within"),
+    ],
+    ids=["import", "sys.exit", "os._exit", "sleep"],
+)
+def test_a_policy_that_does_not_load_is_a_configuration_error(make: Make, policy: str, said: str) -> None:
+    gateway = make()
+    gateway.policy(policy)
+    gateway.arguments = ["--load-limit", "1"]
+    gateway.launch()
+    assert gateway.wait() == 78
+    assert said in gateway.log
+    assert f"[{gateway.name}] policy" in gateway.log
+    assert not gateway.pids("template")
+
+
+# Reload.
+
+
+def test_a_reload_serves_new_sessions_under_the_new_policy_and_running_ones_under_theirs(make: Make) -> None:
+    gateway = make()
+    gateway.policy(noop_says("old"))
+    gateway.start()
+    running = gateway.connect().logged_in()
+    idle = gateway.workers("idle")
+    gateway.policy(noop_says("new"))
+    gateway.reload()
+    gateway.wait_for("the configuration was reloaded")
+    assert noop(gateway.connect().logged_in()) == "-ERR new"
+    assert noop(running) == "-ERR old"
+    until("idle workers of the old policy leave", lambda: not set(idle) & set(gateway.workers()))
+    running.quits()
+    until("the old template leaves", lambda: len(gateway.pids("template")) == 1)
+
+
+@pytest.mark.parametrize("load_limit", ["1"])
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("class Office(:\n", "SyntaxError"),
+        ("import time\ntime.sleep(60)\n", "did not finish loading within 1 s"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", "ended the process that loaded it"),
+    ],
+    ids=["syntax", "sleep", "kill"],
+)
+def test_a_reload_with_a_broken_policy_keeps_everything_and_says_why(
+    make: Make, policy: str, said: str, load_limit: str
+) -> None:
+    gateway = make()
+    gateway.policy(noop_says("old"))
+    gateway.arguments = ["--load-limit", load_limit]
+    gateway.start()
+    running = gateway.connect().logged_in()
+    workers = gateway.workers()
+    gateway.policy(policy)
+    gateway.reload()
+    gateway.wait_for("the configuration was not reloaded, the old one stays")
+    assert said in gateway.log
+    assert noop(running) == "-ERR old"
+    assert noop(gateway.connect().logged_in()) == "-ERR old"
+    assert set(workers) <= set(gateway.workers())
+    gateway.policy(noop_says("new"))
+    gateway.reload()
+    gateway.wait_for("the configuration was reloaded")
+    assert noop(gateway.connect().logged_in()) == "-ERR new"
+
+
+def test_a_reload_with_a_broken_configuration_keeps_everything_and_says_why(make: Make) -> None:
+    gateway = make().start()
+    running = gateway.connect().logged_in()
+    gateway.settings["min_spar"] = 3
+    gateway.reload()
+    gateway.wait_for("the configuration was not reloaded, the old one stays")
+    assert "min_spar" in gateway.log
+    assert running.ask("STAT") == "+OK 0 0"
+    gateway.connect().logged_in().quits()
+
+
+def test_a_reload_with_a_port_in_use_keeps_everything(make: Make) -> None:
+    gateway = make().start()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        gateway.settings["listen"] = f"127.0.0.1:0, 127.0.0.1:{taken.getsockname()[1]}"
+        gateway.reload()
+        gateway.wait_for("Address already in use")
+    gateway.connect().logged_in().quits()
+
+
+def test_a_reload_adds_and_removes_services_and_keeps_listeners_that_stay(make: Make) -> None:
+    gateway = make().start()
+    port = gateway.port
+    running = gateway.connect().logged_in()
+    server = gateway.settings["server"]
+    gateway.more = f"  [[{gateway.name}b]]\n  listen = 127.0.0.1:0\n  server = {server}\n"
+    gateway.reload()
+    gateway.wait_for("the configuration was reloaded")
+    second = gateway.port_of(f"{gateway.name}b")
+    Client(second).logged_in().quits()
+    assert gateway.port == port
+    assert gateway.count("listening on") == 2
+    gateway.more = ""
+    gateway.reload()
+    gateway.wait_for("the configuration was reloaded", 2)
+    with pytest.raises(ConnectionRefusedError):
+        Client(second)
+    Client(port).logged_in().quits()
+    running.quits()
+
+
+def test_a_session_of_a_removed_service_may_finish(make: Make) -> None:
+    gateway = make().start()
+    server = gateway.settings["server"]
+    other = f"  [[{gateway.name}b]]\n  listen = 127.0.0.1:0\n  server = {server}\n"
+    gateway.more = other
+    gateway.reload()
+    gateway.wait_for("the configuration was reloaded")
+    running = Client(gateway.port_of(f"{gateway.name}b")).logged_in()
+    gateway.more = ""
+    gateway.reload()
+    gateway.wait_for("the configuration was reloaded", 2)
+    assert running.ask("STAT") == "+OK 0 0"
+    running.quits()
+
+
+def test_clients_that_come_during_reloads_are_all_served(make: Make) -> None:
+    gateway = make().start()
+    for number in range(5):
+        gateway.reload()
+        for _ in range(5):
+            gateway.connect().logged_in().quits()
+        gateway.wait_for("the configuration was reloaded", number + 1)
+    until("one template", lambda: len(gateway.pids("template")) == 1)
+
+
+# The end.
+
+
+def test_term_lets_sessions_finish_and_exits_0(make: Make) -> None:
+    gateway = make().start()
+    running = gateway.connect().logged_in()
+    port = gateway.port
+    gateway.signal(signal.SIGTERM)
+    gateway.wait_for("stopping")
+    with pytest.raises(ConnectionRefusedError):
+        Client(port)
+    until("idle workers leave", lambda: len(gateway.workers()) == 1)
+    assert running.ask("STAT") == "+OK 0 0"
+    running.quits()
+    assert gateway.wait() == 0
+    assert not gateway.workers()
+    assert not gateway.pids("template")
+
+
+def test_term_to_the_whole_process_group_lets_sessions_finish_too(make: Make) -> None:
+    gateway = make().start()
+    running = gateway.connect().logged_in()
+    os.killpg(gateway.master, signal.SIGTERM)
+    gateway.wait_for("stopping")
+    assert running.ask("STAT") == "+OK 0 0"
+    running.quits()
+    assert gateway.wait() == 0
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,)], ids=["second TERM", "INT"])
+def test_ending_now(make: Make, signals: tuple[signal.Signals, ...]) -> None:
+    gateway = make(shutdown_timeout=600).start()
+    running = gateway.connect().logged_in()
+    for number, each in enumerate(signals):
+        gateway.signal(each)
+        gateway.wait_for("stopping", number + 1)
+    assert gateway.wait() == 0
+    assert running.hear() == ""
+    assert not gateway.workers()
+
+
+def test_sessions_that_go_on_after_shutdown_timeout_are_ended(make: Make) -> None:
+    gateway = make(shutdown_timeout=1).start()
+    running = gateway.connect().logged_in()
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait() == 0
+    assert "1 sessions go on after shutdown_timeout (1 s)" in gateway.log
+    assert running.hear() == ""
+
+
+def test_a_worker_that_does_not_end_is_killed(make: Make) -> None:
+    gateway = make().start()
+    running = gateway.connect().logged_in()
+    (worker,) = until("its title", lambda: gateway.workers("alice"))
+    os.kill(worker, signal.SIGSTOP)
+    gateway.signal(signal.SIGINT)
+    assert gateway.wait() == 0
+    assert running.hear() == ""
+    assert not gateway.workers()
+
+
+def test_a_killed_master_leaves_no_process_behind_once_its_sessions_are_over(make: Make) -> None:
+    gateway = make().start()
+    running = gateway.connect().logged_in()
+    gateway.signal(signal.SIGKILL)
+    gateway.wait()
+    until("idle processes leave", lambda: len(gateway.workers()) == 1 and not gateway.pids("template"))
+    assert running.ask("STAT") == "+OK 0 0"
+    running.quits()
+    until("the last worker leaves", lambda: not gateway.workers())
+
+
+def test_stopped_while_a_policy_loads_it_just_stops(make: Make) -> None:
+    gateway = make()
+    gateway.policy("import time\ntime.sleep(60)\n")
+    gateway.launch()
+    until("the template", lambda: gateway.pids("template"))
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait() == 0
+    assert not gateway.pids("template")
+
+
+# Logs.
+
+
+def test_usr1_reopens_the_log_for_workers_that_run(make: Make) -> None:
+    gateway = make()
+    log = gateway.folder / "log"
+    gateway.main["log_target"] = log
+    gateway.launch()
+    until("ready", lambda: log.exists() and "info: ready" in log.read_text())
+    port = int(log.read_text().partition("listening on 127.0.0.1:")[2].split()[0])
+    running = Client(port).logged_in()
+    log.rename(gateway.folder / "log.1")
+    gateway.signal(signal.SIGUSR1)
+    until("a new file", lambda: log.exists() and "reopened" in log.read_text())
+    running.quits()
+    until("the running worker's line", lambda: "session ended" in log.read_text())
+    Client(port).logged_in().quits()
+    until("a later line", lambda: log.read_text().count("session ended") == 2)
+    assert "session ended" not in (gateway.folder / "log.1").read_text()
+
+
+# The pid file, and the daemon.
+
+
+def daemon(gateway: Gateway) -> Gateway:
+    """Set it up to detach, with its files in its folder."""
+    gateway.arguments = ["--daemon"]
+    gateway.main.update(log_target=gateway.folder / "log", pid_file=gateway.folder / "run" / "pop3gw.pid")
+    return gateway
+
+
+def test_it_detaches_says_its_pid_and_is_stopped_by_it(make: Make) -> None:
+    gateway = daemon(make()).launch()
+    assert gateway.wait() == 0
+    pid_file, log = gateway.folder / "run" / "pop3gw.pid", gateway.folder / "log"
+    until("ready", lambda: log.exists() and "info: ready" in log.read_text())
+    pid = int(pid_file.read_text())
+    assert status(pid, "PPid") != str(os.getpid())
+    assert os.getsid(pid) != os.getsid(0)
+    assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
+    assert Path(f"/proc/{pid}/fd/2").readlink() == Path("/dev/null")
+    port = int(log.read_text().partition("listening on 127.0.0.1:")[2].split()[0])
+    Client(port).logged_in().quits()
+    os.kill(pid, signal.SIGTERM)
+    until("it has stopped", lambda: "stopped" in log.read_text() and not pid_file.exists())
+    until("no process is left", lambda: not gateway.workers() and not gateway.pids("template"))
+
+
+def test_a_daemon_that_can_not_start_says_so_before_it_detaches(make: Make) -> None:
+    gateway = daemon(make())
+    gateway.policy("class Office(:\n")
+    gateway.launch()
+    assert gateway.wait() == 78
+    assert "SyntaxError" in gateway.log
+    assert not (gateway.folder / "run" / "pop3gw.pid").exists()
+
+
+def test_a_second_gateway_is_refused_with_the_pid_of_the_first(make: Make) -> None:
+    first, second = make(), make()
+    pid_file = first.folder / "pop3gw.pid"
+    first.main["pid_file"] = second.main["pid_file"] = pid_file
+    first.start()
+    assert int(pid_file.read_text()) == first.master
+    assert second.launch().wait() == 1
+    assert str(pid_file) in second.log
+    assert f"process {first.master}" in second.log
+    assert int(pid_file.read_text()) == first.master
+    first.signal(signal.SIGTERM)
+    assert first.wait() == 0
+    assert not pid_file.exists()
+
+
+@pytest.mark.parametrize("content", ["", "999999999\n", "garbage", "{other}\n"])
+def test_a_stale_pid_file_is_replaced(make: Make, content: str) -> None:
+    gateway = make()
+    pid_file = gateway.folder / "pop3gw.pid"
+    with subprocess.Popen(["/bin/sleep", "60"]) as other:
+        pid_file.write_text(content.format(other=other.pid))
+        gateway.main["pid_file"] = pid_file
+        gateway.start()
+        assert int(pid_file.read_text()) == gateway.master
+        other.kill()
+
+
+def test_after_a_killed_master_the_next_one_starts_though_sessions_run(make: Make) -> None:
+    first, second = make(), make()
+    pid_file = first.folder / "pop3gw.pid"
+    first.main["pid_file"] = second.main["pid_file"] = pid_file
+    first.start()
+    running = first.connect().logged_in()
+    first.signal(signal.SIGKILL)
+    first.wait()
+    second.start()
+    assert int(pid_file.read_text()) == second.master
+    running.quits()
+
+
+def test_a_pid_file_that_can_not_be_written_is_a_clear_error(make: Make) -> None:
+    gateway = make()
+    gateway.main["pid_file"] = gateway.folder / "missing" / "too" / "pop3gw.pid"
+    assert gateway.launch().wait() == 1
+    assert "No such file or directory; set pid_file" in gateway.log
+
+
+def test_a_master_with_nothing_to_do_costs_nothing(make: Make) -> None:
+    gateway = make().start()
+    before = cpu_seconds(gateway.master)
+    time.sleep(1.0)
+    assert cpu_seconds(gateway.master) == before

@@ -1,0 +1,203 @@
+"""Sessions through the real processes: who serves them, and what others notice of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.process.gateway import Make, cpu_seconds, status, until
+
+MODES = pytest.mark.parametrize("sessions_per_worker", [1, 20])
+
+
+@MODES
+def test_fifty_sessions_at_once(make: Make, sessions_per_worker: int) -> None:
+    gateway = make(sessions_per_worker=sessions_per_worker).start()
+    clients = [gateway.connect() for _ in range(50)]
+    for client in clients:
+        client.logged_in()
+    for client in clients:
+        assert client.ask("STAT") == "+OK 0 0"
+    for client in clients:
+        client.quits()
+    gateway.wait_for("session ended", 50)
+
+
+def test_a_session_has_a_process_of_its_own_and_titles_say_whose(make: Make) -> None:
+    gateway = make().start()
+    alice = gateway.connect().logged_in("alice")
+    bob = gateway.connect().logged_in("bob")
+    until("titles", lambda: gateway.workers("alice 127.0.0.1 ") and gateway.workers("bob 127.0.0.1 "))
+    assert gateway.workers("alice 127.0.0.1 TRANSACTION") != gateway.workers("bob 127.0.0.1 TRANSACTION")
+    alice.quits()
+    until("alice's worker is idle", lambda: not gateway.workers("alice"))
+    bob.quits()
+
+
+def test_with_many_sessions_a_worker_its_title_counts(make: Make) -> None:
+    gateway = make(sessions_per_worker=20, min_spare=1, max_spare=1, max_workers=1).start()
+    clients = [gateway.connect().logged_in() for _ in range(3)]
+    until("the count in the title", lambda: gateway.workers("3 sessions"))
+    for client in clients:
+        client.quits()
+    until("idle", lambda: gateway.workers("idle"))
+
+
+@MODES
+def test_a_killed_worker_ends_its_own_sessions_only_and_is_replaced(make: Make, sessions_per_worker: int) -> None:
+    gateway = make(sessions_per_worker=sessions_per_worker, min_spare=2, max_spare=2).start()
+    clients = [gateway.connect().logged_in(f"user{number}") for number in range(4)]
+    busy = gateway.workers("user0" if sessions_per_worker == 1 else "")[0]
+    os.kill(busy, signal.SIGKILL)
+    gateway.wait_for(f"worker {busy} ended: signal 9 (Killed)")
+    if sessions_per_worker == 1:
+        assert clients[0].hear() == ""
+        clients.pop(0)
+        for client in clients:
+            assert client.ask("NOOP").startswith("+OK")
+    spares = "idle" if sessions_per_worker == 1 else ""
+    until("the pool refills", lambda: len(set(gateway.workers(spares)) - {busy}) >= 2)
+    gateway.connect().logged_in().quits()
+
+
+def test_surplus_spares_leave(make: Make) -> None:
+    gateway = make(min_spare=2, max_spare=3).start()
+    clients = [gateway.connect().greeted() for _ in range(12)]
+    for client in clients:
+        client.quits()
+    until("the surplus has left", lambda: len(gateway.workers()) == 3, 5)
+
+
+def test_a_worker_is_replaced_after_max_sessions(make: Make) -> None:
+    gateway = make(max_sessions=1).start()
+    for number in range(10):
+        gateway.connect().greeted().quits()
+        gateway.wait_for("session ended", number + 1)
+    assert len(set(gateway.served_by())) == 10
+
+
+def test_a_full_pool_makes_clients_wait_and_says_which_setting_helps(make: Make) -> None:
+    gateway = make(min_spare=1, max_spare=2, max_workers=2).start()
+    first, second = (gateway.connect().greeted() for _ in range(2))
+    third = gateway.connect()
+    gateway.wait_for("max_workers (now 2)")
+    assert third.is_waiting(0.3)
+    first.quits()
+    third.greeted().quits()
+    second.quits()
+    assert gateway.count("max_workers (now 2)") == 1
+
+
+def test_max_sessions_per_client_refuses_with_words_and_others_are_served(make: Make) -> None:
+    gateway = make(max_sessions_per_client=2).start()
+    first, second = (gateway.connect().greeted() for _ in range(2))
+    third = gateway.connect()
+    third.socket.sendall(b"USER alice\r\nPASS secret\r\n")
+    assert third.hear() == "-ERR [SYS/TEMP] too many sessions from your address"
+    assert third.hear() == ""
+    gateway.connect("127.0.0.2").greeted().quits()
+    first.quits()
+    until("one session", lambda: len(gateway.workers()) - len(gateway.workers("idle")) == 1)
+    gateway.connect().greeted().quits()
+    second.quits()
+
+
+def test_workers_that_die_before_serving_are_not_forked_without_end(make: Make) -> None:
+    gateway = make(min_spare=1)
+    gateway.policy(
+        "import os\nfrom pop3gw.policy import *\nos.register_at_fork(after_in_child=lambda: os._exit(3))\n"
+        "class Office(Pop3Proxy):\n    pass\n"
+    )
+    gateway.launch()
+    gateway.wait_for("the next try is in 1 s")
+    assert gateway.count("ended: exit status 3") <= 8
+    assert cpu_seconds(gateway.master) < 2
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait() == 0
+
+
+def test_sessions_that_crash_their_worker_do_not_slow_the_service(make: Make) -> None:
+    gateway = make(min_spare=1)
+    gateway.policy(
+        "import os\nfrom pop3gw.policy import *\nclass Office(Pop3Proxy):\n"
+        "    def config(self):\n        Pop3Proxy.config(self)\n"
+        '        self.request["NOOP"] = (POP3_REQ_POLICY, self.crash)\n'
+        "    def crash(self, command):\n        os.abort()\n"
+    )
+    gateway.start()
+    began = time.monotonic()
+    for _ in range(10):
+        client = gateway.connect().logged_in()
+        assert client.ask("NOOP") == ""
+        client.close()
+    assert time.monotonic() - began < 5
+    assert gateway.count("the next try") == 0
+
+
+def test_a_template_that_dies_is_replaced_while_sessions_go_on(make: Make) -> None:
+    gateway = make().start()
+    client = gateway.connect().logged_in()
+    (old,) = gateway.pids("template")
+    os.kill(old, signal.SIGKILL)
+    gateway.wait_for("ended: signal 9 (Killed); sessions go on")
+    until("a new template", lambda: gateway.pids("template") and gateway.pids("template") != [old])
+    until("its workers", lambda: len(gateway.workers("idle")) == 2)
+    assert client.ask("STAT") == "+OK 0 0"
+    client.quits()
+    for _ in range(5):
+        gateway.connect().logged_in().quits()
+
+
+def test_without_descriptors_clients_wait_nothing_spins_and_it_recovers(make: Make) -> None:
+    gateway = make(max_workers=200)
+    gateway.descriptors = 32
+    gateway.start()
+    clients = [gateway.connect() for _ in range(60)]
+    gateway.wait_for("Too many open files")
+    before = cpu_seconds(gateway.master)
+    assert clients[-1].is_waiting(1.0)
+    assert cpu_seconds(gateway.master) - before < 0.2
+    for client in clients:
+        client.greeted().quits()
+    gateway.connect().greeted().quits()
+
+
+def test_idle_processes_sleep(make: Make) -> None:
+    gateway = make(min_spare=2, max_spare=2).start()
+    gateway.connect().logged_in().quits()
+    until("all idle", lambda: len(gateway.workers("idle")) == len(gateway.workers()) == 2)
+    gateway.wait_for("session ended")
+
+    def switches() -> list[str]:
+        pids = [gateway.master, *gateway.pids("template"), *gateway.workers()]
+        return [status(pid, "voluntary_ctxt_switches") for pid in pids]
+
+    time.sleep(1.0)  # what a session leaves behind is done by then
+    before = switches()
+    time.sleep(2.0)
+    assert switches() == before
+
+
+def test_processes_hold_no_descriptor_of_others(make: Make) -> None:
+    gateway = make(min_spare=4).start()
+    templates, workers = gateway.pids("template"), gateway.workers()
+    counts = [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in workers]
+    # Standard streams, the channel, the selector.
+    assert counts == [5] * len(workers)
+    # And two for signals.
+    assert [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in templates] == [7]
+
+
+def test_a_worker_that_is_told_to_leave_finishes_its_session(make: Make) -> None:
+    gateway = make(min_spare=1).start()
+    client = gateway.connect().logged_in()
+    (worker,) = until("the worker's title", lambda: gateway.workers("alice"))
+    os.kill(worker, signal.SIGTERM)
+    assert client.ask("STAT") == "+OK 0 0"
+    client.quits()
+    until("it has left", lambda: worker not in gateway.workers())
+    gateway.connect().logged_in().quits()
