@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import report, workloads
@@ -54,6 +54,7 @@ class Plan:
     seconds: float
     paced_sessions: int
     hold_many: bool
+    warm: bool  # whether a few sessions go ahead of each run
     budget: float  # seconds of rounds, after which no further one begins
 
 
@@ -80,10 +81,16 @@ class Bench:
             self.remarks.append(text)
             _say(f"  {text}")
 
-    def run(self, running: Running, workload: Workload) -> tuple[Outcome, float]:
-        """One run, and the CPU that the proxy's tree took for it, in seconds. Raises LoadError."""
-        before = running.tree.settled_cpu()
+    def run(self, running: Running, workload: Workload, *, warm: bool = False) -> tuple[Outcome, float]:
+        """One run, and the CPU that the proxy's tree took for it, in seconds. Raises LoadError.
+
+        `warm`: a few sessions go ahead unmeasured, so that pools have the size that the load needs.
+        """
         peer = running.peer
+        if warm:
+            ahead = replace(workload, sessions=workload.at_once)
+            Load(running.port, ahead, self.load_cores, suffix=peer.suffix, tls=peer.tls).finish()
+        before = running.tree.settled_cpu()
         outcome = Load(running.port, workload, self.load_cores, suffix=peer.suffix, tls=peer.tls).finish()
         return outcome, running.tree.settled_cpu() - before
 
@@ -134,7 +141,7 @@ def measure_speed(bench: Bench, started: dict[str, Running]) -> None:
         _say(f"round {number + 1} of {bench.plan.rounds}, {time.monotonic() - began:.0f} s")
         for running, workload in list(runs):
             try:
-                outcome, cpu = bench.run(running, workload)
+                outcome, cpu = bench.run(running, workload, warm=bench.plan.warm and workload.rate is None)
             except LoadError as error:
                 bench.remark(f"{running.peer.name}, {workload.name}: {error}")
                 runs.remove((running, workload))
@@ -219,6 +226,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="at most so many rounds (7; --quick: 3)")
     parser.add_argument("--budget", type=float, help="begin no round after so many seconds (300; --quick: 20)")
     parser.add_argument("--only", metavar="NAME", nargs="+", help="these proxies: " + " ".join(p.name for p in PEERS))
+    parser.add_argument("--cold", action="store_true", help="runs begin with pools at rest: what they fork then counts")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory phase out")
     parser.add_argument("--no-speed", action="store_true", help="leave the rounds out")
     parser.add_argument("--json", metavar="FILE", default=str(BUILD / "bench.json"), help="default: %(default)s")
@@ -236,6 +244,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
         seconds=0.3 if quick else 0.6,
         paced_sessions=75 if quick else 150,
         hold_many=not quick,
+        warm=not arguments.cold,
         budget=arguments.budget or (20 if quick else 300),
     )
 

@@ -1,9 +1,9 @@
 """Where a session's time goes: `bench/profile`, a sampling profile of a gateway under one of the workloads.
 
 Samples the whole process tree by py-spy while the load generator keeps it busy, and prints which functions the samples
-were in (self), and which had called them (all). Only what was on the core is sampled, so that shares are of CPU time.
-Time within the kernel counts to the function that made the call. For instructions instead of samples, see
-docs/performance.md (callgrind).
+were in (self), and which had called them (all). Time within the kernel counts to the function that made the call.
+Known limit: the sampler cannot tell a process that waits in `select` from one that is about to leave it, so samples
+there are counted apart and left out of the shares. For instructions instead of samples, see docs/performance.md.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ _WORKLOADS: dict[str, Callable[[int], Workload]] = {
 _SPY = Path(sys.executable).with_name("py-spy")
 
 
-def shares(stacks: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
-    """Samples by function, of "outer;inner COUNT" lines: where it was itself at work, and where it was on the stack."""
+def shares(stacks: Iterable[str]) -> tuple[Counter[str], Counter[str], int]:
+    """Of "outer;inner COUNT" lines: samples by function, where it was itself at work and where it was on the stack;
+    and how many were in `select`, which the others leave out.
+    """
+    waiting = 0
     alone: Counter[str] = Counter()
     with_callees: Counter[str] = Counter()
     for line in stacks:
@@ -39,14 +42,18 @@ def shares(stacks: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
         frames = [frame for frame in stack.split(";") if not frame.startswith("process ")]
         if not frames:
             continue
+        if frames[-1].startswith("EpollSelector.select"):
+            waiting += int(count)
+            continue
         alone[frames[-1]] += int(count)
         for frame in set(frames):
             with_callees[frame] += int(count)
-    return alone, with_callees
+    return alone, with_callees, waiting
 
 
-def _print(alone: Counter[str], with_callees: Counter[str], rows: int) -> None:
+def _print(alone: Counter[str], with_callees: Counter[str], waiting: int, rows: int) -> None:
     total = sum(alone.values()) or 1
+    print(f"{total} samples, {waiting} more in select")
     for title, counts in (("self", alone), ("all", with_callees)):
         print(f"\n{title:>6}  function")
         for name, count in counts.most_common(rows):
@@ -86,7 +93,7 @@ def main() -> int:
         lines = stacks.read_text().splitlines()
         if arguments.stacks:
             Path(arguments.stacks).write_text("\n".join(lines) + "\n")
-    _print(*shares(lines), arguments.rows)
+    _print(*shares(lines), rows=arguments.rows)
     return 0
 
 

@@ -82,9 +82,16 @@ def test_the_report_holds_every_figure_and_verdict() -> None:
 
 
 def test_samples_are_shared_out_to_functions() -> None:
-    alone, with_callees = profiling.shares(["process 1:x;run;read 3", "process 1:x;run;run 2", "run 1"])
+    stacks = [
+        "process 1:x;run;read 3",
+        "process 1:x;run;run 2",
+        "run 1",
+        "run;EpollSelector.select (selectors.py:451) 7",
+    ]
+    alone, with_callees, waiting = profiling.shares(stacks)
     assert alone == {"read": 3, "run": 3}
     assert with_callees == {"read": 3, "run": 6}
+    assert waiting == 7
 
 
 @pytest.fixture(scope="module")
