@@ -45,9 +45,9 @@ def letter(subject: str, text: str) -> bytes:
 SAMPLE = (
     letter(
         "It works",
-        "You logged in with USER and PASS. The server behind the gateway does not know them:\n"
-        "the policy pop3gw.policies.apop:UToAPop3 answered USER itself and turned your PASS into APOP,\n"
-        "so your password never went to the server.\n",
+        "The server behind the gateway knows no password, only APOP. If your client said USER and PASS,\n"
+        "the policy pop3gw.policies.apop:UToAPop3 answered USER itself and made an APOP of your PASS:\n"
+        "your password never went to the server.\n",
     ),
     letter("Lines that begin with a dot", ".hidden\n.\n..\nThey arrive as they were sent.\n"),
     letter("Any octet passes", "Árvíztűrő tükörfúrógép, žluťoučký kůň, 💌\n"),
@@ -124,7 +124,7 @@ class ApopOnly(POP3):
             say(f"refuses {name.decode()}, speaks only APOP")
             inherited.sendLine(b"-ERR Only APOP is spoken here")
             return None
-        say(f"hears {b' '.join((name, *args))!r}")
+        say("hears " + ascii(b" ".join((name, *args)).decode("latin-1"))[1:-1])
         try:
             return inherited.processCommand(command, *args)
         except (POP3Error, TypeError, ValueError):
