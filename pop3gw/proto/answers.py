@@ -22,7 +22,7 @@ from pop3gw.policy import (
 )
 from pop3gw.proto.asking import PROTOCOL_ERROR, REFUSING, Asking, CallbackError
 from pop3gw.proto.capabilities import Capabilities
-from pop3gw.proto.content import Content, ContentError, Dropped, SeenLines, WholeBuffers
+from pop3gw.proto.content import Content, ContentError, Dropped, See, SeenLines, WholeBuffers
 from pop3gw.proto.requests import Relay
 
 
@@ -119,11 +119,10 @@ class Answers:
         ok = value == b"+OK"
         return Status(ok, line, content, dropped=content and not ok)
 
-    def seen_lines(self, callback: Callable[..., object], asked: str) -> Callable[[list[str]], list[str | None]]:
-        """A function that shows lines of an answer to the callback and gives what becomes of each.
+    def seen_lines(self, callback: Callable[..., object], asked: str) -> See:
+        """A function that shows lines of an answer to the callback and keeps what becomes of each.
 
-        The function raises ContentError when the callback fails or aborts: a message that lost a line must never look
-        whole.
+        It raises ContentError when the callback fails or aborts: a message that lost a line must never look whole.
         """
         shown, guard = self._asking.shown, self._asking.guard
 
@@ -148,8 +147,7 @@ class Answers:
                     raise CallbackError("the content line that it set is no text or holds CRLF")
                 kept.append(line)
 
-        def guarded(texts: list[str]) -> list[str | None]:
-            kept: list[str | None] = []
+        def guarded(texts: list[str], kept: list[str | None]) -> None:
             try:
                 guard.call(show, (texts, kept), self._asking.policy.callback_timeout)
             except ContentError:
@@ -157,7 +155,6 @@ class Answers:
             except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
                 self._asking.failed(callback, f"a line of the answer to {asked}", fault)
                 raise ContentError("a callback failed", by_policy=True) from None
-            return kept
 
         return guarded
 
@@ -170,6 +167,16 @@ class Answers:
         see = None if callback is None else self.seen_lines(callback, relay.asked)
         if capabilities is not None:
             works = capabilities.filtered
-            filtered = (lambda lines: works([*lines])) if see is None else (lambda lines: works(see(lines)))
+
+            def filtered(lines: list[str], kept: list[str | None]) -> None:
+                if see is None:
+                    kept += works(lines)
+                    return
+                shown: list[str | None] = []
+                try:
+                    see(lines, shown)
+                finally:
+                    kept += works(shown)
+
             return SeenLines(policy, filtered, capabilities.closing)
         return WholeBuffers(policy) if see is None else SeenLines(policy, see)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from pop3gw.policy import (
     ANY_KNOWN,
+    GREETING,
     POP3_REQ_ABORT,
     POP3_REQ_REJECT,
     AbstractPop3Proxy,
@@ -91,17 +92,20 @@ class Asking:
             self.journal.error(f"{type(self.policy).__name__}: request[{key!r}]: {fault}; refused")
             return Entry(Verdict(POP3_REQ_REJECT))
 
+    def entry_of(self, name: str) -> Entry | None:
+        """The entry that decides on a request with this name; the keys that are no commands decide on none."""
+        return None if name in (GREETING, ANY_KNOWN) else self.entry(name, COMMANDS.get(name))
+
     def permits(self, name: str) -> bool:
         """Whether the policy may let this command be used."""
-        row = COMMANDS.get(name)
-        found = self.entry(name, row)
+        found = self.entry_of(name)
         if found is None:
-            return row is None and self.policy.permit_unknown_command
+            return name not in COMMANDS and self.policy.permit_unknown_command
         return found.verdict.action not in REFUSING
 
     def handles(self, name: str) -> bool:
         """Whether a request callback decides on this command."""
-        found = self.entry(name, COMMANDS.get(name))
+        found = self.entry_of(name)
         return found is not None and found.request_callback is not None
 
     def check_status(self, value: str, text: str) -> None:

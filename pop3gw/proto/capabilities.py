@@ -6,7 +6,7 @@ behind it. It must not know policies: it asks ``usable`` about each command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 # Capabilities that stand for no command.
@@ -36,7 +36,7 @@ class Capabilities:
     def _works(self, tag: str) -> bool:
         return tag in _NO_COMMAND or all(map(self._usable, _COMMANDS.get(tag, (tag,))))
 
-    def filtered(self, lines: list[str | None]) -> list[str | None]:
+    def filtered(self, lines: Sequence[str | None]) -> list[str | None]:
         """The server's lines, None for those that are taken out."""
         kept: list[str | None] = []
         for line in lines:

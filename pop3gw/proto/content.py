@@ -12,17 +12,21 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pop3gw.policy import AbstractPop3Proxy
-from pop3gw.proto.wire import CRLF, ContentLines, EndingsCheck, LineMeter, LineTooLongError, Terminator, stuffed
+from pop3gw.proto.wire import CRLF, ContentLines, EndingsCheck, LineMeter, Terminator, stuffed
 
 MAX_SEEN_LINE = 1 << 20
 
 
 class ContentError(Exception):
-    """The content can't go on to the client; the text says why. ``by_policy``: the server is not to blame."""
+    """The content can't go on to the client; the text says why.
 
-    def __init__(self, text: str, *, by_policy: bool = False) -> None:
+    ``by_policy``: the server is not to blame. ``passed``: what the client still gets, before both sides close.
+    """
+
+    def __init__(self, text: str, *, by_policy: bool = False, passed: bytes = b"") -> None:
         super().__init__(text)
         self.by_policy = by_policy
+        self.passed = passed
 
 
 class Content(Protocol):
@@ -46,10 +50,13 @@ class _Checks:
         self._endings = EndingsCheck() if policy.strict_line_endings else None
 
     def check(self, data: bytes) -> None:
-        if self._meter is not None and self._meter.exceeds(data, self._limit):
-            raise ContentError("a content line is longer than max_response_line_length")
-        if self._endings is not None and self._endings.broken(data):
-            raise ContentError("a bare CR or LF in content (strict_line_endings)")
+        """Raises ContentError, with what comes before the fault."""
+        within = len(data) if self._meter is None else self._meter.passing(data, self._limit)
+        clean = len(data) if self._endings is None else self._endings.passing(data)
+        if clean < len(data) and clean <= within:
+            raise ContentError("a bare CR or LF in content (strict_line_endings)", passed=data[:clean])
+        if within < len(data):
+            raise ContentError("a content line is longer than max_response_line_length", passed=data[:within])
 
 
 class WholeBuffers:
@@ -93,22 +100,20 @@ class Dropped:
         return b""
 
 
-class SeenLines:
-    """Content shown line by line, dot-unstuffed, to a function that gives what becomes of it.
+See = Callable[[list[str], list[str | None]], None]
 
-    ``see(lines)`` takes the texts of some lines and gives, for each, the text that the client gets or None for a line
-    that is dropped; lines given back as they were pass bit for bit. It may raise ContentError. ``closing`` is
-    content of our own before the terminator.
+
+class SeenLines:
+    """Content shown line by line, dot-unstuffed, to a function that says what becomes of it.
+
+    ``see(lines, kept)`` takes the texts of some lines and appends, for each, the text that the client gets or None for
+    a line that is dropped; lines kept as they were pass bit for bit. It may raise ContentError, behind what it has
+    appended. ``closing`` is content of our own before the terminator.
     """
 
     __slots__ = ("_checks", "_closing", "_lines", "_see", "ended", "left")
 
-    def __init__(
-        self,
-        policy: AbstractPop3Proxy,
-        see: Callable[[list[str]], list[str | None]],
-        closing: Callable[[], bytes] = bytes,
-    ) -> None:
+    def __init__(self, policy: AbstractPop3Proxy, see: See, closing: Callable[[], bytes] = bytes) -> None:
         self._lines = ContentLines()
         self._checks = _Checks(policy)
         self._see = see
@@ -118,31 +123,43 @@ class SeenLines:
 
     def feed(self, data: bytes) -> bytes:
         """The lines that are whole, as they may go on."""
-        try:
-            lines = self._lines.feed(data, MAX_SEEN_LINE)
-        except LineTooLongError:
-            raise ContentError(f"a line of over {MAX_SEEN_LINE} octets, and a callback wants to see it") from None
-        out = b""
-        if lines:
-            self._checks.check(lines)
-            out = self._seen(lines)
+        lines = self._lines.feed(data, MAX_SEEN_LINE)
+        out = self._checked(lines) if lines else b""
+        if self._lines.too_long:
+            raise ContentError(f"a line of over {MAX_SEEN_LINE} octets, and a callback wants to see it", passed=out)
         if self._lines.ended:
             self.ended, self.left = True, self._lines.left()
             out += self._closing() + b".\r\n"
         return out
 
+    def _checked(self, lines: bytes) -> bytes:
+        try:
+            self._checks.check(lines)
+        except ContentError as fault:
+            fault.passed = self._seen(fault.passed[: fault.passed.rfind(CRLF) + 2] if CRLF in fault.passed else b"")
+            raise
+        return self._seen(lines)
+
     def _seen(self, lines: bytes) -> bytes:
         wire = lines.decode("utf-8", "surrogateescape").split("\r\n")
         wire.pop()  # what split gives behind the last CRLF
         texts = [line[1:] if line[:1] == "." else line for line in wire] if b"." in lines else wire
-        kept = self._see(texts)
-        if kept == texts:
-            return lines
-        out = []
-        for raw, old, new in zip(wire, texts, kept, strict=True):
-            if new is not None:
-                out.append(raw.encode("utf-8", "surrogateescape") + CRLF if new == old else content_line(new))
-        return b"".join(out)
+        kept: list[str | None] = []
+        try:
+            self._see(texts, kept)
+        except ContentError as fault:
+            fault.passed = _on_wire(wire, texts, kept)
+            raise
+        return lines if kept == texts else _on_wire(wire, texts, kept)
+
+
+def _on_wire(wire: list[str], texts: list[str], kept: list[str | None]) -> bytes:
+    """The lines that were kept: as they came where they are what they were."""
+    out = []
+    for raw, old, new in zip(wire, texts, kept, strict=False):
+        if new is not None:
+            out.append(raw.encode("utf-8", "surrogateescape") + CRLF if new == old else content_line(new))
+    return b"".join(out)
 
 
 def content_line(text: str) -> bytes:

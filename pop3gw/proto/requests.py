@@ -21,7 +21,8 @@ from pop3gw.proto.asking import REFUSING, Asking, CallbackError
 from pop3gw.proto.commands import COMMANDS, BadArgumentError, Command, Secret, Shape, State, octets, redacted, unknown
 from pop3gw.proto.content import content_line
 
-# Where a refused USER, PASS or APOP leaves the session in AUTHORIZATION.
+# A refused USER, PASS or APOP leaves the session in AUTHORIZATION, also where it was not legal.
+_UNSETTLING = frozenset({"USER", "PASS", "APOP"})
 _UNSETTLED = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
 
 
@@ -86,7 +87,7 @@ class Requests:
     def judge(self, name: str, argument: str, state: State) -> Answer | Local | Relay:
         """What becomes of a request, ``name`` in upper case."""
         row = COMMANDS.get(name)
-        found = self._asking.entry(name, row)
+        found = self._asking.entry_of(name)
         if row is None:
             if found is None and not self._asking.policy.permit_unknown_command:
                 return Answer(False, INVALID_COMMAND, end=True, why="the command is unknown")
@@ -95,7 +96,8 @@ class Requests:
         elif row.shape is Shape.LOCAL:
             found = found or Entry(Verdict(POP3_REQ_ACCEPT))
         if state not in row.states:
-            return Answer(False, INVALID_COMMAND, row=row if state in _UNSETTLED else None, why=f"not in {state.value}")
+            settled = row if state in _UNSETTLED and name in _UNSETTLING else None
+            return Answer(False, INVALID_COMMAND, row=settled, why=f"it is not allowed in {state.value}")
         fault = None
         try:
             argument = row.argument(argument, self._asking.policy)

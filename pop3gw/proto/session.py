@@ -109,7 +109,7 @@ class Session:
     @property
     def reads_server(self) -> bool:
         """Whether input from the server is wanted."""
-        return not (self._server_eof or self.over or self.tls_wanted)
+        return not (self._server_eof or self.over or self.tls_wanted or self._turns.phase is Phase.HELD)
 
     @property
     def deadline(self) -> float | None:
@@ -218,8 +218,11 @@ class Session:
         else:
             self._server.feed(data)
             self._hear(now)
-        if self._turns.phase in CLIENT_TURNS and (len(self._client) or self._client_eof):
-            self._serve(now)
+        if self._turns.phase in CLIENT_TURNS:
+            if len(self._server):
+                self._server_fault(UNASKED)
+            elif len(self._client) or self._client_eof:
+                self._serve(now)
 
     def server_eof(self, _now: float) -> None:
         """The server closed its side."""
@@ -401,9 +404,6 @@ class Session:
         """Take what the server owes: one line, by the phase."""
         phase = self._turns.phase
         if phase not in OWED_BY_SERVER:
-            # What comes while an answer is held back is judged when that goes out.
-            if phase is not Phase.HELD:
-                self._server_fault(UNASKED)
             return
         policy = self.policy
         challenge = phase is Phase.CHALLENGE and self._server.starts_with(b"+ ")
@@ -429,8 +429,8 @@ class Session:
     def _challenge(self, line: bytes, now: float) -> None:
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - for mypy: the phase says so
-        if len(self._server) or not exchange.passes(line, self.policy.max_authline_count):
-            self._server_fault("a SASL challenge behind the last one, one more than max_authline_count, or none")
+        if not exchange.passes(line, self.policy.max_authline_count):
+            self._server_fault("a SASL challenge beyond max_authline_count, behind a cancellation, or none at all")
             return
         self.to_client.append(line + CRLF)
         self._turns.take(Phase.RESPONSE, now)
@@ -469,9 +469,6 @@ class Session:
         if status.fault is not None:
             self._server_fault(f"its greeting: {status.fault}")
             return
-        if len(self._server):
-            self._server_fault(UNASKED)
-            return
         self._turns.login_awaited(now)
         self.to_client.append(status.line + CRLF)
         self._turns.take(Phase.REQUEST, now)
@@ -504,9 +501,6 @@ class Session:
             self._content = self._answers.content(relay, capabilities, dropped=status.dropped)
             self._turns.take(Phase.CONTENT, now)
             self._relay_content(self._server.take_all(), now)
-            return
-        if len(self._server):
-            self._server_fault(UNASKED)
             return
         self._conclude(relay, out, now, ok=status.ok)
 
@@ -560,6 +554,7 @@ class Session:
             out = content.feed(data)
         except ContentError as fault:
             self._journal.error(f"the answer to {self._relay.shown()} is cut: {fault}")
+            self.to_client.append(fault.passed)
             # The client sees a cut message, never a whole one: no terminator, no -ERR.
             self._end(Ending.ABORTED if fault.by_policy else Ending.PROTOCOL, Side.GATEWAY)
             return
@@ -568,8 +563,7 @@ class Session:
         if content.ended:
             # A dropped answer is one that the client got an -ERR for.
             self._conclude(self._relay, b"", now, ok=not isinstance(content, Dropped))
-            if content.left and not self.over:
-                self._server_fault(UNASKED)
+            self._server.feed(content.left)
 
     def _capabilities(self) -> Capabilities:
         def usable(name: str) -> bool:

@@ -10,6 +10,8 @@ Known limit: a line is kept until it is whole, so memory is bounded by the limit
 
 from __future__ import annotations
 
+import re
+
 TERMINATOR = b"\r\n.\r\n"
 CRLF = b"\r\n"
 
@@ -97,25 +99,23 @@ class LineMeter:
         self._carried = 0  # octets since the last line end
         self._cr = False  # the last of them was a CR
 
-    def exceeds(self, data: bytes, limit: int) -> bool:
-        """Whether a line, its CRLF not counted, has more than ``limit`` octets up to the end of this buffer."""
+    def passing(self, data: bytes, limit: int) -> int:
+        """How many octets of this buffer come before a line, its CRLF not counted, has more than ``limit``."""
         size = len(data)
-        if not size:
-            return False
-        start = -self._carried
-        if self._cr and data[0] == 0x0A:
-            if self._carried - 1 > limit:
-                return True
-            start = 1
-        while True:
-            # The last line end within reach: all lines before it are short enough.
-            reach = data.rfind(CRLF, max(start, 0), max(start + limit + 2, 0))
-            if reach < 0:
-                break
+        start = 1 if self._cr and data[:1] == b"\n" else -self._carried
+        # The last line end within reach: all lines before it are short enough.
+        while (reach := data.rfind(CRLF, max(start, 0), max(start + limit + 2, 0))) >= 0:
             start = reach + 2
         self._carried = size - start
-        self._cr = data[-1] == 0x0D
-        return self._carried - self._cr > limit
+        self._cr = data[-1:] == b"\r" if data else self._cr
+        end = start + limit
+        if size <= end or (size == end + 1 and self._cr):
+            return size
+        # A CR right behind the limit might have been a line end.
+        return max(end + (data[end : end + 1] == b"\r"), 0)
+
+
+_BARE = re.compile(rb"\r(?=[^\n])|(?<!\r)\n")
 
 
 class EndingsCheck:
@@ -126,39 +126,42 @@ class EndingsCheck:
     def __init__(self) -> None:
         self._cr = False  # a CR ended the last buffer
 
-    def broken(self, data: bytes) -> bool:
-        """Whether this buffer shows a bare CR or LF; a CR at its end is judged with the next."""
-        if not data:
-            return False
-        if self._cr:
-            data = b"\r" + data
-        self._cr = data[-1] == 0x0D
-        pairs = data.count(CRLF)
-        return data.count(b"\n") != pairs or data.count(b"\r") - self._cr != pairs
+    def passing(self, data: bytes) -> int:
+        """How many octets of this buffer come before one that shows a bare CR or LF."""
+        before = b"\r" if self._cr else b""
+        seen = before + data
+        self._cr = seen.endswith(b"\r")
+        pairs = seen.count(CRLF)
+        if seen.count(b"\n") == pairs and seen.count(b"\r") == pairs + self._cr:
+            return len(data)
+        bare = _BARE.search(seen)
+        if bare is None:
+            return len(data)
+        # A bare CR is known by what follows it.
+        return bare.start() + (bare[0] == b"\r") - len(before)
 
 
 class ContentLines:
     """Splits a multiline response into its lines, for callbacks that want to see them."""
 
-    __slots__ = ("_rest", "ended")
+    __slots__ = ("_rest", "ended", "too_long")
 
     def __init__(self) -> None:
         self._rest = bytearray()
         self.ended = False  # the terminator has come
+        self.too_long = False  # a line has more octets than the limit
 
     def feed(self, data: bytes, limit: int) -> bytes:
         """The whole lines that this buffer completes: as on the wire, each with its CRLF, without the terminator.
 
-        Sets ``ended`` when the terminator came; ``left`` then gives what lies behind it. Raises LineTooLongError when a
-        line has more than ``limit`` octets.
+        Sets ``ended`` when the terminator came; ``left`` then gives what lies behind it. Sets ``too_long`` when a line
+        has more than ``limit`` octets; the lines before it are given.
         """
         rest = self._rest
         rest += data
         # What came before is known to hold no line end, so that a trickle is not searched again and again.
         end = rest.rfind(CRLF, max(0, len(rest) - len(data) - 1)) + 2
         lines = bytes(rest[:end]) if end >= 2 else b""
-        if lines.find(CRLF) > limit or len(rest) - len(lines) > limit + 1:
-            raise LineTooLongError
         stop = 0 if lines.startswith(b".\r\n") else lines.find(TERMINATOR) + 2
         self.ended = stop != 1  # 1: not found
         if self.ended:
@@ -166,6 +169,11 @@ class ContentLines:
             del rest[: stop + 3]
         else:
             del rest[: len(lines)]
+            self.too_long = len(rest) > limit + 1
+        good = LineMeter().passing(lines, limit)
+        if good < len(lines):
+            self.too_long = True
+            lines = lines[: lines.rfind(CRLF, 0, good) + 2] if CRLF in lines[:good] else b""
         return lines
 
     def left(self) -> bytes:
