@@ -17,6 +17,11 @@ from pop3gw.errors import ChannelError
 TEXT_LIMIT: Final = 16384
 _RECORD_LIMIT: Final = TEXT_LIMIT + 64
 _DESCRIPTOR: Final = struct.Struct("i")
+# As plain numbers: combining these enumerations costs more than the system call.
+_WAIT_NEVER: Final = int(socket.MSG_DONTWAIT)
+_NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
+_RECEIVE: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _ANCILLARY_SPACE: Final = socket.CMSG_SPACE(_DESCRIPTOR.size)
 
 
@@ -178,7 +183,7 @@ class Channel:
 
     def __init__(self, end: socket.socket, *, waits: bool) -> None:
         self.socket = end
-        self._flags = socket.MSG_NOSIGNAL | (0 if waits else socket.MSG_DONTWAIT)
+        self._flags = _NO_SIGNAL | (0 if waits else _WAIT_NEVER)
 
     @classmethod
     def pair(cls) -> tuple[Self, socket.socket]:
@@ -204,9 +209,7 @@ class Channel:
         BlockingIOError: there is none now. ChannelError: what came is no message of ours.
         """
         try:
-            record, ancillary, flags, _ = self.socket.recvmsg(
-                _RECORD_LIMIT, _ANCILLARY_SPACE, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
-            )
+            record, ancillary, flags, _ = self.socket.recvmsg(_RECORD_LIMIT, _ANCILLARY_SPACE, _RECEIVE)
         except ConnectionResetError:  # it died with messages of ours unread
             return None
         if not record:
@@ -216,7 +219,7 @@ class Channel:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(data) == _DESCRIPTOR.size:
                 (descriptor,) = _DESCRIPTOR.unpack(data)
         try:
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if flags & _CUT:
                 raise ChannelError("a message or its descriptor was cut; is this process out of descriptors?")
             return decode(record), descriptor
         except ChannelError:

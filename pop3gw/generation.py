@@ -50,6 +50,7 @@ class Generation:
     channel: Channel
     pid: int
     due: float  # when the policy must be loaded
+    ready_at: float = 0.0
     stage: Stage = Stage.LOADING
     reason: str = ""  # why it failed
     workers: set[Worker] = field(default_factory=set)

@@ -69,8 +69,6 @@ def _run(
         kept += [] if pid_file is None else [pid_file.fileno()]
         logged = log.fileno_or_none()
         process.detach(kept if logged is None else [*kept, logged])
-    if pid_file is not None:
-        pid_file.write()
     process.limit_resources()
     process.title(f"pop3gw: master {config.source}")
     if account is not None and account.assumed:
@@ -78,7 +76,10 @@ def _run(
     if account is not None and account.uid == 0:
         log.warning("user = root: policies and sessions run as root; name another account unless that is really wanted")
     try:
-        return Master(log, reload, ready, relays).run(config, bound)
+        master = Master(log, reload, ready, relays)
+        if pid_file is not None:  # whoever reads it may signal at once
+            pid_file.write()
+        return master.run(config, bound)
     except Pop3gwError as error:
         if not foreground:
             log.error(f"the gateway can't start: {error}")
@@ -219,6 +220,8 @@ class Master:
             self._try(config, listeners.bind(config, self._bound))
         except Pop3gwError as error:
             self._abandon(str(error))
+        except Exception:  # noqa: BLE001 - a fault of ours in reading a file must not end every session
+            self._abandon(f"a fault of the gateway: {traceback.format_exc()}")
 
     def _abandon(self, reason: str) -> None:
         """Keep what holds."""

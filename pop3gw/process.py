@@ -203,6 +203,7 @@ def _run_child(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[s
         status = child()
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(status)
 

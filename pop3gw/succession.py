@@ -9,7 +9,7 @@ from __future__ import annotations
 import selectors
 import time
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from pop3gw import fdpass, process, template
 from pop3gw.backoff import Backoff
@@ -17,7 +17,8 @@ from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation, Stage
 from pop3gw.logs import current as log
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
+_LIVED: Final = 60.0  # s after which a template's end is no consequence of its start
 
 
 class Owner(Protocol):
@@ -145,8 +146,8 @@ class Succession:
                 self.deadline = now if self._older else self.deadline
             case fdpass.Prepared(), _:
                 generation.stage = Stage.READY
+                generation.ready_at = now
                 if self._replaces:
-                    self._backoff.worked()
                     self.commit(now)
             case fdpass.Failed(reason), _:
                 self._failed(generation, reason, now)
@@ -168,10 +169,12 @@ class Succession:
         generation.stage = Stage.GONE
         if generation is self.serving:
             self._owner.orphaned()
+            if now - generation.ready_at > _LIVED:
+                self._backoff.worked()
             if self.coming is None:
                 self._replace_at = max(now, self._backoff.until)
-                self._backoff.failed(now)
                 self.deadline = min(self.deadline, self._replace_at)
+                self._backoff.failed(self._replace_at)
 
     def _replace(self, plan: template.Plan, now: float) -> None:
         self._replace_at = NEVER

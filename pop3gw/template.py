@@ -142,6 +142,7 @@ class Template:
     def run(self) -> None:
         """Fork workers until the master closes the channel."""
         inbox = process.SignalInbox((signal.SIGCHLD,))
+        # What workers will run is best run once here, before the freeze: its pages are then shared.
         # What was made so far is never collected: collecting it would write to it, and unshare it, in each worker.
         gc.collect()
         gc.freeze()

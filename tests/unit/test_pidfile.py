@@ -1,0 +1,77 @@
+"""Claims on a pid file, also by another process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pop3gw.errors import StartError
+from pop3gw.pidfile import PidFile
+
+
+def test_it_holds_our_number_until_it_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "pop3gw.pid"
+    claim = PidFile(str(path))
+    claim.write()
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+    claim.remove()
+    assert not path.exists()
+
+
+def test_a_claim_is_refused_while_another_holds(tmp_path: Path) -> None:
+    path = str(tmp_path / "pop3gw.pid")
+    claim = PidFile(path)
+    with pytest.raises(StartError, match="a process that is just starting"):
+        PidFile(path)
+    claim.write()
+    with pytest.raises(StartError, match=f"process {os.getpid()}"):
+        PidFile(path)
+    claim.remove()
+    PidFile(path).remove()
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "999999999", "0", "-1"])
+def test_what_nobody_holds_is_stale(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "pop3gw.pid"
+    path.write_text(content)
+    claim = PidFile(str(path))
+    claim.write()
+    assert path.read_text() == f"{os.getpid()}\n"
+    claim.remove()
+
+
+@pytest.mark.parametrize(("name", "refused"), [("pop3gw: master", True), ("another program", False)])
+def test_a_live_process_counts_where_it_calls_itself_a_gateway(tmp_path: Path, name: str, refused: bool) -> None:
+    path = tmp_path / "pop3gw.pid"
+    command = [sys.executable, "-c", "print(flush=True); input()", name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"\n"
+        path.write_text(f"{other.pid}\n")
+        if refused:
+            with pytest.raises(StartError, match=f"process {other.pid}"):
+                PidFile(str(path))
+        else:
+            PidFile(str(path)).remove()
+        other.kill()
+
+
+def test_the_file_of_a_successor_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "pop3gw.pid"
+    claim = PidFile(str(path))
+    path.unlink()
+    path.write_text("4711\n")
+    claim.remove()
+    assert path.read_text() == "4711\n"
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "pop3gw.pid").symlink_to(tmp_path / "precious")
+    with pytest.raises(StartError, match="can't be written"):
+        PidFile(str(tmp_path / "pop3gw.pid"))
+    assert not (tmp_path / "precious").exists()

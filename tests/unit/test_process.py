@@ -1,0 +1,125 @@
+"""Accounts, forks and signals; what needs a whole gateway is in tests/process."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pop3gw import process
+from pop3gw.errors import StartError
+
+
+def wait(pid: int) -> int:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("the child does not end")
+
+
+def test_a_child_keeps_what_it_is_given_and_nothing_else() -> None:
+    kept, reader = os.pipe()[0], os.pipe()[0]
+
+    def child() -> int:
+        there = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+        return 0 if kept in there and reader not in there else 1
+
+    assert wait(process.fork(child, [kept], [])) == 0
+    os.close(kept)
+    os.close(reader)
+
+
+def test_a_child_leaves_without_unwinding_its_parent() -> None:
+    marks: list[str] = []
+    reader, writer = os.pipe()
+    try:
+        pid = process.fork(lambda: 7, [writer], [])
+    finally:
+        marks.append("unwound")
+        os.write(writer, b"x")  # the child would write another
+    assert os.waitstatus_to_exitcode(wait(pid)) == 7
+    assert os.read(reader, 10) == b"x"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_child_that_raises_ends_with_a_status(capfd: pytest.CaptureFixture[str]) -> None:
+    def child() -> int:
+        raise SystemExit(0)
+
+    assert os.waitstatus_to_exitcode(wait(process.fork(child, [], []))) == 1
+    assert "SystemExit" in capfd.readouterr().err
+
+
+SIGNALS = """
+import os, signal, time
+from pop3gw import process
+inbox = process.SignalInbox([signal.SIGHUP, signal.SIGTERM])
+def child():
+    handlers = [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)]
+    right = handlers == [signal.SIG_IGN, signal.SIG_DFL] and not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 5 if right else 6
+pid = process.fork(child, [], [signal.SIGHUP])
+_, status = os.waitpid(pid, 0)
+print(inbox.read(), process.describe_status(status))
+os.kill(os.getpid(), signal.SIGHUP)
+print(inbox.read(), signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+def test_signals_to_a_child_are_its_own_and_the_parent_reads_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stdout.splitlines() == ["[] signal 15 (Terminated)", f"[{int(signal.SIGHUP)}] set()"]
+
+
+def test_how_a_process_ended_is_told_in_words() -> None:
+    assert process.describe_status(0) == "exit status 0"
+    assert process.describe_status(3 << 8) == "exit status 3"
+    assert process.describe_status(9) == "signal 9 (Killed)"
+
+
+def test_an_account_that_is_not_there_is_named() -> None:
+    with pytest.raises(StartError, match="user = no-such-user: there is no such account"):
+        process.find_account("no-such-user", None)
+    with pytest.raises(StartError, match="group = no-such-group: there is no such group"):
+        process.find_account(None, "no-such-group")
+
+
+def test_who_is_not_root_can_only_be_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert process.find_account(None, None) is None
+    assert process.find_account(pwd.getpwuid(65534).pw_name, None) is None
+    with pytest.raises(StartError, match="user = root: only root can become another account"):
+        process.find_account("root", None)
+
+
+def test_root_serves_as_somebody_else_unless_it_says_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assumed = process.find_account(None, None)
+    assert assumed is not None
+    assert assumed.name in ("pop3gw", "nobody")
+    assert assumed.assumed
+    assert assumed.uid != 0
+    said = process.find_account("root", None)
+    assert said is not None
+    assert (said.uid, said.assumed) == (0, False)
+
+
+def test_a_number_names_an_account_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    account = process.find_account("1", "8")
+    assert account is not None
+    assert (account.uid, account.gid) == (1, 8)
+    assert account.groups == (8,)

@@ -1,0 +1,205 @@
+"""The worker's loop with a real channel, and sessions that the test ends when it likes."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pop3gw import fdpass
+from pop3gw.fdpass import Channel, Message
+from pop3gw.net import Peer
+from pop3gw.policy import Pop3Proxy
+from pop3gw.scoreboard import Board, Seat
+from pop3gw.settings import Service
+from pop3gw.values import Address
+from pop3gw.worker import CREDIT, Duty, Worker
+
+PATIENCE = 10.0
+
+
+class Echo:
+    """Sessions that end when their client does."""
+
+    def __init__(
+        self,
+        *,
+        selector: selectors.BaseSelector,
+        ended: Callable[[Seat], None],
+        **_: object,
+    ) -> None:
+        self._selector = selector
+        self._ended = ended
+        self._sessions: dict[int, tuple[socket.socket, Seat]] = {}
+
+    def adopt(self, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
+        seat.show(user=peer.address, state=str(local.port))
+        self._sessions[seat.number] = (client, seat)
+        self._selector.register(client, selectors.EVENT_READ, lambda _mask: self._hear(client, seat))
+
+    def _hear(self, client: socket.socket, seat: Seat) -> None:
+        if data := client.recv(100):
+            client.send(data)
+        else:
+            self._end(client, seat)
+
+    def _end(self, client: socket.socket, seat: Seat) -> None:
+        self._selector.unregister(client)
+        client.close()
+        del self._sessions[seat.number]
+        self._ended(seat)
+
+    def deadline(self) -> float | None:
+        return None
+
+    def expire(self, now: float) -> None:
+        raise AssertionError(f"nothing is due at {now}")
+
+    def end_all(self, reason: str) -> None:
+        assert reason
+        for client, seat in list(self._sessions.values()):
+            self._end(client, seat)
+
+
+class Bench:
+    """A worker in a thread, and the master's end of its channel."""
+
+    def __init__(self, seats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pop3gw.worker.signal.signal", lambda *_: None)  # threads can't set handlers
+        monkeypatch.setattr("pop3gw.process.title", lambda _: None)  # that would be pytest's
+        self.slot = Board(1, seats).slot(0)
+        self.channel, end = Channel.pair()
+        service = Service(name="one", listen=(), server=Address("192.0.2.1", 110))
+        duty = Duty(service, Pop3Proxy, frozenset(), None, Echo)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.thread = threading.Thread(target=self._run, args=(duty, end), daemon=True)
+        self.thread.start()
+
+    def _run(self, duty: Duty, end: socket.socket) -> None:
+        with end:
+            Worker(duty, end, self.slot).run()
+
+    def hears(self) -> Message | None:
+        """The worker's next message; None: the end of its channel."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            try:
+                received = self.channel.receive()
+            except BlockingIOError:
+                time.sleep(0.001)
+                continue
+            return None if received is None else received[0]
+        raise AssertionError("the worker says nothing")
+
+    def serve(self, seat: int) -> socket.socket:
+        client = socket.create_connection(self._listener.getsockname(), PATIENCE)
+        accepted, (address, port) = self._listener.accept()
+        with accepted:
+            self.channel.send(fdpass.Serve(seat, port, address), accepted.fileno())
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+        return client
+
+    def left(self) -> bool:
+        self.thread.join(PATIENCE)
+        return not self.thread.is_alive()
+
+    def close(self) -> None:
+        self.channel.close()
+        self._listener.close()
+        assert self.left()
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Bench]]:
+    made: list[Bench] = []
+
+    def bench(seats: int) -> Bench:
+        made.append(Bench(seats, monkeypatch))
+        return made[-1]
+
+    yield bench
+    for each in made:
+        each.close()
+
+
+def test_one_seat_is_one_credit_and_a_session_that_ends_gives_it_back(make: Callable[[int], Bench]) -> None:
+    bench = make(1)
+    assert bench.hears() == fdpass.Offer(1)
+    for _ in range(3):
+        client = bench.serve(0)
+        shown = bench.slot.seats[0].read()
+        assert shown is not None
+        assert shown.client == "127.0.0.1"
+        client.close()
+        assert bench.hears() == fdpass.Free(0, 1)
+        assert bench.slot.seats[0].read() is None
+
+
+def test_with_many_seats_credit_is_renewed_as_it_is_used(make: Callable[[int], Bench]) -> None:
+    bench = make(100)
+    assert bench.hears() == fdpass.Offer(CREDIT)
+    clients = []
+    for seat in range(20):
+        clients.append(bench.serve(seat))
+        assert bench.hears() == fdpass.Offer(1)
+    for seat, client in enumerate(clients):
+        client.close()
+        assert bench.hears() == fdpass.Free(seat, 0)
+
+
+def test_the_last_seats_are_not_promised_twice(make: Callable[[int], Bench]) -> None:
+    bench = make(2)
+    assert bench.hears() == fdpass.Offer(2)
+    first, second = bench.serve(0), bench.serve(1)
+    first.close()
+    assert bench.hears() == fdpass.Free(0, 1)
+    second.close()
+    assert bench.hears() == fdpass.Free(1, 1)
+
+
+def test_retired_it_leaves_once_its_sessions_are_over(make: Callable[[int], Bench]) -> None:
+    bench = make(1)
+    client = bench.serve(0)
+    bench.channel.send(fdpass.Retire())
+    client.sendall(b"still")
+    assert client.recv(100) == b"still"
+    client.close()
+    assert [bench.hears(), bench.hears(), bench.hears()] == [fdpass.Offer(1), fdpass.Free(0, 0), None]
+    assert bench.left()
+
+
+def test_idle_and_retired_it_leaves_at_once(make: Callable[[int], Bench]) -> None:
+    bench = make(5)
+    bench.channel.send(fdpass.Retire())
+    assert bench.left()
+
+
+def test_without_a_master_it_serves_to_the_end_and_leaves(make: Callable[[int], Bench]) -> None:
+    bench = make(1)
+    client = bench.serve(0)
+    bench.channel.close()
+    client.sendall(b"still")
+    assert client.recv(100) == b"still"
+    client.close()
+    assert bench.left()
+
+
+def test_told_to_end_it_ends_its_sessions(make: Callable[[int], Bench]) -> None:
+    bench = make(3)
+    clients = [bench.serve(seat) for seat in range(3)]
+    bench.channel.send(fdpass.End())
+    assert bench.left()
+    for client in clients:
+        assert client.recv(100) == b""
+        client.close()
+
+
+def test_what_it_does_not_understand_makes_it_leave(make: Callable[[int], Bench]) -> None:
+    bench = make(1)
+    bench.channel.send(fdpass.Forked(1, 1))
+    assert bench.left()
