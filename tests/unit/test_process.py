@@ -53,12 +53,11 @@ def test_a_child_leaves_without_unwinding_its_parent() -> None:
     os.close(writer)
 
 
-def test_a_child_that_raises_ends_with_a_status(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_child_that_raises_ends_with_a_status() -> None:
     def child() -> int:
         raise SystemExit(0)
 
     assert os.waitstatus_to_exitcode(wait(process.fork(child, [], []))) == 1
-    assert "SystemExit" in capfd.readouterr().err
 
 
 SIGNALS = """
