@@ -32,6 +32,7 @@ from pop3gw.errors import StartError
 UMASK: Final = 0o027
 _DESCRIPTORS: Final = 1 << 20  # more than this helps nobody and makes some kernels slow
 _PR_SET_DUMPABLE: Final = 4
+_EVERY_SIGNAL: Final = signal.valid_signals()
 _DEFAULT_USERS: Final = ("pop3gw", "nobody")
 
 
@@ -179,7 +180,7 @@ def fork(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[signal.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY_SIGNAL)
     pid = -1
     try:
         pid = os.fork()
