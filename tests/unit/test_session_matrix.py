@@ -766,3 +766,78 @@ def test_apop_digest_of_any_password(password: str) -> None:
     digest = hashlib.md5(b"<1.2@h>" + wire(password)[:-2], usedforsecurity=False).hexdigest()
     assert stage.take(Side.SERVER) == wire(f"APOP alice {digest}")
     assert password not in stage.journal.text
+
+
+# No octet of the wire decodes to this, so nothing can be sent for it.
+UNSENDABLE = "\ud800"
+
+
+@pytest.mark.parametrize("key", ["GREETING", "DELE", "*"])
+@pytest.mark.parametrize("action", [POP3_REQ_REJECT, POP3_REQ_ABORT])
+@pytest.mark.parametrize("text", ["\udcff", "\u00fc", UNSENDABLE])
+def test_any_text_of_an_entry_is_sent_or_found_by_check(key: str, action: int, text: str) -> None:
+    policy = configured(key, (action, text))
+    if check(policy):
+        assert text == UNSENDABLE
+        return
+    stage = Stage(policy)
+    stage.open()
+    stage.says(Side.SERVER, b"+OK ready\r\n")
+    if key != "GREETING":
+        assert stage.take(Side.CLIENT) == b"+OK ready\r\n"
+        stage.says(Side.CLIENT, b"AUTH PLAIN\r\n" if key == "*" else f"APOP alice {DIGEST}\r\n".encode())
+    if key == "DELE":
+        stage.says(Side.SERVER, b"+OK\r\n")
+        stage.take(Side.CLIENT)
+        stage.says(Side.CLIENT, b"DELE 1\r\n")
+    assert stage.take(Side.CLIENT) == wire(f"-ERR {text}")
+
+
+@pytest.mark.parametrize("attribute", ["request_command", "request_param", "response_param", "response_lines"])
+def test_what_cannot_be_sent_is_the_request_callbacks_error(attribute: str) -> None:
+    class Policy(Pop3Proxy):
+        def config(self) -> None:
+            super().config()
+            self.request["UIDL"] = (POP3_REQ_POLICY, self.spoil)
+
+        def spoil(self, _command: str) -> int:
+            if attribute.startswith("response"):
+                self.response_value = "+OK"
+                self.response_lines = [UNSENDABLE]
+                self.response_param = ""
+            if attribute != "response_lines":
+                setattr(self, attribute, UNSENDABLE)
+            return POP3_REQ_ACCEPT if attribute.startswith("request") else POP3_REQ_REJECT
+
+    stage = in_state("TRANSACTION", Policy)
+    assert asked(stage, "UIDL") == (b"", INVALID)
+    assert not stage.session.over
+
+
+def test_what_cannot_be_sent_is_the_response_callbacks_error() -> None:
+    class Policy(Pop3Proxy):
+        def config(self) -> None:
+            super().config()
+            self.request["RETR"] = (POP3_REQ_POLICY, None, self.spoil)
+            self.request["NOOP"] = (POP3_REQ_POLICY, None, self.spoil)
+            self.request["RSET"] = (POP3_REQ_POLICY, None, self.reject)
+
+        def spoil(self, seen: str) -> int:
+            if seen == "now":
+                self.response_param = UNSENDABLE
+            return POP3_RSP_ACCEPT
+
+        def reject(self, _seen: str) -> object:
+            return POP3_RSP_REJECT, UNSENDABLE
+
+    stage = in_state("TRANSACTION", Policy)
+    asked(stage, "NOOP")
+    stage.says(Side.SERVER, b"+OK now\r\n")
+    assert stage.take(Side.CLIENT) == PROTOCOL
+    asked(stage, "RSET")
+    stage.says(Side.SERVER, b"+OK\r\n")
+    assert stage.take(Side.CLIENT) == PROTOCOL
+    asked(stage, "RETR 1")
+    stage.says(Side.SERVER, b"+OK\r\nfine\r\nnow\r\n.\r\n")
+    assert stage.take(Side.CLIENT) == b"+OK\r\nfine\r\n"
+    assert stage.session.over
