@@ -105,20 +105,15 @@ def _find_user(name: str) -> pwd.struct_passwd | None:
 
 def _user(name: str) -> pwd.struct_passwd:
     entry = _find_user(name)
-    try:
-        return entry if entry is not None else pwd.getpwuid(int(name))
-    except (KeyError, ValueError, OverflowError):
-        raise StartError(f"user = {name}: there is no such account; create it, or name another") from None
+    if entry is None:
+        raise StartError(f"user = {name}: there is no such account; create it, or name another")
+    return entry
 
 
 def _group(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        pass
-    try:
-        return grp.getgrgid(int(name)).gr_gid
-    except (KeyError, ValueError, OverflowError):
         raise StartError(f"group = {name}: there is no such group; create it, or name another") from None
 
 

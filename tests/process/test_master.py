@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -36,13 +38,13 @@ def test_started_as_root_or_not_no_worker_is_root(make: Make) -> None:
 
 def test_user_and_group_are_those_of_the_settings(make: Make) -> None:
     gateway = make()
-    user, group = ("daemon", "mail") if ROOT else (str(os.geteuid()), str(os.getegid()))
+    own = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    user, group = ("daemon", "mail") if ROOT else own
     gateway.main.update(user=user, group=group)
     gateway.start()
-    if ROOT:
-        (template,) = gateway.pids("template")
-        assert status(template, "Uid").split() == ["1"] * 4
-        assert status(template, "Gid").split() == ["8"] * 4
+    (template,) = gateway.pids("template")
+    assert status(template, "Uid").split() == [str(pwd.getpwnam(user).pw_uid)] * 4
+    assert status(template, "Gid").split() == [str(grp.getgrnam(group).gr_gid)] * 4
 
 
 def test_not_started_as_root_everything_runs_as_who_started_it(make: Make) -> None:
