@@ -81,6 +81,11 @@ class Chaos(Pop3Proxy):
 
     def _next(self, seen: str) -> int:
         self.turn += 1 + len(seen)
+        if self.turn % 4 == 0:
+            name, value = CHANGES[self.turn // 4 % len(CHANGES)]
+            setattr(self, name, value)
+        if self.turn % 9 == 0:
+            self.request[KEYS[self.turn // 9 % len(KEYS)]] = ENTRIES[self.turn // 9 % len(ENTRIES)]
         return self.turn
 
     def ask(self, command: str) -> object:
@@ -136,6 +141,18 @@ TEXTS = (
     "PLAIN YQ==",
 )
 VALUES = ("+OK", "-ERR", "", "+ok", "+OK x", "-ERR\r\n")
+# What a callback may set, and what it may not.
+CHANGES: tuple[tuple[str, object], ...] = (
+    *(("max_request_line_length", 1), ("max_response_line_length", 1), ("max_response_line_length", 512)),
+    *(("permit_longline", False), ("strict_line_endings", True), ("permit_unknown_command", True), ("timeout", 1)),
+    *(("max_authline_count", 0), ("max_auth_failures", 1), ("auth_timeout", 1), ("response_multiline", True)),
+    *(("max_request_line_length", 255), ("max_username_length", 0), ("request", {}), ("username", "x"), ("timeout", 0)),
+)
+KEYS = ("GREETING", "*", "LIST", "CAPA", "QUIT", "USER", "x", "XTND")
+ENTRIES: tuple[object, ...] = (
+    *(POP3_REQ_ACCEPT, None, (POP3_REQ_POLICY,), (POP3_REQ_REJECT, "\udcff"), (POP3_REQ_REJECT, "\ud800"), 5),
+    *(POP3_REQ_ACCEPT_MLINE, (POP3_REQ_ABORT, "x" * 600)),
+)
 ACCEPTED = (POP3_REQ_ACCEPT,) * 6
 
 
