@@ -174,13 +174,13 @@ class Master:
             self._end()
             return
         sessions = sum(serving.pool.sessions for serving in self._all())
-        self._log.info(f"stopping: no new clients; {sessions} sessions may finish within shutdown_timeout")
         self._leave(Serving.stop)
+        self._log.info(f"stopping: no new clients; {sessions} sessions may finish within shutdown_timeout")
 
     def _end(self) -> None:
         sessions = sum(serving.pool.sessions for serving in self._all())
-        self._log.info(f"stopping now: {sessions} sessions are ended")
         self._leave(Serving.end)
+        self._log.info(f"stopping now: {sessions} sessions are ended")
 
     def _leave(self, how: Callable[[Serving], None]) -> None:
         self._stopping = True

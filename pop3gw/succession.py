@@ -151,7 +151,7 @@ class Succession:
                     self.commit(now)
             case fdpass.Failed(reason), _:
                 self._failed(generation, reason, now)
-            case _ if generation.stage is Stage.LOADING:
+            case _ if generation is self.coming:
                 self._failed(generation, f"{generation.plan.service.policy} ended the process that loaded it", now)
             case _:
                 self._gone(generation, now)

@@ -145,6 +145,23 @@ def test_a_reload_with_a_broken_policy_keeps_everything_and_says_why(
     assert noop(gateway.connect().logged_in()) == "-ERR new"
 
 
+def test_a_template_that_is_killed_while_another_loads_fails_the_reload(make: Make) -> None:
+    gateway = make()
+    gateway.policy(noop_says("old"))
+    gateway.policy(noop_says("other"), "slow")
+    server = gateway.settings["server"]
+    gateway.more = f"  [[{gateway.name}b]]\n  listen = 127.0.0.1:0\n  server = {server}\n  policy = slow:Office\n"
+    gateway.start()
+    (old,) = gateway.pids("template")
+    gateway.policy("import time\ntime.sleep(60)\n", "slow")
+    gateway.reload()
+    (new,) = until("the new template", lambda: [pid for pid in gateway.pids("template") if pid != old])
+    os.kill(new, signal.SIGKILL)
+    gateway.wait_for("the configuration was not reloaded, the old one stays")
+    assert gateway.pids("template") == [old]
+    assert noop(gateway.connect().logged_in()) == "-ERR old"
+
+
 def test_a_reload_with_a_broken_configuration_keeps_everything_and_says_why(make: Make) -> None:
     gateway = make().start()
     running = gateway.connect().logged_in()
