@@ -131,7 +131,7 @@ def measure_speed(bench: Bench, started: dict[str, Running]) -> None:
     for make, names, least in _TIMED:
         for name in names:
             if name in started:
-                with _remarked(bench, started[name].peer):
+                with _remarked(bench, started[name].peer, make(1).name):
                     runs.append((started[name], _fit(bench, started[name], make, least)))
     runs += [(started[name], workloads.paced(bench.plan.paced_sessions)) for name in _MAIN if name in started]
     began = time.monotonic()
@@ -151,12 +151,12 @@ def measure_speed(bench: Bench, started: dict[str, Running]) -> None:
 
 
 @contextmanager
-def _remarked(bench: Bench, peer: Peer) -> Iterator[None]:
+def _remarked(bench: Bench, peer: Peer, task: str) -> Iterator[None]:
     """A proxy that fails in here becomes a remark."""
     try:
         yield
     except (LoadError, PeerError) as error:
-        bench.remark(f"{peer.name}: {error}")
+        bench.remark(f"{peer.name}, {task}: {error}")
 
 
 def measure_memory(bench: Bench, running: Running) -> None:
@@ -203,14 +203,14 @@ def measure(bench: Bench, folder: Path, *, speed: bool, memory: bool) -> None:
         with ExitStack() as stack:
             started: dict[str, Running] = {}
             for peer in peers:
-                with _remarked(bench, peer):
+                with _remarked(bench, peer, "start"):
                     started[peer.name] = _start(bench, peer, folder)
                     stack.callback(started[peer.name].stop)
             measure_speed(bench, started)
     if memory:
         for peer in (peer for peer in peers if peer.name in _MAIN):
             _say(f"memory: {peer.name}")
-            with _remarked(bench, peer), ExitStack() as stack:
+            with _remarked(bench, peer, "memory"), ExitStack() as stack:
                 running = _start(bench, peer, folder)
                 stack.callback(running.stop)
                 measure_memory(bench, running)

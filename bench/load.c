@@ -8,7 +8,8 @@
  *   -H   hold: log all sessions in, say "held N", quit them when a line comes in (or the end of the input)
  *   -u   appended to the user's name (which says what the mailbox holds: "20x8192")
  *   -t   TLS 1.3 from the start, every session with a full handshake, no certificate verified
- *   -d   give up after so many seconds (default 60): what is then unfinished counts as failed
+ *   -d   give up after so many seconds (default 60; those that sessions are held do not count): what is then
+ *        unfinished has failed
  * Every octet of every message is compared with what the backend sent; a difference is a failed session. Exit status
  * 1 where a session failed. One process, one epoll loop. Known limits: 127.0.0.1 only, no pipelining. */
 #define _GNU_SOURCE
@@ -319,11 +320,11 @@ static void run(void)
 {
     struct epoll_event events[EVENTS];
     const double began = now();
-    int asked = 0; /* whether the held ones are waiting for a line */
+    int asked = 0; /* 1: all that can be held are, and wait for a line; 2: it came; 3: they were told to quit */
 
     while (result.done + result.failed < wanted.sessions) {
         double elapsed = now() - began;
-        if (elapsed > wanted.patience) {
+        if (asked != 1 && elapsed > wanted.patience) {
             if (!result.failed)
                 snprintf(result.failure, FAILURE, "not finished in time");
             result.failed = wanted.sessions - result.done;
@@ -356,7 +357,7 @@ static void run(void)
         }
         if (asked == 2) {
             asked = 3;
-            wanted.patience += now() - began;
+            wanted.patience += now() - began; /* who holds sessions may take his time */
             epoll_ctl(poller, EPOLL_CTL_DEL, STDIN_FILENO, NULL);
             for (int i = 0; i < result.begun; i++)
                 if (all[i] && all[i]->phase == HELD) {
