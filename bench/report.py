@@ -197,7 +197,7 @@ def draw(figures: Figures, file: Path, where: Setting) -> None:
         if medians:
             axis.set_xscale("log")
             axis.set_xlim(min(medians) / 2, max(medians) * 4)
-        axis.set_title(f"{metric.title} ({metric.unit})", fontsize=9)
+        axis.set_title(f"{metric.title}\n{metric.unit}", fontsize=9)
         axis.tick_params(axis="x", which="both", labelsize=6)
         axis.spines[["top", "right"]].set_visible(False)
     picture.suptitle(f"pop3gw and its peers: less is better, logarithmic ({where.when[:10]}, {where.rounds} rounds)")
