@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.integration import lmtp
 from tests.integration.servers import PASSWORD, program
 
 CLIENT_SECONDS = 100
@@ -118,17 +119,22 @@ def mpop(account: Account, folder: Path, *, keep: bool = True) -> list[bytes]:
 
 
 def getmail(account: Account, folder: Path, *, keep: bool = True) -> list[bytes]:
-    """getmail, each message piped to a delivery program: as root it delivers in no other way."""
-    deliver = delivery_program(folder)
-    config = private_file(
-        folder / "getmailrc",
-        f"[retriever]\ntype = SimplePOP3Retriever\nserver = {account.host}\nport = {account.port}\n"
-        f"username = {account.user}\npassword = {account.password}\nuse_apop = {account.apop}\ntimeout = 60\n"
-        f"[destination]\ntype = MDA_external\npath = {deliver}\nallow_root_commands = true\n"
-        f"[options]\nread_all = true\ndelete = {not keep}\nreceived = false\ndelivered_to = false\nverbose = 0\n",
-    )
-    run([program("getmail", "getmail6"), f"--getmaildir={folder}", f"--rcfile={config}"], folder)
-    return delivered(folder / "inbox")
+    """getmail, delivering by LMTP.
+
+    Every other destination of getmail's is a child process for each message, whose end it misses (for 60 s, then it
+    gives up) when the child is quicker than its own next step.
+    """
+    with lmtp.inbox() as inbox:
+        private_file(
+            folder / "getmailrc",
+            f"[retriever]\ntype = SimplePOP3Retriever\nserver = {account.host}\nport = {account.port}\n"
+            f"username = {account.user}\npassword = {account.password}\nuse_apop = {account.apop}\ntimeout = 60\n"
+            f"[destination]\ntype = MDA_lmtp\nhost = 127.0.0.1\nport = {inbox.server_address[1]}\n"
+            f"override = reader@example.invalid\n"
+            f"[options]\nread_all = true\ndelete = {not keep}\nreceived = false\ndelivered_to = false\nverbose = 0\n",
+        )
+        run([program("getmail", "getmail6"), f"--getmaildir={folder}", f"--rcfile={folder}/getmailrc"], folder)
+        return inbox.messages
 
 
 @contextmanager
