@@ -242,7 +242,9 @@ class Gateway:
     def pids(self, role: str, words: str = "") -> list[int]:
         """Its workers or templates, those whose title goes on like this."""
         wanted = f"pop3gw: {role} [{self.name}] {words}".rstrip()
-        return sorted(pid for pid, title in titles() if title.startswith(wanted))
+        found = {pid for pid, title in titles() if title.startswith(wanted)}
+        # A worker has its template's title until it has given itself another.
+        return sorted(pid for pid in found if parent(pid) not in found)
 
     def workers(self, words: str = "") -> list[int]:
         return self.pids("worker", words)
@@ -267,6 +269,14 @@ def status(pid: int, key: str) -> str:
     found = re.search(rf"^{key}:\s*(.*)$", Path(f"/proc/{pid}/status").read_text(), re.M)
     assert found is not None
     return found[1]
+
+
+def parent(pid: int) -> int:
+    """The parent of a process; 0 where it has just ended."""
+    try:
+        return int(status(pid, "PPid"))
+    except (OSError, ProcessLookupError):
+        return 0
 
 
 def cpu_seconds(pid: int) -> float:
