@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 POP3_REQ_ACCEPT = 1
 POP3_REQ_REJECT = 3
@@ -50,7 +50,10 @@ _NAMES = {
     POP3_REQ_POLICY: "POLICY",
 }
 _ENTRY_KEY = re.compile(r"[!-`{-~]+")  # printable ASCII without the lower-case letters
-_FORBIDDEN_IN_A_LINE = re.compile(r"[\r\n\0]")
+# What UTF-8 with surrogateescape can't put on the wire: a surrogate that stands for no octet.
+_NO_OCTET = "\ud800-\udc7f\udd00-\udfff"
+_UNFIT = re.compile(f"[\r\n\0{_NO_OCTET}]")
+_UNFIT_CONTENT = re.compile(f"\r\n|[{_NO_OCTET}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,7 @@ class TlsFacts:
     cipher: str
 
 
-@dataclass(frozen=True, slots=True)
-class SessionFacts:
+class SessionFacts(NamedTuple):
     """What a policy may know of its session (``self.session``).
 
     Addresses are numeric text, ``None`` where not known: in ``pop3gw --check``, and the server's before it is
@@ -230,21 +232,23 @@ class Pop3Proxy(AbstractPop3Proxy):
         self.request[ANY_KNOWN] = POP3_REQ_REJECT
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What was decided of one request or answer: an action, and the text of a refusal where one was given."""
 
     action: int
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One value of the request hash, understood."""
 
     verdict: Verdict
     request_callback: Callable[..., object] | None = None
     response_callback: Callable[..., object] | None = None
+
+
+# What most entries are: looked up at each request.
+_BARE = {action: Entry(Verdict(action)) for action in _NAMES if action != POP3_REQ_POLICY}
 
 
 def entry(key: object, value: object) -> Entry:
@@ -259,11 +263,11 @@ def entry(key: object, value: object) -> Entry:
         raise ValueError(f"{value!r} is no action; one of POP3_REQ_{', POP3_REQ_'.join(_NAMES.values())} is needed")
     if parts[0] == POP3_REQ_POLICY:
         return _policy_entry(key, parts)
-    name = _NAMES[parts[0]]
     if key == GREETING and parts[0] == POP3_REQ_ACCEPT_MLINE:
         raise ValueError("a greeting is one line: ACCEPT_MLINE can't be used")
     if len(parts) == 1:
-        return Entry(Verdict(parts[0]))
+        return _BARE[parts[0]]
+    name = _NAMES[parts[0]]
     if parts[0] not in (POP3_REQ_REJECT, POP3_REQ_ABORT):
         raise ValueError(f"{name} takes nothing more")
     if len(parts) > 2 or not isinstance(parts[1], str) or unfit(parts[1]):
@@ -302,8 +306,13 @@ def verdict(returned: object) -> Verdict:
 
 
 def unfit(text: str) -> bool:
-    """Whether the text can't be part of a request or status line: it holds CR, LF or NUL."""
-    return _FORBIDDEN_IN_A_LINE.search(text) is not None
+    """Whether the text can't be part of a request or status line: it holds CR, LF, NUL or what is no octet."""
+    return _UNFIT.search(text) is not None
+
+
+def unfit_content(text: str) -> bool:
+    """Whether the text can't be a line of content: it holds CRLF or what is no octet."""
+    return _UNFIT_CONTENT.search(text) is not None
 
 
 def instance(policy_class: type[AbstractPop3Proxy], facts: SessionFacts) -> AbstractPop3Proxy:

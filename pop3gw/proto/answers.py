@@ -6,7 +6,7 @@ Pure. A response callback runs before the built-in check, so that it may repair 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pop3gw.policy import (
     ANY_KNOWN,
@@ -18,6 +18,7 @@ from pop3gw.policy import (
     POP3_REQ_REJECT,
     Entry,
     Verdict,
+    unfit_content,
     verdict,
 )
 from pop3gw.proto.asking import PROTOCOL_ERROR, REFUSING, Asking, CallbackError
@@ -26,8 +27,7 @@ from pop3gw.proto.content import Content, ContentError, Dropped, See, SeenLines,
 from pop3gw.proto.requests import Relay
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """What becomes of a status line.
 
     ``ok``: what the client gets; ``content``: lines follow from the server, ``dropped`` unless the client wants them.
@@ -58,8 +58,10 @@ class Answers:
             self._asking.entry(GREETING, None) or self._asking.entry(ANY_KNOWN, None) or Entry(Verdict(POP3_REQ_REJECT))
         )
         if found.verdict.action in REFUSING:
-            return Status(False, f"-ERR {found.verdict.text or INVALID_COMMAND}".encode(), refused=True)
-        return self.status(replace(relay, response_callback=found.response_callback), line)
+            return Status(
+                False, f"-ERR {found.verdict.text or INVALID_COMMAND}".encode("utf-8", "surrogateescape"), refused=True
+            )
+        return self.status(relay._replace(response_callback=found.response_callback), line)
 
     def status(self, relay: Relay, line: bytes) -> Status:
         """What becomes of the status line (without its line end) that answers ``relay``."""
@@ -143,7 +145,7 @@ class Answers:
                         kept.append(None)
                         continue
                 line = shown["response_param"]
-                if line is not text and (not isinstance(line, str) or "\r\n" in line):
+                if line is not text and (not isinstance(line, str) or unfit_content(line)):
                     raise CallbackError("the content line that it set is no text or holds CRLF")
                 kept.append(line)
 

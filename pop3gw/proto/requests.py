@@ -6,7 +6,7 @@ Pure. What is legal, in which state and with which argument, is decided here, by
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pop3gw.policy import (
     INVALID_COMMAND,
@@ -16,6 +16,7 @@ from pop3gw.policy import (
     Entry,
     Verdict,
     unfit,
+    unfit_content,
 )
 from pop3gw.proto.asking import REFUSING, Asking, CallbackError
 from pop3gw.proto.commands import COMMANDS, BadArgumentError, Command, Secret, Shape, State, octets, redacted, unknown
@@ -26,8 +27,7 @@ _UNSETTLING = frozenset({"USER", "PASS", "APOP"})
 _UNSETTLED = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The gateway answers by itself, nothing reaches the server.
 
     ``row`` is the command whose state change follows, None where none does; ``why`` is for the log, None where the
@@ -48,15 +48,13 @@ class Answer:
         return f"{word} {self.text}" if self.text else word
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(NamedTuple):
     """A command that the gateway carries out itself (STLS)."""
 
     row: Command
 
 
-@dataclass(frozen=True, slots=True)
-class Relay:
+class Relay(NamedTuple):
     """The request goes to the server as this; its answer is decided by ``response_callback`` where there is one."""
 
     name: str
@@ -173,7 +171,7 @@ class Requests:
         if lines is None:
             raise CallbackError("+OK to a multiline request needs response_lines")
         for line in lines:
-            if not isinstance(line, str) or "\r\n" in line:
+            if not isinstance(line, str) or unfit_content(line):
                 raise CallbackError(f"response_lines holds {line!r}; texts without CRLF are needed")
         return b"".join(map(content_line, lines))
 

@@ -63,6 +63,19 @@ _NAME_SHOWN_BY: Mapping[str, Callable[[list[str]], str | None]] = MappingProxyTy
 )
 
 
+_BEARER = re.compile(r"\x01auth=\S+ ([^\x01]+)")
+_WHOLE = re.compile(r"^(.+)$", re.DOTALL)
+# The part of a response that is secret by itself, also where it is said without the rest.
+_SECRET_WITHIN: Mapping[str, re.Pattern[str]] = MappingProxyType(
+    {
+        "PLAIN": re.compile(r"\0([^\0]+)$"),
+        "CRAM-MD5": re.compile(r" ([^ ]+)$"),
+        "XOAUTH2": _BEARER,
+        "OAUTHBEARER": _BEARER,
+    }
+)
+
+
 def decoded(response: str) -> str | None:
     """What a response in base64 says, or None when it is none. ``=`` is the empty response."""
     if response == "=":
@@ -103,8 +116,9 @@ class Exchange:
         if self.mechanism == "LOGIN" and len(self._heard) == 1:
             return []
         secrets.append(text)
-        if self.mechanism == "PLAIN":
-            secrets.append(text.rpartition("\0")[2])
+        within = _SECRET_WITHIN.get(self.mechanism, _WHOLE).search(text)
+        if within is not None:
+            secrets.append(within[1])
         return secrets
 
     def username(self) -> str | None:

@@ -13,7 +13,6 @@ QUEUE_OCTETS of requests are kept waiting.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
 from pop3gw.proto.answers import Answers
@@ -120,7 +119,7 @@ class Session:
 
     def introduce(self, client_address: str, client_port: int) -> None:
         """Before ``start``: the client is another one than the connection's peer."""
-        self._facts = replace(self._facts, client_address=client_address, client_port=client_port)
+        self._facts = self._facts._replace(client_address=client_address, client_port=client_port)
 
     def start(self, now: float) -> None:
         """Run the policy's ``config()``; then the server is wanted, or TLS with the client where that comes first."""
@@ -145,7 +144,7 @@ class Session:
 
     def connected(self, now: float, address: str | None = None, port: int | None = None) -> None:
         """The server is connected; its greeting is awaited (after TLS, where that comes first)."""
-        self._learn(server_address=address, server_port=port)
+        self._learn(self.policy.session._replace(server_address=address, server_port=port))
         if self._rules.server_tls is Tls.IMPLICIT:
             self.tls_wanted = Side.SERVER
             self._turns.take(Phase.SERVER_HANDSHAKE, now)
@@ -161,14 +160,14 @@ class Session:
         """The handshake that ``tls_wanted`` asked for is done."""
         self.tls_wanted = None
         if side is Side.CLIENT:
-            self._learn(client_tls=tls, client_certificate=certificate)
+            self._learn(self.policy.session._replace(client_tls=tls, client_certificate=certificate))
             if self._rules.client_tls is Tls.IMPLICIT:
                 self._turns.phase = Phase.CONNECTION
                 self.wants_server = True
             else:
                 self._turns.take(Phase.REQUEST, now)
             return
-        self._learn(server_tls=tls)
+        self._learn(self.policy.session._replace(server_tls=tls))
         if self._rules.server_tls is Tls.IMPLICIT:
             self._turns.take(Phase.GREETING, now)
         else:
@@ -627,8 +626,8 @@ class Session:
 
     # -- turns and ends
 
-    def _learn(self, **facts: object) -> None:
-        self.policy.__dict__["session"] = replace(self.policy.session, **facts)  # type: ignore[arg-type]  # by name
+    def _learn(self, facts: SessionFacts) -> None:
+        self.policy.__dict__["session"] = facts
 
     def _say(self, status: str) -> None:
         """A status line of the gateway's own."""

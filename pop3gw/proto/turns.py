@@ -17,6 +17,8 @@ from pop3gw.proto.events import Side
 class Phase(enum.Enum):
     """What the session waits for."""
 
+    __hash__ = object.__hash__  # members are singletons, and Enum's own is Python code: looked up at each event
+
     CONNECTION = enum.auto()
     SERVER_HANDSHAKE = enum.auto()
     GREETING = enum.auto()

@@ -23,48 +23,59 @@ class LineTooLongError(Exception):
 class Lines:
     """Requests or status lines of one side, collected until they are whole."""
 
-    __slots__ = ("_data", "_searched")
+    __slots__ = ("_data", "_searched", "_start")
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._data: bytes | bytearray = b""
+        self._start = 0  # where the next line begins
         self._searched = 0
 
     def __len__(self) -> int:
-        return len(self._data)
+        return len(self._data) - self._start
 
     def feed(self, data: bytes) -> None:
         """Add what came from the wire."""
+        if self._start == len(self._data):
+            # Mostly one whole line comes at a time: it is taken from the buffer that was read.
+            self._data = data
+            self._start = self._searched = 0
+            return
+        if isinstance(self._data, bytes):
+            self._data = bytearray(self._data)
+        if self._start:
+            del self._data[: self._start]
+            self._searched -= self._start
+            self._start = 0
         self._data += data
 
     def starts_with(self, word: bytes) -> bool:
         """Whether the line that comes next starts with this word, in any case."""
-        return self._data[: len(word)].upper() == word
+        return self._data[self._start : self._start + len(word)].upper() == word
 
     def take(self, limit: int) -> bytes | None:
         """The next line without its line end, or None until it is whole.
 
         Raises LineTooLongError when it has more than ``limit`` octets, its line end not counted.
         """
-        end = self._data.find(b"\n", self._searched)
+        data, start = self._data, self._start
+        end = data.find(b"\n", self._searched)
         if end < 0:
-            self._searched = len(self._data)
+            self._searched = len(data)
             # One octet more may still turn out to be the CR of the line end.
-            if self._searched > limit + self._data.endswith(b"\r"):
+            if len(data) - start > limit + data.endswith(b"\r"):
                 raise LineTooLongError
             return None
-        length = end - 1 if end and self._data[end - 1] == 0x0D else end
-        if length > limit:
+        stop = end - 1 if end > start and data[end - 1] == 0x0D else end
+        if stop - start > limit:
             raise LineTooLongError
-        line = bytes(self._data[:length])
-        del self._data[: end + 1]
-        self._searched = 0
-        return line
+        self._start = self._searched = end + 1
+        return bytes(data[start:stop])
 
     def take_all(self) -> bytes:
         """Everything that has come, whatever it is; nothing is left."""
-        data = bytes(self._data)
-        self._data.clear()
-        self._searched = 0
+        data = bytes(self._data[self._start :])
+        self._data = b""
+        self._start = self._searched = 0
         return data
 
 
