@@ -26,6 +26,7 @@ from pop3gw.policy import (
     Pop3Proxy,
     check,
 )
+from pop3gw.proto import events
 from pop3gw.proto.session import QUEUE_OCTETS
 from tests.scenarios.player import Stage
 from tests.scenarios.transcript import Side
@@ -494,6 +495,10 @@ MALFORMED: list[tuple[object, object]] = [
     ("RETR", (POP3_REQ_REJECT, "no", "more")),
     ("RETR", (POP3_REQ_ABORT, "no\0")),
     ("RETR", callback),
+    ("RETR", (POP3_REQ_ACCEPT, "text")),
+    ("RETR", (POP3_REQ_POLICY, None)),
+    ("RETR", (POP3_REQ_POLICY, None, None)),
+    ("GREETING", POP3_REQ_ACCEPT_MLINE),
     ("GREETING", (POP3_REQ_POLICY, callback, callback)),
     ("retr", POP3_REQ_ACCEPT),
     (5, POP3_REQ_ACCEPT),
@@ -841,3 +846,86 @@ def test_what_cannot_be_sent_is_the_response_callbacks_error() -> None:
     stage.says(Side.SERVER, b"+OK\r\nfine\r\nnow\r\n.\r\n")
     assert stage.take(Side.CLIENT) == b"+OK\r\nfine\r\n"
     assert stage.session.over
+
+
+# -- what the caller tells the session, besides bytes
+
+
+@pytest.mark.parametrize("message", [b"", b"half a mess"])
+def test_a_client_that_does_not_read_is_closed_without_a_word(message: bytes) -> None:
+    stage = in_state("TRANSACTION")
+    asked(stage, "RETR 1")
+    stage.says(Side.SERVER, b"+OK\r\n" + message)
+    stage.take(Side.CLIENT)
+    stage.session.blocked(events.Side.CLIENT, stage.now)
+    stage.passes(599_000)
+    assert not stage.session.over
+    stage.passes(2_000)
+    assert stage.session.over
+    assert stage.session.ended_by is events.Side.CLIENT
+    assert (stage.take(Side.CLIENT), stage.take(Side.SERVER)) == (b"", b"")
+
+
+def test_a_client_that_reads_again_has_its_whole_time() -> None:
+    stage = in_state("TRANSACTION")
+    stage.session.blocked(events.Side.CLIENT, stage.now)
+    stage.passes(599_000)
+    stage.session.flowing(stage.now)
+    stage.passes(599_000)
+    assert not stage.session.over
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("waiting", ["", "CAPA"])
+def test_the_gateway_ends_a_session(state: str, waiting: str) -> None:
+    for end in ("shutdown", "fail"):
+        stage = in_state(state)
+        if waiting:
+            asked(stage, waiting)
+        if end == "shutdown":
+            stage.session.shutdown("the second TERM")
+        else:
+            stage.session.fail()
+        assert stage.session.over
+        assert stage.session.ended_by is events.Side.GATEWAY
+        assert stage.session.to_server == []
+
+
+def test_the_delay_of_failed_logins_is_bounded_however_many_there_are() -> None:
+    class Policy(Pop3Proxy):
+        def config(self) -> None:
+            super().config()
+            self.max_auth_failures = 1_000_000
+            self.auth_timeout = 24 * 3600 * 1000
+
+    stage = in_state("AUTHORIZATION", Policy)
+    for _ in range(1100):
+        assert asked(stage, f"APOP alice {DIGEST}") == (f"APOP alice {DIGEST}\r\n".encode(), b"")
+        stage.says(Side.SERVER, b"-ERR no\r\n")
+        stage.passes(8_000)
+        assert stage.take(Side.CLIENT) == b"-ERR no\r\n"
+
+
+def test_a_policy_that_cannot_be_made_refuses_the_service() -> None:
+    class Policy(Pop3Proxy):
+        def __init__(self) -> None:
+            raise SystemExit("not today")
+
+    stage = Stage(Policy)
+    stage.open()
+    assert re.fullmatch(rb"-ERR [^\r\n]*\r\n", stage.take(Side.CLIENT))
+    assert stage.session.over
+
+
+def test_a_wrong_attribute_of_the_class_is_an_error_at_once() -> None:
+    with pytest.raises(TypeError, match="timeout"):
+        type("Policy", (Pop3Proxy,), {"timeout": "60"})
+    with pytest.raises(ValueError, match="max_auth_failures"):
+        type("Policy", (Pop3Proxy,), {"max_auth_failures": 0})
+
+
+def test_what_is_only_to_be_read_cannot_be_deleted() -> None:
+    policy = Pop3Proxy()
+    for name in ("username", "session", "request"):
+        with pytest.raises(AttributeError, match=name):
+            delattr(policy, name)
