@@ -40,7 +40,12 @@ setup(
         ("share/man/man7", shipped("man/*.7")),
         ("share/man/man8", shipped("man/*.8")),
         ("share/doc/pop3gw/examples", ["etc/pop3gw.conf", *shipped("init/pop3gw")]),
-        ("lib/systemd/system", shipped("init/*.service")),
+        ("share/doc/pop3gw/examples/logrotate.d", shipped("etc/logrotate.d/*")),
+        ("share/doc/pop3gw/examples/fail2ban/filter.d", shipped("etc/fail2ban/filter.d/*")),
+        ("share/doc/pop3gw/examples/fail2ban/jail.d", shipped("etc/fail2ban/jail.d/*")),
+        ("lib/systemd/system", [*shipped("init/*.service"), *shipped("init/*.socket")]),
+        ("lib/sysusers.d", shipped("init/sysusers.d/*")),
+        ("lib/tmpfiles.d", shipped("init/tmpfiles.d/*")),
     ],
     classifiers=[
         "Environment :: No Input/Output (Daemon)",

@@ -45,7 +45,14 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("dovecot", ("dovecot-pop3d",)),
-        Recipe("systemd", ("dovecot-pop3d", "systemd", "systemd-sysv", "dbus")),
+        # What a mail host of Debian has: systemd, a syslog daemon, what reads logs, and what the .deb depends on.
+        Recipe(
+            "systemd",
+            (
+                *("dovecot-pop3d", "systemd", "systemd-sysv", "dbus", "rsyslog", "logrotate", "fail2ban"),
+                *("python3-configobj", "python3-daemon", "python3-setproctitle"),
+            ),
+        ),
     )
 }
 
