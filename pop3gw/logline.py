@@ -1,16 +1,21 @@
-"""How a line of the log looks: the only place that knows, for each target.
+"""How an entry of the log looks: the only place that knows, for each target and format.
+
+Whatever an entry holds, it is one line of printable text: what reads logs line by line is never misled.
 
 Known limit: a text beyond 8000 characters is cut, since rsyslog cuts at 8 KiB and nobody reads a line that long.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from pop3gw.proto.events import Summary
 from pop3gw.redaction import escaped
-from pop3gw.values import LogLevel
+from pop3gw.values import LogFormat, LogLevel
 
 NAME = "pop3gw"
 _LINE_LIMIT = 8000  # characters of a text
@@ -18,13 +23,37 @@ _FACILITY_MAIL = 2 << 3
 _SYSLOG_SEVERITY = {LogLevel.DEBUG: 7, LogLevel.INFO: 6, LogLevel.WARNING: 4, LogLevel.ERROR: 3}
 
 
-def _body(level: LogLevel, tag: str, text: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is logged. ``service`` and ``session`` say of what; ``logger`` is another's name in Python's logging."""
+
+    level: LogLevel
+    text: str
+    service: str = ""
+    session: str = ""
+    logger: str = ""
+    summary: Summary | None = None  # then ``text`` says only that the session has ended
+
+    @property
+    def tag(self) -> str:
+        return f"{self.service} {self.session}" if self.session else self.service or self.logger
+
+
+Form = Callable[[Entry], bytes]  # an entry as it is sent
+
+
+def _message(entry: Entry) -> str:
+    text = entry.text
     if len(text) > _LINE_LIMIT:
         text = f"{text[:_LINE_LIMIT]} ({len(text) - _LINE_LIMIT} more)"
     text = escaped(text.rstrip("\n"))  # a traceback ends with one
-    if len(text) > 2 * _LINE_LIMIT:
-        text = f"{text[: 2 * _LINE_LIMIT]} (more)"
-    return f"{level} {tag}: {text}" if tag else f"{level}: {text}"
+    return f"{text[: 2 * _LINE_LIMIT]} (more)" if len(text) > 2 * _LINE_LIMIT else text
+
+
+def _body(entry: Entry) -> str:
+    text = _message(entry) if entry.summary is None else f"{entry.text} {_pairs(entry.summary)}"
+    tag = entry.tag
+    return f"{entry.level} {tag}: {text}" if tag else f"{entry.level}: {text}"
 
 
 class _Clock:
@@ -50,21 +79,86 @@ class _Clock:
 _clock = _Clock()
 
 
-def file_line(level: LogLevel, tag: str, text: str) -> bytes:
+def file_line(entry: Entry) -> bytes:
     """``2026-11-23T12:00:00.123+00:00 pop3gw[PID] info inbound S3f2a: text`` and a line end."""
-    line = f"{_clock.text(time.time())} {NAME}[{os.getpid()}] {_body(level, tag, text)}\n"
+    line = f"{_clock.text(time.time())} {NAME}[{os.getpid()}] {_body(entry)}\n"
     return line.encode("utf-8", "backslashreplace")
 
 
-def syslog_line(level: LogLevel, tag: str, text: str) -> bytes:
-    """The same as a datagram for syslog, which has a time of its own."""
-    priority = _FACILITY_MAIL | _SYSLOG_SEVERITY[level]
-    line = f"<{priority}>{NAME}[{os.getpid()}]: {_body(level, tag, text)}"
-    return line.encode("utf-8", "backslashreplace")
+def file_json(entry: Entry) -> bytes:
+    """A JSON object and a line end."""
+    return (_object(entry) + "\n").encode("utf-8", "backslashreplace")
 
 
-def _value(text: str | None) -> str:
-    """A value of a summary: quoted where it could be taken for more than one, or for none."""
+def syslog_line(entry: Entry) -> bytes:
+    """The text as a datagram for syslog, which has a time of its own."""
+    return _syslog(entry, _body(entry))
+
+
+def syslog_json(entry: Entry) -> bytes:
+    """The JSON object as a datagram for syslog."""
+    return _syslog(entry, _object(entry))
+
+
+def journal_entry(entry: Entry) -> bytes:
+    """A datagram of journald's native protocol: the text as MESSAGE, and a field for each thing that it names.
+
+    Values are single lines, so the protocol's simple form serves (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
+    """
+    named = {"SERVICE": entry.service, "SESSION": entry.session, "LOGGER": entry.logger}
+    if entry.summary is not None:
+        named |= {name.upper(): str(value) for name, value in summary_fields(entry.summary).items()}
+    fields = {
+        "MESSAGE": _body(entry),
+        "PRIORITY": str(_SYSLOG_SEVERITY[entry.level]),
+        "SYSLOG_FACILITY": str(_FACILITY_MAIL >> 3),
+        "SYSLOG_IDENTIFIER": NAME,
+    } | {f"POP3GW_{name}": escaped(value) for name, value in named.items() if value}
+    return "".join(f"{name}={value}\n" for name, value in fields.items()).encode("utf-8", "backslashreplace")
+
+
+FILE_FORMS: dict[LogFormat, Form] = {LogFormat.TEXT: file_line, LogFormat.JSON: file_json}
+SYSLOG_FORMS: dict[LogFormat, Form] = {LogFormat.TEXT: syslog_line, LogFormat.JSON: syslog_json}
+
+
+def _syslog(entry: Entry, body: str) -> bytes:
+    priority = _FACILITY_MAIL | _SYSLOG_SEVERITY[entry.level]
+    return f"<{priority}>{NAME}[{os.getpid()}]: {body}".encode("utf-8", "backslashreplace")
+
+
+def _object(entry: Entry) -> str:
+    fields: dict[str, object] = {"time": _clock.text(time.time()), "pid": os.getpid(), "level": str(entry.level)}
+    fields |= {name: value for name in ("service", "session", "logger") if (value := getattr(entry, name))}
+    fields["message"] = _message(entry)
+    if entry.summary is not None:
+        fields |= summary_fields(entry.summary)
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def summary_fields(summary: Summary) -> dict[str, str | int | float]:
+    """What a session was, by name, in the order of the text; what it was not is left out."""
+    fields = {
+        "client": summary.client,
+        "server": summary.server,
+        "user": summary.user,
+        "login": summary.login,
+        "retrieved": summary.retrieved,
+        "deleted": summary.deleted,
+        "from_client": summary.from_client,
+        "to_client": summary.to_client,
+        "seconds": round(summary.seconds, 3),
+        "end": summary.end.value,
+        "by": summary.by.value,
+        "client_tls": summary.client_tls,
+        "server_tls": summary.server_tls,
+    }
+    return {
+        name: escaped(value) if isinstance(value, str) else value for name, value in fields.items() if value is not None
+    }
+
+
+def quoted(text: str | None) -> str:
+    """A value among others in a text: quoted where it could be taken for more than one, or for none."""
     if text is None:
         return "-"
     plain = escaped(text)
@@ -73,11 +167,11 @@ def _value(text: str | None) -> str:
     return '"' + plain.replace('"', '\\"') + '"'
 
 
-def summary_text(summary: Summary) -> str:
-    """One session in one line."""
+def _pairs(summary: Summary) -> str:
+    """One session as NAME=VALUE."""
     return (
-        f"session ended client={summary.client} server={summary.server} user={_value(summary.user)}"
-        f" login={_value(summary.login)} retrieved={summary.retrieved} deleted={summary.deleted}"
+        f"client={summary.client} server={summary.server} user={quoted(summary.user)}"
+        f" login={quoted(summary.login)} retrieved={summary.retrieved} deleted={summary.deleted}"
         f" from_client={summary.from_client} to_client={summary.to_client} seconds={summary.seconds:.3f}"
         f" end={summary.end.value} by={summary.by.value}"
     )

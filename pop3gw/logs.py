@@ -9,15 +9,17 @@ Known limit: what a policy logs through ``logging`` is escaped but not redacted,
 from __future__ import annotations
 
 import logging
+import os
 
 from pop3gw.errors import StartError
-from pop3gw.logline import summary_text
-from pop3gw.logsinks import FileSink, Sink, SyslogSink
+from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, journal_entry
+from pop3gw.logsinks import DatagramSink, FileSink, Sink, is_journal
 from pop3gw.proto.events import Summary
 from pop3gw.redaction import Secrets
-from pop3gw.values import LogLevel
+from pop3gw.values import LogFormat, LogLevel
 
 SYSLOG_SOCKET = "/dev/log"
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
 _NUMBER = {LogLevel.DEBUG: 10, LogLevel.INFO: 20, LogLevel.WARNING: 30, LogLevel.ERROR: 40}
 
 
@@ -29,23 +31,33 @@ class Log:
         self.level = level
 
     @classmethod
-    def open(cls, target: str, level: LogLevel, *, syslog_socket: str = SYSLOG_SOCKET) -> Log:
+    def open(
+        cls,
+        target: str,
+        level: LogLevel,
+        style: LogFormat = LogFormat.TEXT,
+        *,
+        syslog_socket: str = SYSLOG_SOCKET,
+        journal_socket: str = JOURNAL_SOCKET,
+    ) -> Log:
         """Open ``syslog``, ``stderr`` or a file's path and make it the log of this process.
 
-        Raises StartError where it can't be opened.
+        A stderr that leads to the journal becomes the journal itself, with fields. Raises StartError where the target
+        can't be opened.
         """
         global _current  # a process has one log, as it has one stderr
+        sink: Sink
         try:
             if target == "syslog":
-                opened = cls(SyslogSink(syslog_socket), level)
+                sink = DatagramSink(syslog_socket, SYSLOG_FORMS[style])
             elif target == "stderr":
-                opened = cls(FileSink(2), level)
+                sink = _stderr(style, journal_socket)
             else:
-                opened = cls(FileSink.open(target), level)
+                sink = FileSink.open(target, FILE_FORMS[style])
         except OSError as error:
             what = f"no syslog daemon listens on {syslog_socket}" if target == "syslog" else f"log file {target}"
             raise StartError(f"log_target = {target}: {what} ({error.strerror})") from None
-        _current = opened
+        _current = opened = cls(sink, level)
         logging.getLogger().addHandler(_JOINED)
         return opened
 
@@ -60,24 +72,24 @@ class Log:
         self.threshold = _NUMBER[level]
         logging.getLogger().setLevel(self.threshold)
 
-    def write(self, level: LogLevel, tag: str, text: str) -> None:
-        """Write a line whatever its level; ``tag`` is the service and, where there is one, the session."""
-        self._sink.write(level, tag, text)
+    def write(self, entry: Entry) -> None:
+        """Write an entry whatever its level."""
+        self._sink.write(entry)
 
     def debug(self, text: str, service: str = "") -> None:
         if self.threshold <= 10:
-            self._sink.write(LogLevel.DEBUG, service, text)
+            self._sink.write(Entry(LogLevel.DEBUG, text, service))
 
     def info(self, text: str, service: str = "") -> None:
         if self.threshold <= 20:
-            self._sink.write(LogLevel.INFO, service, text)
+            self._sink.write(Entry(LogLevel.INFO, text, service))
 
     def warning(self, text: str, service: str = "") -> None:
         if self.threshold <= 30:
-            self._sink.write(LogLevel.WARNING, service, text)
+            self._sink.write(Entry(LogLevel.WARNING, text, service))
 
     def error(self, text: str, service: str = "") -> None:
-        self._sink.write(LogLevel.ERROR, service, text)
+        self._sink.write(Entry(LogLevel.ERROR, text, service))
 
     def fileno_or_none(self) -> int | None:
         """The descriptor to keep open while daemonizing and to pass on after ``reopen``; None for stderr."""
@@ -93,6 +105,15 @@ class Log:
     def adopt(self, fd: int) -> None:
         """Write to this descriptor from now on, under the old one's number; ``fd`` itself is closed."""
         self._sink.adopt(fd)
+
+
+def _stderr(style: LogFormat, journal_socket: str) -> Sink:
+    if is_journal(2, os.environ.get("JOURNAL_STREAM", "")):
+        try:
+            return DatagramSink(journal_socket, journal_entry)
+        except OSError:  # what goes to stderr still arrives there, without fields
+            pass
+    return FileSink(2, form=FILE_FORMS[style])
 
 
 _current = Log(FileSink(2), LogLevel.WARNING)
@@ -113,7 +134,7 @@ class _Joined(logging.Handler):
             text = f"{record.msg!r} with arguments that don't fit ({error})"
         level = next((level for level, number in reversed(_NUMBER.items()) if record.levelno >= number), LogLevel.DEBUG)
         if _NUMBER[level] >= _current.threshold:
-            _current.write(level, "" if record.name.startswith("pop3gw") else record.name, text)
+            _current.write(Entry(level, text, logger="" if record.name.startswith("pop3gw") else record.name))
 
 
 _JOINED = _Joined()
@@ -122,11 +143,12 @@ _JOINED = _Joined()
 class SessionLog:
     """The journal of one session (``proto.events.Journal``): each line carries the service and the session's id."""
 
-    __slots__ = ("_log", "_secrets", "_tag", "conversation")
+    __slots__ = ("_log", "_secrets", "_service", "_session", "conversation")
 
     def __init__(self, session_id: str, service: str) -> None:
         self._log = _current
-        self._tag = f"{service} {session_id}"
+        self._service = service
+        self._session = session_id
         self._secrets = Secrets()
         self.conversation = self._log.level is LogLevel.DEBUG
 
@@ -152,7 +174,7 @@ class SessionLog:
     def summary(self, summary: Summary) -> None:
         """Log the session's end. Not redacted: a user whose password is their name is still to be found."""
         if self._log.threshold <= 20:
-            self._log.write(LogLevel.INFO, self._tag, summary_text(summary))
+            self._log.write(Entry(LogLevel.INFO, "session ended", self._service, self._session, summary=summary))
 
     def _write(self, level: LogLevel, text: str) -> None:
-        self._log.write(level, self._tag, self._secrets.redacted(text))
+        self._log.write(Entry(level, self._secrets.redacted(text), self._service, self._session))

@@ -1,8 +1,11 @@
-"""Where lines of the log go: a descriptor (a file, stderr) or the syslog socket.
+"""Where entries of the log go: a descriptor (a file, stderr) or the socket of a daemon (syslog, journald).
 
 Writing never raises, and waits for a stuck reader at most once: lines that could not be written are counted, and the
-count is written when it works again. Known limits: syslog means a datagram socket; two processes that fill a pipe at
-the same moment may wait for each other's reader.
+count is written when it works again. What a line looks like is the ``logline.Form`` that a sink is made with.
+
+journald's protocol is spoken here and not through python3-systemd: its library waits for a journal that is stuck.
+Known limits: syslog means a datagram socket; two processes that fill a pipe at the same moment may wait for each
+other's reader.
 """
 
 from __future__ import annotations
@@ -14,16 +17,16 @@ import stat
 import time
 from typing import Protocol
 
-from pop3gw.logline import file_line, syslog_line
+from pop3gw.logline import Entry, Form, file_line
 from pop3gw.values import LogLevel
 
 _PATIENCE = 100  # ms that the first line to find its reader stuck may wait
 
 
 class Sink(Protocol):
-    """What takes lines; ``adopt`` puts another descriptor under the number of the old one."""
+    """What takes entries; ``adopt`` puts another descriptor under the number of the old one."""
 
-    def write(self, level: LogLevel, tag: str, text: str) -> None: ...
+    def write(self, entry: Entry) -> None: ...
     def fileno_or_none(self) -> int | None: ...
     def reopen(self) -> None: ...
     def adopt(self, fd: int) -> None: ...
@@ -32,16 +35,17 @@ class Sink(Protocol):
 class FileSink:
     """A descriptor: a file's, or stderr's (then without a path)."""
 
-    def __init__(self, fd: int, path: str = "") -> None:
+    def __init__(self, fd: int, path: str = "", form: Form = file_line) -> None:
         self._fd = fd
         self._path = path
+        self._form = form
         self._lost = 0
         self._torn = False  # the last line was cut: the next one begins with a line end
         self._gate = self._gate_of(fd)
 
     @classmethod
-    def open(cls, path: str) -> FileSink:
-        return cls(cls._open(path), path)
+    def open(cls, path: str, form: Form = file_line) -> FileSink:
+        return cls(cls._open(path), path, form)
 
     @staticmethod
     def _open(path: str) -> int:
@@ -61,10 +65,10 @@ class FileSink:
         gate.register(fd, select.POLLOUT)
         return gate
 
-    def write(self, level: LogLevel, tag: str, text: str) -> None:
-        data = file_line(level, tag, text)
+    def write(self, entry: Entry) -> None:
+        data = self._form(entry)
         if self._lost:
-            lost = file_line(LogLevel.ERROR, "", f"{self._lost} lines of the log were lost")
+            lost = self._form(_lost(self._lost))
             data = (b"\n" if self._torn else b"") + lost + data
         try:
             left = self._send(data)
@@ -100,11 +104,12 @@ class FileSink:
         self._gate = self._gate_of(self._fd)
 
 
-class SyslogSink:
-    """A syslog daemon's datagram socket. One that went away is looked for again once a second at most."""
+class DatagramSink:
+    """A log daemon's datagram socket. One that went away is looked for again once a second at most."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, form: Form) -> None:
         self._path = path
+        self._form = form
         self._socket = self._connect()
         self._lost = 0
         self._retry = 0.0  # time.monotonic() before which a broken socket is left alone
@@ -119,11 +124,11 @@ class SyslogSink:
             raise
         return fresh
 
-    def write(self, level: LogLevel, tag: str, text: str) -> None:
-        data = syslog_line(level, tag, text)
+    def write(self, entry: Entry) -> None:
+        data = self._form(entry)
         try:
             if self._lost:
-                self._socket.send(syslog_line(LogLevel.ERROR, "", f"{self._lost} lines of the log were lost"))
+                self._socket.send(self._form(_lost(self._lost)))
                 self._lost = 0
             self._socket.send(data)
         except BlockingIOError:
@@ -161,3 +166,16 @@ class SyslogSink:
     def adopt(self, fd: int) -> None:
         os.dup2(fd, self._socket.fileno(), inheritable=False)
         os.close(fd)
+
+
+def is_journal(fd: int, stream: str) -> bool:
+    """Whether this descriptor leads to journald, as ``$JOURNAL_STREAM`` ("DEVICE:INODE", systemd.exec(5)) tells."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False
+    return stream == f"{status.st_dev}:{status.st_ino}"
+
+
+def _lost(lines: int) -> Entry:
+    return Entry(LogLevel.ERROR, f"{lines} lines of the log were lost")

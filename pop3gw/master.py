@@ -25,7 +25,7 @@ from pop3gw.settings import Config
 from pop3gw.worker import Relays
 
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD)
-_ONLY_AT_START = ("pid_file", "log_target")
+_ONLY_AT_START = ("pid_file", "log_target", "log_format")
 
 
 def run(
@@ -60,7 +60,7 @@ def _run(
 ) -> int:
     account = process.find_account(config.user, config.group)
     bound = listeners.bind(config, ())
-    log = Log.open(config.log_target, config.log_level)
+    log = Log.open(config.log_target, config.log_level, config.log_format)
     if not foreground:
         problems = template.check(config)  # while there is a terminal to say it on
         if problems:

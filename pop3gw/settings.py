@@ -15,7 +15,18 @@ from typing import Any
 
 from pop3gw import values
 from pop3gw.errors import Problem
-from pop3gw.values import Address, Certificate, IPNetwork, Kind, LogLevel, PolicyName, SendProxy, Tls, TlsVersion
+from pop3gw.values import (
+    Address,
+    Certificate,
+    IPNetwork,
+    Kind,
+    LogFormat,
+    LogLevel,
+    PolicyName,
+    SendProxy,
+    Tls,
+    TlsVersion,
+)
 
 
 class Section(enum.Enum):
@@ -384,6 +395,15 @@ class Config:
             applies=Applies.RESTART,
             default_text="syslog; stderr in the foreground",
             example="syslog",
+        ),
+    )
+    log_format: LogFormat = field(
+        default=LogFormat.TEXT,
+        metadata=row(
+            Section.MAIN,
+            values.choice(LogFormat),
+            "text, or json: one JSON object a line. The journal of systemd gets text and fields in either case.",
+            applies=Applies.RESTART,
         ),
     )
     log_level: LogLevel = field(

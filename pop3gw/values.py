@@ -31,6 +31,13 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
+class LogFormat(enum.StrEnum):
+    """How a line of the log is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Tls(enum.StrEnum):
     """How one side of a service uses TLS."""
 

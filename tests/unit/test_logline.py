@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Callable
 
 import pytest
 
-from pop3gw.logline import file_line, summary_text, syslog_line
+from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, Form, file_json, file_line, journal_entry, syslog_line
 from pop3gw.proto.events import Ending, Side, Summary
-from pop3gw.values import LogLevel
+from pop3gw.values import LogFormat, LogLevel
 
 SUMMARY = Summary(
     client="192.0.2.1:40000",
@@ -27,34 +27,94 @@ SUMMARY = Summary(
 )
 
 
+FORMS = [*FILE_FORMS.values(), *SYSLOG_FORMS.values()]
+
+
+def entry(text: str) -> Entry:
+    return Entry(LogLevel.INFO, text)
+
+
+def ended(summary: Summary) -> Entry:
+    return Entry(LogLevel.INFO, "session ended", "inbound", "S1", summary=summary)
+
+
+def fields(datagram: bytes) -> dict[str, str]:
+    """What journald makes of it."""
+    return dict(line.split("=", 1) for line in datagram.decode().splitlines())
+
+
 def test_a_line_of_a_file() -> None:
-    line = file_line(LogLevel.INFO, "inbound S3f2a", "hällo").decode()
+    line = file_line(Entry(LogLevel.INFO, "hällo", "inbound", "S3f2a")).decode()
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
     assert re.fullmatch(rf"{stamp} pop3gw\[{os.getpid()}\] info inbound S3f2a: hällo\n", line)
-    assert file_line(LogLevel.ERROR, "", "x\n").endswith(b"] error: x\n")
+    assert file_line(Entry(LogLevel.ERROR, "x\n")).endswith(b"] error: x\n")
+    assert file_line(Entry(LogLevel.ERROR, "x", logger="some.module")).endswith(b"] error some.module: x\n")
 
 
 def test_a_datagram_for_syslog() -> None:
-    assert syslog_line(LogLevel.WARNING, "in", "x") == f"<20>pop3gw[{os.getpid()}]: warning in: x".encode()
+    assert syslog_line(Entry(LogLevel.WARNING, "x", "in")) == f"<20>pop3gw[{os.getpid()}]: warning in: x".encode()
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "a\u2028b", "a\x00b", "a\x85b", "\ud800", "\udcff"])
-@pytest.mark.parametrize("form", [file_line, syslog_line])
-def test_a_text_is_one_line(text: str, form: Callable[[LogLevel, str, str], bytes]) -> None:
-    line = form(LogLevel.INFO, "", text).removesuffix(b"\n")
+@pytest.mark.parametrize("form", FORMS)
+def test_a_text_is_one_line(text: str, form: Form) -> None:
+    line = form(entry(text)).removesuffix(b"\n")
     assert line.decode().isprintable()
 
 
 def test_an_endless_text_is_cut() -> None:
-    assert len(file_line(LogLevel.INFO, "", "x" * 10_000_000)) < 8200
-    assert len(file_line(LogLevel.INFO, "", "\0" * 10_000_000)) < 16500
-    assert b"(9992000 more)" in file_line(LogLevel.INFO, "", "x" * 10_000_000)
+    assert len(file_line(entry("x" * 10_000_000))) < 8200
+    assert len(file_line(entry("\0" * 10_000_000))) < 16500
+    assert b"(9992000 more)" in file_line(entry("x" * 10_000_000))
+
+
+def test_an_object() -> None:
+    line = file_json(Entry(LogLevel.ERROR, 'a "b"\n\u2028c', "inbound", "S1")).decode()
+    assert line.endswith("\n")
+    read = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+[+-]\d\d:\d\d", read.pop("time"))
+    assert read == {
+        "pid": os.getpid(),
+        "level": "error",
+        "service": "inbound",
+        "session": "S1",
+        "message": 'a "b"\\n\\u2028c',
+    }
+
+
+def test_an_object_of_a_session() -> None:
+    read = json.loads(SYSLOG_FORMS[LogFormat.JSON](ended(SUMMARY)).decode().partition("]: ")[2])
+    assert read["message"] == "session ended"
+    assert {key: read[key] for key in ("user", "login", "retrieved", "seconds", "end", "by")} == {
+        "user": "alice",
+        "login": "apop",
+        "retrieved": 2,
+        "seconds": 0.123,
+        "end": "quit",
+        "by": "client",
+    }
+    assert "client_tls" not in read
+
+
+def test_fields_of_the_journal() -> None:
+    said = fields(journal_entry(ended(SUMMARY)))
+    assert said["MESSAGE"].startswith("info inbound S1: session ended client=192.0.2.1:40000 ")
+    assert (said["PRIORITY"], said["SYSLOG_IDENTIFIER"]) == ("6", "pop3gw")
+    assert (said["POP3GW_SERVICE"], said["POP3GW_SESSION"], said["POP3GW_USER"]) == ("inbound", "S1", "alice")
+    assert said["POP3GW_END"] == "quit"
+
+
+def test_a_user_name_forges_no_field_of_the_journal() -> None:
+    forger = Summary("c", "s", "x\nPRIORITY=0", None, 0, 0, 0, 0, 0.0, Ending.CLOSED, Side.SERVER)
+    said = fields(journal_entry(ended(forger)))
+    assert said["PRIORITY"] == "6"
+    assert said["POP3GW_USER"] == "x\\nPRIORITY=0"
 
 
 def test_a_summary() -> None:
-    assert summary_text(SUMMARY) == (
+    assert file_line(ended(SUMMARY)).decode().partition("S1: ")[2] == (
         "session ended client=192.0.2.1:40000 server=192.0.2.2:110 user=alice login=apop retrieved=2 deleted=1"
-        " from_client=77 to_client=16384 seconds=0.123 end=quit by=client"
+        " from_client=77 to_client=16384 seconds=0.123 end=quit by=client\n"
     )
 
 
@@ -73,4 +133,4 @@ def test_a_summary() -> None:
 )
 def test_a_user_name_forges_no_field(user: str | None, shown: str) -> None:
     summary = Summary("c", "s", user, None, 0, 0, 0, 0, 0.0, Ending.CLOSED, Side.SERVER)
-    assert f" user={shown} login=- " in summary_text(summary)
+    assert f" user={shown} login=- " in file_line(ended(summary)).decode()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from pop3gw import logs
 from pop3gw.errors import StartError
 from pop3gw.logs import Log, SessionLog
 from pop3gw.proto.events import Ending, Journal, Side, Summary
-from pop3gw.values import LogLevel
+from pop3gw.values import LogFormat, LogLevel
 
 SUMMARY = Summary("c:1", "s:2", "hunter22", "user", 0, 0, 0, 0, 1.0, Ending.TIMEOUT, Side.GATEWAY)
 
@@ -149,3 +151,31 @@ def test_a_child_adopts_what_the_master_reopened(file: Path, tmp_path: Path) -> 
     log.adopt(os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT))
     SessionLog("S1", "x").info("there")
     assert lines(tmp_path / "other") == ["info x S1: there"]
+
+
+def test_json(file: Path) -> None:
+    log = Log.open(str(file), LogLevel.INFO, LogFormat.JSON)
+    log.info("ready")
+    SessionLog("S1", "inbound").summary(SUMMARY)
+    first, second = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    assert first["message"] == "ready"
+    assert (second["session"], second["user"], second["end"]) == ("S1", "hunter22", "timeout")
+
+
+def test_a_stderr_that_leads_to_the_journal(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert file.parent == tmp_path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        journal.settimeout(10)
+        status = os.fstat(2)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        log = Log.open("stderr", LogLevel.INFO, journal_socket=str(tmp_path / "journal"))
+        log.info("ready", "inbound")
+        assert b"POP3GW_SERVICE=inbound\n" in journal.recv(65536)
+        assert log.fileno_or_none() is not None
+
+
+def test_a_journal_that_is_not_there_is_stderr(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    assert Log.open("stderr", LogLevel.INFO, journal_socket=str(file)).fileno_or_none() is None

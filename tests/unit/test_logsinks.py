@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pop3gw.logsinks import FileSink, Sink, SyslogSink
+from pop3gw.logline import Entry, journal_entry, syslog_line
+from pop3gw.logsinks import DatagramSink, FileSink, Sink, is_journal
 from pop3gw.values import LogLevel
 
 
 def write(sink: Sink, text: str) -> None:
-    sink.write(LogLevel.INFO, "", text)
+    sink.write(Entry(LogLevel.INFO, text))
 
 
 def texts(data: bytes) -> list[str]:
@@ -124,20 +125,20 @@ def daemon(path: Path) -> socket.socket:
 
 def test_syslog_gets_datagrams(tmp_path: Path) -> None:
     with daemon(tmp_path / "log") as listening:
-        sink = SyslogSink(str(tmp_path / "log"))
+        sink = DatagramSink(str(tmp_path / "log"), syslog_line)
         write(sink, "hello")
         assert texts(listening.recv(65536)) == ["hello"]
 
 
 def test_no_syslog_is_an_error_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        SyslogSink(str(tmp_path / "log"))
+        DatagramSink(str(tmp_path / "log"), syslog_line)
 
 
 def test_a_syslog_that_goes_away_and_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "log"
     first = daemon(path)
-    sink = SyslogSink(str(path))
+    sink = DatagramSink(str(path), syslog_line)
     fd = sink.fileno_or_none()
     first.close()
     path.unlink()
@@ -158,7 +159,7 @@ def test_a_syslog_that_goes_away_and_comes_back(tmp_path: Path) -> None:
 
 def test_a_stuck_syslog_blocks_nobody(tmp_path: Path) -> None:
     with daemon(tmp_path / "log") as listening:
-        sink = SyslogSink(str(tmp_path / "log"))
+        sink = DatagramSink(str(tmp_path / "log"), syslog_line)
         write_many(sink, 2000, "x" * 1000)
         listening.setblocking(False)
         received = 0
@@ -175,10 +176,29 @@ def test_a_stuck_syslog_blocks_nobody(tmp_path: Path) -> None:
 
 def test_syslog_is_reopened_and_passed_on(tmp_path: Path) -> None:
     with daemon(tmp_path / "log") as listening:
-        sink = SyslogSink(str(tmp_path / "log"))
+        sink = DatagramSink(str(tmp_path / "log"), syslog_line)
         sink.reopen()
         fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         fresh.connect(str(tmp_path / "log"))
         sink.adopt(fresh.detach())
         write(sink, "x")
         assert texts(listening.recv(65536)) == ["x"]
+
+
+def test_the_journal_gets_its_own_protocol(tmp_path: Path) -> None:
+    with daemon(tmp_path / "journal") as listening:
+        sink = DatagramSink(str(tmp_path / "journal"), journal_entry)
+        write(sink, "hello")
+        assert b"MESSAGE=info: hello\n" in listening.recv(65536)
+
+
+def test_whether_a_descriptor_leads_to_the_journal() -> None:
+    reading, writing = os.pipe()
+    status = os.fstat(writing)
+    stream = f"{status.st_dev}:{status.st_ino}"
+    assert is_journal(writing, stream)
+    assert not is_journal(writing, "")
+    assert not is_journal(2, stream)
+    os.close(reading)
+    os.close(writing)
+    assert not is_journal(writing, stream)
