@@ -20,6 +20,7 @@ from pop3gw.arrival import Arrival
 from pop3gw.logs import SessionLog
 from pop3gw.net import Connector, Peer, tune
 from pop3gw.policy import SessionFacts
+from pop3gw.pool import TOO_MANY
 from pop3gw.proto.commands import State
 from pop3gw.proto.events import Ending, Side, Summary
 from pop3gw.proto.proxyheader import Endpoint, Header, written
@@ -30,7 +31,7 @@ from pop3gw.values import Address, SendProxy
 
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.relay import Relay
-    from pop3gw.tls import TlsStream
+    from pop3gw.tlsstream import TlsStream
 
 # After the last answer: how long, and for how many octets, the client may go on before its connection is closed.
 # Closing over unread input would reset the connection, and the reset would eat the answer.
@@ -154,7 +155,20 @@ class Conversation:
             self._session.introduce(self._peer.address, self._peer.port)
             self._reached = Peer(header.reached.address, header.reached.port)
             self.seat.show(client=self._peer.address)
+            if self._relay.service.max_sessions_per_client:
+                self._relay.ask(self, self._peer.address)
+                return
         self._start(time.monotonic())
+
+    @_contained
+    def decided(self, *, admitted: bool) -> None:
+        """The master has counted this client's sessions."""
+        now = time.monotonic()
+        if admitted:
+            self._start(now)
+            return
+        self._session.refuse(TOO_MANY, "too many sessions from this address (max_sessions_per_client)")
+        self._proceed(now)
 
     def _turn_away(self, reason: str) -> None:
         """No session: the sender can't be told in a protocol that it did not begin."""
@@ -232,10 +246,14 @@ class Conversation:
         if done:
             self._hands, self._shake_by = None, NEVER
             self._session.tls_started(side, hands.facts(), now, hands.subject() if side is Side.CLIENT else None)
+            if side is Side.CLIENT:
+                self._hear_client(now)
+            else:
+                self._hear_server(hands, now)
 
     def _shake_failed(self, reason: str, now: float) -> None:
         side = self._session.tls_wanted
-        self._hands = None
+        self._hands, self._shake_by = None, NEVER
         self._relay.slot.add(Count.TLS_FAILURES)
         if side is not None:
             self._session.tls_failed(side, reason, now)
@@ -254,17 +272,26 @@ class Conversation:
         try:
             if mask & _WRITE:
                 self._flush(Side.CLIENT, client, now)
-            if mask & client.mask & _READ:
-                data = client.read()
-                if self._close_at is not None:
-                    self._drained += len(data or b"")
-                elif data:
-                    self._session.client_data(data, now)
-                elif data is not None:
-                    self._session.client_eof(now)
         except OSError:
             self._client_gone(now)
+        if mask & client.mask & _READ:
+            self._hear_client(now)
         self._proceed(now)
+
+    def _hear_client(self, now: float) -> None:
+        client = self._client
+        try:
+            data = client.read()
+        except OSError:
+            self._client_gone(now)
+            return
+        if self._close_at is not None:
+            self._drained += len(data or b"")
+            return
+        if data:
+            self._session.client_data(data, now)
+        if client.ended:
+            self._session.client_eof(now)
 
     @_contained
     def _server_ready(self, mask: int) -> None:
@@ -278,16 +305,22 @@ class Conversation:
         try:
             if mask & _WRITE:
                 self._flush(Side.SERVER, server, now)
-            if mask & server.mask & _READ:
-                data = server.read()
-                if data:
-                    self._session.server_data(data, now)
-                elif data is not None:
-                    self._session.server_eof(now)
         except OSError:
-            server.ended = True
             self._session.server_eof(now)
+        if mask & server.mask & _READ:
+            self._hear_server(server, now)
         self._proceed(now)
+
+    def _hear_server(self, server: Stream, now: float) -> None:
+        try:
+            data = server.read()
+        except OSError:
+            self._session.server_eof(now)
+            return
+        if data:
+            self._session.server_data(data, now)
+        if server.ended:
+            self._session.server_eof(now)
 
     def _client_gone(self, now: float) -> None:
         self._client.ended = True
@@ -427,7 +460,7 @@ class Conversation:
                 self._end_writing(now)
         elif client.unsent is None and not client.mask & _READ:
             self._end_writing(now)
-        if client.ended or self._drained > _DRAIN_OCTETS or now >= self._close_at:
+        if (client.ended and client.unsent is None) or self._drained > _DRAIN_OCTETS or now >= self._close_at:
             self._close()
             return
         self._register(client, _WRITE if client.unsent is not None else _READ, self._client_ready)
@@ -446,7 +479,7 @@ class Conversation:
         facts = session.policy.session
         self._journal.summary(
             Summary(
-                client=str(Address(facts.client_address or "-", facts.client_port or 0)),
+                client=str(Address(self._peer.address, self._peer.port)),
                 server=self._server_shown,
                 user=session.user,
                 login=session.login,

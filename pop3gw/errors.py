@@ -62,6 +62,18 @@ class PolicyError(Pop3gwError):
     exit = Exit.CONFIG
 
 
+class TlsSettingError(Pop3gwError):
+    """A TLS setting can't be used: ``key`` is its name, ``found`` and ``expected`` are as those of a Problem."""
+
+    exit = Exit.CONFIG
+
+    def __init__(self, key: str, found: str, expected: str) -> None:
+        super().__init__(found)
+        self.key = key
+        self.found = found
+        self.expected = expected
+
+
 class StartError(Pop3gwError):
     """The gateway can't start or go on: a port in use, a live pid file, an account that is not there."""
 

@@ -3,7 +3,7 @@
 A channel is one end of a SOCK_SEQPACKET pair: records arrive whole and in order, and the death of the other process is
 an end of file. The messages are the tables of tuples below; this module knows how they travel, not what they cause.
 
-Known limits: a text is cut to ``TEXT_LIMIT`` octets; a message has at most one text, its last field.
+Known limits: texts are a message's last fields, NUL between them; together they are cut to ``TEXT_LIMIT`` octets.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ class Prepared(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The policy can't be loaded, or the privileges not dropped; the template leaves."""
+    """The policy can't be loaded, the keys not read, or the privileges not dropped; the template leaves."""
 
-    reason: str
+    key: str  # of the setting that is to blame
+    expected: str
+    found: str
 
 
 class Forked(NamedTuple):
@@ -81,6 +83,18 @@ class Serve(NamedTuple):
     address: str  # the client's
 
 
+class Admit(NamedTuple):
+    """The client at this seat may have its session."""
+
+    seat: int
+
+
+class Refuse(NamedTuple):
+    """The client at this seat has too many sessions."""
+
+    seat: int
+
+
 class Retire(NamedTuple):
     """No more sessions come: leave once those that run are over."""
 
@@ -105,6 +119,13 @@ class Free(NamedTuple):
     credit: int
 
 
+class Client(NamedTuple):
+    """A PROXY header has told who the client at this seat is: may it have a session?"""
+
+    seat: int
+    address: str
+
+
 class Leaving(NamedTuple):
     """The worker wants to leave: send no more sessions, but ``Retire``."""
 
@@ -117,7 +138,22 @@ class LogTo(NamedTuple):
 
 
 Message: TypeAlias = (
-    Fork | Prepared | Failed | Forked | ForkFailed | Exited | Serve | Retire | End | Offer | Free | Leaving | LogTo
+    Fork
+    | Prepared
+    | Failed
+    | Forked
+    | ForkFailed
+    | Exited
+    | Serve
+    | Admit
+    | Refuse
+    | Retire
+    | End
+    | Offer
+    | Free
+    | Client
+    | Leaving
+    | LogTo
 )
 
 _KINDS: Final[tuple[type[Message], ...]] = (
@@ -128,10 +164,13 @@ _KINDS: Final[tuple[type[Message], ...]] = (
     ForkFailed,
     Exited,
     Serve,
+    Admit,
+    Refuse,
     Retire,
     End,
     Offer,
     Free,
+    Client,
     Leaving,
     LogTo,
 )
@@ -140,12 +179,12 @@ _KINDS: Final[tuple[type[Message], ...]] = (
 class _Row(NamedTuple):
     code: int
     record: struct.Struct  # the code and the numbers
-    text: bool
+    texts: int
 
 
 def _row(code: int, kind: type[Message]) -> _Row:
     types = list(get_type_hints(kind).values())
-    return _Row(code, struct.Struct("=B" + "q" * types.count(int)), str in types)
+    return _Row(code, struct.Struct("=B" + "q" * types.count(int)), types.count(str))
 
 
 _ROWS: Final = {kind: _row(code, kind) for code, kind in enumerate(_KINDS)}
@@ -155,11 +194,11 @@ _KIND_OF: Final = tuple((kind, _ROWS[kind]) for kind in _KINDS)
 def encode(message: Message) -> bytes:
     """The record that carries a message."""
     row = _ROWS[type(message)]
-    if not row.text:
+    if not row.texts:
         return row.record.pack(row.code, *message)
     fields: tuple[object, ...] = message
-    text = str(fields[-1]).encode("utf-8", "backslashreplace")
-    return row.record.pack(row.code, *fields[:-1]) + text[:TEXT_LIMIT]
+    text = "\0".join(map(str, fields[-row.texts :])).encode("utf-8", "backslashreplace")
+    return row.record.pack(row.code, *fields[: -row.texts]) + text[:TEXT_LIMIT]
 
 
 def decode(record: bytes) -> Message:
@@ -169,8 +208,11 @@ def decode(record: bytes) -> Message:
         _, *fields = row.record.unpack_from(record)
     except (IndexError, struct.error) as error:
         raise ChannelError(f"a record of {len(record)} octets is no message") from error
-    if row.text:
-        fields.append(record[row.record.size :].decode("utf-8", "replace"))
+    if row.texts:
+        texts = record[row.record.size :].decode("utf-8", "replace").split("\0", row.texts - 1)
+        if len(texts) != row.texts:
+            raise ChannelError(f"a message {kind.__name__} has {len(texts)} texts instead of {row.texts}")
+        fields += texts
     elif len(record) != row.record.size:
         raise ChannelError(f"a message {kind.__name__} has {len(record)} octets instead of {row.record.size}")
     return kind(*fields)

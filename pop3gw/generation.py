@@ -13,7 +13,7 @@ import signal
 from dataclasses import dataclass, field
 
 from pop3gw import template
-from pop3gw.fdpass import Channel
+from pop3gw.fdpass import Channel, Failed
 from pop3gw.scoreboard import Board
 
 
@@ -22,7 +22,7 @@ class Stage(enum.Enum):
 
     LOADING = "its policy is being loaded"
     READY = "workers can be forked"
-    FAILED = "its policy can't be loaded"
+    FAILED = "it can't serve"
     GONE = "its template has ended"
 
 
@@ -52,7 +52,7 @@ class Generation:
     due: float  # when the policy must be loaded
     ready_at: float = 0.0
     stage: Stage = Stage.LOADING
-    reason: str = ""  # why it failed
+    failed: Failed | None = None  # why it can't serve
     workers: set[Worker] = field(default_factory=set)
 
     @classmethod

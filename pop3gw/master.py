@@ -246,9 +246,7 @@ class Master:
         """Take the configuration that is tried once every template is ready; none of it where one has failed."""
         coming = [self._services[service.name].templates.coming for service in config.services]
         problems = [
-            config.problem(one.plan.service.name, "policy", one.reason, "")
-            for one in coming
-            if one is not None and one.stage is Stage.FAILED
+            template.problem(one.plan, one.failed) for one in coming if one is not None and one.failed is not None
         ]
         try:
             if problems:

@@ -31,7 +31,10 @@ END_LIMIT: Final = 3.0  # s in which a worker that was told to end at once must 
 ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
 JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replaced early
 QUIET: Final = 60.0  # s between two reports of a full pool
-TOO_MANY: Final = b"-ERR [SYS/TEMP] too many sessions from your address\r\n"
+TOO_MANY: Final = "[SYS/TEMP] too many sessions from your address"
+
+
+_NOBODY: Final = ""  # the client behind a proxy, until it is named
 
 
 class Act(enum.Enum):
@@ -257,9 +260,30 @@ class Pool:
     # Hand-over.
 
     def admits(self, address: str) -> bool:
-        """Whether this client may have another session (``max_sessions_per_client``)."""
+        """Whether who connects from there may have another session (``max_sessions_per_client``).
+
+        Behind a proxy that is not known yet: its worker will ask (``named``).
+        """
+        return self._behind_proxy or self._below_limit(client_key(address))
+
+    def named(self, number: int, seat: int, address: str) -> bool:
+        """The client at that seat of the worker is this one: whether it may have another session, counted if so."""
+        worker = self._workers.get(number)
+        client = client_key(address)
+        if worker is None or seat not in worker.clients or not self._below_limit(client):
+            return False
+        self._forget(worker.clients[seat])
+        worker.clients[seat] = client
+        self._clients[client] += 1
+        return True
+
+    @property
+    def _behind_proxy(self) -> bool:
+        return self._rules is not None and bool(self._rules.proxy_protocol_from)
+
+    def _below_limit(self, client: str) -> bool:
         limit = self._rules.max_sessions_per_client if self._rules is not None else 0
-        return not limit or self._clients[client_key(address)] < limit
+        return not limit or self._clients[client] < limit
 
     def take(self, address: str, now: float) -> Hand:
         """Choose who serves the connection from that address. Only where ``room()`` is left, else LookupError."""
@@ -270,7 +294,7 @@ class Pool:
         elif len(self._open) > 1:
             self._open.rotate(1)
         seat = worker.free.pop()
-        client = client_key(address)
+        client = _NOBODY if self._behind_proxy else client_key(address)
         worker.clients[seat] = client
         worker.served += 1
         self._clients[client] += 1

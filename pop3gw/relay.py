@@ -39,7 +39,8 @@ class Relay:
         slot: Slot,
         listeners: frozenset[Address],
         ended: Callable[[Seat], None],
-        tls: Contexts | None = None,
+        ask: Callable[[Seat, str], None],
+        tls: Contexts | None,
     ) -> None:
         """``tls`` is needed where the service uses TLS on either side."""
         self.service = service
@@ -49,9 +50,11 @@ class Relay:
         self.listeners = listeners
         self.ended = ended
         self.tls = tls
+        self._ask = ask
         self.rules = SessionRules(service.tls, service.server_tls)
         self.guard = CallGuard(self._give_up)
         self._running: set[Conversation] = set()
+        self._asking: dict[int, Conversation] = {}  # seat -> who waits for ``decided``
         # Deadlines mostly move later: an entry is looked at again when its time comes, not moved each time.
         self._deadlines: list[tuple[float, int, Conversation]] = []
         self._entries = 0
@@ -61,6 +64,17 @@ class Relay:
         conversation = Conversation(self, client, peer, local, seat)
         self._running.add(conversation)
         conversation.begin()
+
+    def ask(self, conversation: Conversation, address: str) -> None:
+        """Let the master decide whether the client that a proxy has named may have a session."""
+        self._asking[conversation.seat.number] = conversation
+        self._ask(conversation.seat, address)
+
+    def decided(self, seat: int, *, admitted: bool) -> None:
+        """What the master has decided."""
+        conversation = self._asking.pop(seat, None)
+        if conversation is not None:
+            conversation.decided(admitted=admitted)
 
     def deadline(self) -> float | None:
         """When ``expire`` is wanted."""
@@ -88,6 +102,7 @@ class Relay:
     def done(self, conversation: Conversation) -> None:
         """A conversation has closed its connections."""
         self._running.discard(conversation)
+        self._asking.pop(conversation.seat.number, None)
         if not self._running:
             self._deadlines.clear()
         self.ended(conversation.seat)

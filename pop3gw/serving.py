@@ -30,6 +30,7 @@ from pop3gw.succession import Succession
 
 _BATCH: Final = 64  # connections accepted in a row before others have their turn
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_REFUSAL: Final = f"-ERR {TOO_MANY}\r\n".encode()
 _REFUSED_KEPT: Final = 64  # refused clients that may still be reading what they were told
 _REFUSED_FOR: Final = 1.0  # s
 
@@ -205,13 +206,21 @@ class Serving:
             return
         self._held.append((client, address, port))
 
+    def _admit(self, worker: Worker, seat: int, address: str, now: float) -> None:
+        """A proxy has named this client: let its worker know whether it may have a session."""
+        admitted = self.pool.named(worker.number, seat, address)
+        try:
+            worker.channel.send(fdpass.Admit(seat) if admitted else fdpass.Refuse(seat))
+        except OSError:
+            self._lose(worker, now)
+
     def _refuse(self, client: socket.socket, address: str, now: float) -> None:
         """Say why, and close a little later: over octets that were not read, a close would eat the answer."""
         log().info(
             f"client={address} refused: too many sessions from this address (max_sessions_per_client)", self.name
         )
         with contextlib.suppress(OSError):
-            client.send(TOO_MANY, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            client.send(_REFUSAL, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             client.shutdown(socket.SHUT_WR)
         self._refused.append((now + _REFUSED_FOR, client))
 
@@ -235,6 +244,8 @@ class Serving:
                 self.pool.offered(worker.number, credit)
             case fdpass.Offer(credit), _:
                 self.pool.offered(worker.number, credit)
+            case fdpass.Client(seat, address), _:
+                self._admit(worker, seat, address, now)
             case fdpass.Leaving(), _:
                 self.pool.leaving(worker.number, now)
             case _:

@@ -149,20 +149,20 @@ class Succession:
                 generation.ready_at = now
                 if self._replaces:
                     self.commit(now)
-            case fdpass.Failed(reason), _:
-                self._failed(generation, reason, now)
+            case fdpass.Failed() as failed, _:
+                self._failed(generation, failed, now)
             case _ if generation is self.coming:
-                self._failed(generation, f"{generation.plan.service.policy} ended the process that loaded it", now)
+                self._failed(generation, template.ended(generation.plan), now)
             case _:
                 self._gone(generation, now)
 
-    def _failed(self, generation: Generation, reason: str, now: float) -> None:
-        generation.reason = reason
+    def _failed(self, generation: Generation, failed: fdpass.Failed, now: float) -> None:
+        generation.failed = failed
         self._close(generation)
         generation.stage = Stage.FAILED
         if self._replaces:
             self._drop_coming()
-            self._try_later(reason, now)
+            self._try_later(failed.found, now)
 
     def _gone(self, generation: Generation, now: float) -> None:
         self._close(generation)

@@ -1,8 +1,8 @@
-"""The template of one service: loads its policy once, as the unprivileged account, then only forks workers from itself.
+"""The template of one service: reads its TLS keys while it may, loads its policy as the unprivileged account, once.
 
-So a policy is read once a generation, every worker of it runs exactly that code, and shares its memory. The template
-does what the master asks (``fdpass.Fork``) and reports what became of it. It leaves when its channel ends; it serves no
-session and it starts nothing by itself.
+Then it only forks workers from itself. So a policy is read once a generation, every worker of it runs exactly that
+code, and shares its memory. The template does what the master asks (``fdpass.Fork``) and reports what became of it. It
+leaves when its channel ends; it serves no session and it starts nothing by itself.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ import socket
 import time
 import traceback
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pop3gw import fdpass, loading, process, worker
-from pop3gw.errors import ChannelError, Pop3gwError, Problem
+from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsSettingError
 from pop3gw.loading import Distrust
 from pop3gw.logs import Log
 from pop3gw.process import Account
 from pop3gw.relay import Relay
 from pop3gw.scoreboard import Board
 from pop3gw.settings import Config, Service
-from pop3gw.values import Address
+from pop3gw.values import Address, Tls
+
+if TYPE_CHECKING:
+    from pop3gw.tls import Contexts
 
 LOAD_LIMIT: Final = 30.0  # s in which a policy must be loaded
 _DEAF: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -50,26 +53,38 @@ def start(plan: Plan, board: Board, end: socket.socket) -> int:
     return process.fork(lambda: _main(plan, board, end), _kept(plan.log, end), _DEAF)
 
 
-def too_slow(plan: Plan) -> str:
+def too_slow(plan: Plan) -> fdpass.Failed:
     """What to say of a policy that was not loaded within ``LOAD_LIMIT``."""
-    return f"{plan.service.policy} did not finish loading within {LOAD_LIMIT:g} s; what does it wait for when imported?"
+    said = f"{plan.service.policy} did not finish loading within {LOAD_LIMIT:g} s; what does it wait for when imported?"
+    return fdpass.Failed("policy", "", said)
+
+
+def ended(plan: Plan) -> fdpass.Failed:
+    """What to say of a template that ended without a word."""
+    return fdpass.Failed("policy", "", f"{plan.service.policy} ended the process that loaded it")
+
+
+def problem(plan: Plan, failed: fdpass.Failed) -> Problem:
+    """What a template said as a fault of the configuration."""
+    return plan.config.problem(plan.service.name, failed.key, failed.found, failed.expected)
 
 
 def check(config: Config) -> list[Problem]:
-    """Load every service's policy as a template would, in processes of their own; returns what is wrong.
+    """Read every service's keys and load its policy as a template would, each in a process; returns what is wrong.
 
     StartError: the account of the workers is not there, or can't be used.
     """
     account = process.find_account(config.user, config.group)
     problems = []
     for service in config.services:
-        reason = _check(Plan(config, service, account, frozenset()))
-        if reason:
-            problems.append(config.problem(service.name, "policy", reason, ""))
+        plan = Plan(config, service, account, frozenset())
+        failed = _check(plan)
+        if failed is not None:
+            problems.append(problem(plan, failed))
     return problems
 
 
-def _check(plan: Plan) -> str:
+def _check(plan: Plan) -> fdpass.Failed | None:
     channel, end = fdpass.Channel.pair()
     with end:
         pid = start(plan, Board(1, 1), end)
@@ -81,8 +96,8 @@ def _check(plan: Plan) -> str:
             return too_slow(plan)
         received = channel.receive()
         if received is None:
-            return f"{plan.service.policy} ended the process that loaded it"
-        return received[0].reason if isinstance(received[0], fdpass.Failed) else ""
+            return ended(plan)
+        return received[0] if isinstance(received[0], fdpass.Failed) else None
     finally:
         channel.close()
         os.kill(pid, signal.SIGKILL)
@@ -100,11 +115,14 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     process.title(f"pop3gw: template [{plan.service.name}]")
     try:
         duty = _prepare(plan)
+    except TlsSettingError as error:
+        channel.send(fdpass.Failed(error.key, error.expected, error.found))
+        return 1
     except Pop3gwError as error:
-        channel.send(fdpass.Failed(str(error)))
+        channel.send(fdpass.Failed("policy", "", str(error)))
         return 1
     except BaseException:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
-        channel.send(fdpass.Failed(traceback.format_exc()))
+        channel.send(fdpass.Failed("policy", "", traceback.format_exc()))
         return 1
     channel.send(fdpass.Prepared())
     if duty.log is not None:
@@ -113,7 +131,8 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
 
 
 def _prepare(plan: Plan) -> worker.Duty:
-    """All that workers share. What only a privileged process may read has its place before the drop."""
+    """All that workers share. Keys may be readable by root alone: they are read before privileges are dropped."""
+    tls = _contexts(plan.service)
     if plan.account is not None:
         process.drop_privileges(plan.account)
     process.forbid_dumps()
@@ -121,7 +140,17 @@ def _prepare(plan: Plan) -> worker.Duty:
     if plan.log is not None:
         plan.log.level = plan.config.log_level
     policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=_distrust(plan.account))
-    return worker.Duty(plan.service, policy, plan.listeners, plan.log, plan.relays)
+    return worker.Duty(plan.service, policy, plan.listeners, plan.log, plan.relays, tls)
+
+
+def _contexts(service: Service) -> Contexts | None:
+    if service.tls is Tls.OFF and service.server_tls is Tls.OFF:
+        return None
+    from pop3gw import tls  # ``ssl`` is loaded only where a service uses it
+
+    contexts = tls.contexts(service)
+    contexts.warm_up()
+    return contexts
 
 
 def _distrust(account: Account | None) -> Distrust | None:

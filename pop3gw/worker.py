@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pop3gw import fdpass, process
 from pop3gw.errors import ChannelError
@@ -26,6 +26,9 @@ from pop3gw.scoreboard import Seat, Slot
 from pop3gw.settings import Service
 from pop3gw.values import Address
 
+if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
+    from pop3gw.tls import Contexts
+
 CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect
 
 
@@ -34,6 +37,9 @@ class Sessions(Protocol):
 
     def adopt(self, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
         """Begin a session; never raises. Once it is over and its sockets are closed, ``ended(seat)`` is called."""
+
+    def decided(self, seat: int, *, admitted: bool) -> None:
+        """The answer to ``ask(seat, address)``: whether this client may have a session."""
 
     def deadline(self) -> float | None:
         """When ``expire()`` is wanted (time.monotonic()); None: never."""
@@ -57,6 +63,8 @@ class Relays(Protocol):
         slot: Slot,
         listeners: frozenset[Address],
         ended: Callable[[Seat], None],
+        ask: Callable[[Seat, str], None],
+        tls: Contexts | None,
     ) -> Sessions: ...
 
 
@@ -69,6 +77,7 @@ class Duty:
     listeners: frozenset[Address]
     log: Log | None  # None: no worker will be forked
     relays: Relays
+    tls: Contexts | None = None  # None: the service speaks none
 
 
 class Worker:
@@ -91,6 +100,8 @@ class Worker:
             slot=slot,
             listeners=duty.listeners,
             ended=self._ended,
+            ask=self._ask,
+            tls=duty.tls,
         )
 
     def run(self) -> None:
@@ -127,6 +138,10 @@ class Worker:
         match message:
             case fdpass.Serve(seat, port, address):
                 self._serve(self._slot.seats[seat], Peer(address, port), socket.socket(fileno=descriptor))
+            case fdpass.Admit(seat):
+                self._sessions.decided(seat, admitted=True)
+            case fdpass.Refuse(seat):
+                self._sessions.decided(seat, admitted=False)
             case fdpass.Retire():
                 self._leaves = True
             case fdpass.End():
@@ -154,6 +169,10 @@ class Worker:
         self._tell(fdpass.Free(seat.number, credit))
         if len(self._slot.seats) > 1:
             self._show()
+
+    def _ask(self, seat: Seat, address: str) -> None:
+        """A PROXY header has named the client: only the master knows how many sessions it has."""
+        self._tell(fdpass.Client(seat.number, address))
 
     def _credit(self) -> int:
         """How many sessions more than already granted may come."""

@@ -20,6 +20,8 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = MappingProxyType({"SASL": ("AUTH",), 
 # What the gateway knows to work with any server of RFC 1939 that the policy lets be used.
 _OWN = ("TOP", "UIDL", "USER")
 
+_LOGINS = ([b"USER"], [b"SASL"])
+
 
 class Capabilities:
     """The answer to one CAPA.
@@ -55,6 +57,11 @@ class Capabilities:
         """The whole answer where the server has none, without status line and terminator."""
         tags = [tag for tag in _OWN if self._works(tag)]
         return _lines(tags + [tag for tag in self._added if tag not in tags])
+
+
+def without_logins(lines: bytes) -> bytes:
+    """A policy's own answer to CAPA, as it is shown where nobody may log in before TLS."""
+    return b"".join(line for line in lines.splitlines(keepends=True) if line.upper().split()[:1] not in _LOGINS)
 
 
 def _lines(tags: list[str]) -> bytes:

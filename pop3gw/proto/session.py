@@ -17,7 +17,7 @@ import re
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
 from pop3gw.proto.answers import Answers
 from pop3gw.proto.asking import PROTOCOL_ERROR, Asking, Guard, Unguarded
-from pop3gw.proto.capabilities import Capabilities
+from pop3gw.proto.capabilities import Capabilities, without_logins
 from pop3gw.proto.commands import COMMANDS, Command, State, redacted, unknown
 from pop3gw.proto.content import Content, ContentError, Dropped
 from pop3gw.proto.events import Ending, Journal, Side
@@ -121,8 +121,24 @@ class Session:
         """Before ``start``: the client is another one than the connection's peer."""
         self._facts = self._facts._replace(client_address=client_address, client_port=client_port)
 
+    def refuse(self, text: str, why: str) -> None:
+        """Instead of ``start``: there is no session. Where TLS would come first the client can't be told."""
+        self._journal.info(f"refused: {why}")
+        if self._rules.client_tls is Tls.IMPLICIT:
+            self._end(Ending.REFUSED, Side.GATEWAY)
+        else:
+            self._refuse_service(text, Ending.REFUSED)
+
     def start(self, now: float) -> None:
-        """Run the policy's ``config()``; then the server is wanted, or TLS with the client where that comes first."""
+        """Begin: with TLS where that comes first, else with the policy's ``config()``; then the server is wanted."""
+        if self._rules.client_tls is Tls.IMPLICIT:
+            self.tls_wanted = Side.CLIENT
+            self._turns.take(Phase.CLIENT_HANDSHAKE, now)
+            self._turns.login_awaited(now)
+        else:
+            self._configure()
+
+    def _configure(self) -> None:
         try:
             self.policy = instance(self._policy_class, self._facts)
         except BaseException:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
@@ -135,10 +151,6 @@ class Session:
         self._client_tls = ClientTls(self._rules, asking)
         if not asking.configure():
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
-        elif self._rules.client_tls is Tls.IMPLICIT:
-            self.tls_wanted = Side.CLIENT
-            self._turns.take(Phase.CLIENT_HANDSHAKE, now)
-            self._turns.login_awaited(now)
         else:
             self.wants_server = True
 
@@ -159,13 +171,14 @@ class Session:
     def tls_started(self, side: Side, tls: TlsFacts, now: float, certificate: str | None = None) -> None:
         """The handshake that ``tls_wanted`` asked for is done."""
         self.tls_wanted = None
+        if side is Side.CLIENT and self._rules.client_tls is Tls.IMPLICIT:
+            self._facts = self._facts._replace(client_tls=tls, client_certificate=certificate)
+            self._turns.take(Phase.CONNECTION, now)
+            self._configure()
+            return
         if side is Side.CLIENT:
             self._learn(self.policy.session._replace(client_tls=tls, client_certificate=certificate))
-            if self._rules.client_tls is Tls.IMPLICIT:
-                self._turns.phase = Phase.CONNECTION
-                self.wants_server = True
-            else:
-                self._turns.take(Phase.REQUEST, now)
+            self._turns.take(Phase.REQUEST, now)
             return
         self._learn(self.policy.session._replace(server_tls=tls))
         if self._rules.server_tls is Tls.IMPLICIT:
@@ -317,6 +330,10 @@ class Session:
             return
         decided = self._requests.judge(name, argument, self.state)
         if isinstance(decided, Relay):
+            if decided.asked != decided.name and self._client_tls.demanded_before(decided.name):
+                self._refused(self._shown(name, argument), "a callback made it a login, and TLS is required first")
+                self._say(f"-ERR {TLS_NEEDED}")
+                return
             self._forward(decided, now)
         elif isinstance(decided, Local):
             self._start_client_tls(now)
@@ -343,7 +360,8 @@ class Session:
             return
         self._say(answer.status())
         if answer.lines is not None:
-            self.to_client.append(answer.lines + b".\r\n")
+            unfit = row is not None and row.name == "CAPA" and self._client_tls.demanded_before("USER")
+            self.to_client.append((without_logins(answer.lines) if unfit else answer.lines) + b".\r\n")
         if row is not None and (answer.ok or row.on_err is State.AUTHORIZATION):
             self._settle(row, ok=answer.ok)
             if answer.ok and row.login:
@@ -467,6 +485,11 @@ class Session:
         status = self._answers.greeting(self._relay, self._greeting)
         if status.fault is not None:
             self._server_fault(f"its greeting: {status.fault}")
+            return
+        if status.ok and self._rules.server_tls is Tls.REQUIRED and self.policy.session.server_tls is None:
+            # A callback made a greeting of what is none; nothing else gets here without TLS.
+            self._journal.error("the server's greeting is none to say STLS to, and server_tls = required")
+            self._refuse_service(NOT_AVAILABLE, Ending.TLS)
             return
         self._turns.login_awaited(now)
         self.to_client.append(status.line + CRLF)
@@ -596,7 +619,7 @@ class Session:
             return
         self._say("+OK Begin TLS now")
         # RFC 2595 section 4: nothing that was learnt in clear is kept.
-        self.policy.__dict__["username"] = None
+        self.policy.__dict__.update(username=None, password=None)
         self.tls_wanted = Side.CLIENT
         self._turns.take(Phase.CLIENT_HANDSHAKE, now)
 

@@ -16,8 +16,11 @@ from pop3gw.fdpass import Channel
 MESSAGES = [
     fdpass.Fork(7, 3),
     fdpass.Prepared(),
-    fdpass.Failed("office.py:3: SyntaxError: invalid syntax\nüß"),
-    fdpass.Failed(""),
+    fdpass.Failed("policy", "", "office.py:3: SyntaxError: invalid syntax\nüß\0"),
+    fdpass.Failed("", "", ""),
+    fdpass.Client(3, "2001:db8::1"),
+    fdpass.Admit(3),
+    fdpass.Refuse(4),
     fdpass.Forked(7, 4_194_304),
     fdpass.ForkFailed(7, "Cannot allocate memory"),
     fdpass.Exited(7, 4711, -9),
@@ -134,5 +137,5 @@ def test_a_descriptor_that_was_cut_is_an_error(ends: tuple[Channel, Channel]) ->
 
 
 def test_a_long_reason_is_cut(ends: tuple[Channel, Channel]) -> None:
-    ends[1].send(fdpass.Failed("x" * 100_000))
-    assert ends[0].receive() == (fdpass.Failed("x" * fdpass.TEXT_LIMIT), -1)
+    ends[1].send(fdpass.Failed("", "", "x" * 100_000))
+    assert ends[0].receive() == (fdpass.Failed("", "", "x" * (fdpass.TEXT_LIMIT - 2)), -1)

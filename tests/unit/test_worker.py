@@ -53,6 +53,9 @@ class Echo:
         del self._sessions[seat.number]
         self._ended(seat)
 
+    def decided(self, seat: int, *, admitted: bool) -> None:
+        raise AssertionError(f"nothing was asked about {seat}: {admitted}")
+
     def deadline(self) -> float | None:
         return None
 
