@@ -21,6 +21,7 @@ from pop3gw.policy import (
 from pop3gw.proto.asking import REFUSING, Asking, CallbackError
 from pop3gw.proto.commands import COMMANDS, BadArgumentError, Command, Secret, Shape, State, octets, redacted, unknown
 from pop3gw.proto.content import content_line
+from pop3gw.proto.upgrade import ClientTls
 
 # A refused USER, PASS or APOP leaves the session in AUTHORIZATION, also where it was not legal.
 _UNSETTLING = frozenset({"USER", "PASS", "APOP"})
@@ -77,10 +78,11 @@ class Relay(NamedTuple):
 class Requests:
     """Decides on the requests of one session."""
 
-    __slots__ = ("_asking",)
+    __slots__ = ("_asking", "_client_tls")
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, asking: Asking, client_tls: ClientTls) -> None:
         self._asking = asking
+        self._client_tls = client_tls
 
     def judge(self, name: str, argument: str, state: State) -> Answer | Local | Relay:
         """What becomes of a request, ``name`` in upper case."""
@@ -110,6 +112,8 @@ class Requests:
             return Answer(False, text, end=action == POP3_REQ_ABORT, row=row, why="the policy refuses it")
         if fault is not None:
             return Answer(False, INVALID_COMMAND, row=row, why=fault)
+        if row.shape is Shape.LOCAL and not self._client_tls.possible():
+            return Local(row)  # no callback is asked: one that accepts STLS may count on TLS, or on the session's end
         if found.request_callback is not None:
             return self._ask(found, row, argument, state)
         if row.shape is Shape.LOCAL:

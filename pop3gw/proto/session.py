@@ -146,9 +146,9 @@ class Session:
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
             return
         self._asking = asking = Asking(self.policy, self._guard, self._journal)
-        self._requests = Requests(asking)
         self._answers = Answers(asking)
         self._client_tls = ClientTls(self._rules, asking)
+        self._requests = Requests(asking, self._client_tls)
         if not asking.configure():
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
         else:
@@ -607,7 +607,7 @@ class Session:
     # -- TLS towards the client (RFC 2595 section 4)
 
     def _start_client_tls(self, now: float) -> None:
-        if not self._client_tls.offered():
+        if not self._client_tls.possible():
             self._refused("STLS", "TLS is off, or has begun already")
             self._say(f"-ERR {TLS_OFF}")
             return

@@ -38,12 +38,15 @@ class ClientTls:
         self._mode = rules.client_tls
         self._asking = asking
 
+    def possible(self) -> bool:
+        """Whether STLS would begin TLS now, if the policy lets it."""
+        return self._mode in _BY_STLS and self._asking.policy.session.client_tls is None
+
     def offered(self) -> bool:
-        """Whether STLS would begin TLS now."""
-        if self._mode not in _BY_STLS or self._asking.policy.session.client_tls is not None:
+        """Whether STLS is to be named among the capabilities."""
+        if not self.possible():
             return False
-        entry = self._asking.entry("STLS", COMMANDS["STLS"])
-        return entry is None or self._asking.permits("STLS")
+        return self._asking.entry("STLS", COMMANDS["STLS"]) is None or self._asking.permits("STLS")
 
     def demanded_before(self, name: str) -> bool:
         """Whether this command must not be heard in clear."""
