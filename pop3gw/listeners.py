@@ -2,13 +2,17 @@
 
 It knows addresses and sockets; who accepts, and when, is decided elsewhere. A socket is bound when a configuration is
 tried and listens when that configuration holds, so that one that fails has not refused or kept a single client.
+
+A socket that systemd passed on belongs to the service that its name (FileDescriptorName) says, else to the one that has
+its address in ``listen``; what of ``listen`` was not passed is bound here. Each that was passed must have a service:
+systemd lets clients connect to it in any case.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pop3gw.errors import ConfigurationError, Problem
@@ -26,17 +30,27 @@ class Listener:
     wanted: Address  # as configured
     bound: Address  # as it is; differs where port 0 was wanted
     socket: socket.socket
+    passed: str | None = None  # the name that systemd passed it under; None: bound here
 
 
-def bind(config: Config, held: Iterable[Listener]) -> list[Listener]:
+def bind(config: Config, held: Sequence[Listener]) -> list[Listener]:
     """A socket for every address that is configured, those that are ``held`` as they are.
 
     ConfigurationError: some can't be had; names each of them, and leaves what is held as it was.
     """
-    have = {_key(listener.service, listener.wanted): listener for listener in held}
+    have = {_key(listener.service, listener.wanted): listener for listener in held if listener.passed is None}
     listeners, new, problems = [], [], []
+    for listener in [one for one in held if one.passed is not None]:
+        service_name = owner(config, listener)
+        if service_name is None:
+            problems.append(_orphan(config, listener))
+        else:
+            listeners.append(replace(listener, service=service_name))
+    given = {(listener.service, listener.wanted) for listener in listeners}
     for service in config.services:
         for wanted in service.listen:
+            if (service.name, wanted) in given:
+                continue
             old = have.get(_key(service.name, wanted))
             if old is not None:
                 listeners.append(Listener(service.name, wanted, old.bound, old.socket))
@@ -54,10 +68,17 @@ def bind(config: Config, held: Iterable[Listener]) -> list[Listener]:
     return listeners
 
 
+def owner(config: Config, listener: Listener) -> str | None:
+    """The service that gets a socket that was passed on; None: nobody."""
+    by_name = (service.name for service in config.services if service.name == listener.passed)
+    by_address = (service.name for service in config.services if listener.bound in service.listen)
+    return next(by_name, next(by_address, None))
+
+
 def listen(config: Config, listeners: Iterable[Listener]) -> None:
     """Let clients connect. ConfigurationError: another program was faster."""
     problems = []
-    for listener in listeners:
+    for listener in [one for one in listeners if one.passed is None]:
         try:
             listener.socket.listen(BACKLOG)
         except OSError as error:
@@ -97,6 +118,12 @@ def _bind(service: str, wanted: Address) -> Listener:
         end.close()
         raise
     return Listener(service, wanted, Address(host, port), end)
+
+
+def _orphan(config: Config, listener: Listener) -> Problem:
+    found = f"no service has the socket {listener.bound}, which systemd passes as {listener.passed or 'nameless'}"
+    expected = "that address in listen, or a service's name as FileDescriptorName of the socket unit"
+    return Problem(config.source, 0, "listen", found, expected)
 
 
 def _problem(config: Config, service: str, wanted: Address, error: OSError) -> Problem:

@@ -6,13 +6,14 @@ it. What is due for a service is done by ``serving`` as ``pool`` decides; here s
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
 import time
 import traceback
 from collections.abc import Callable
 
-from pop3gw import listeners, process, template
+from pop3gw import activation, listeners, notify, process, template
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, StartError
 from pop3gw.generation import Stage
 from pop3gw.listeners import Listener
@@ -59,7 +60,7 @@ def _run(
     relays: Relays,
 ) -> int:
     account = process.find_account(config.user, config.group)
-    bound = listeners.bind(config, ())
+    bound = listeners.bind(config, activation.take(os.environ))
     log = Log.open(config.log_target, config.log_level, config.log_format)
     if not foreground:
         problems = template.check(config)  # while there is a terminal to say it on
@@ -76,7 +77,7 @@ def _run(
     if account is not None and account.uid == 0:
         log.warning("user = root: policies and sessions run as root; name another account unless that is really wanted")
     try:
-        master = Master(log, reload, ready, relays)
+        master = Master(log, reload, ready, relays, notify.manager(os.environ))
         if pid_file is not None:  # whoever reads it may signal at once
             pid_file.write()
         return master.run(config, bound)
@@ -93,12 +94,18 @@ class Master:
     """The loop of the master process."""
 
     def __init__(
-        self, log: Log, reload: Callable[[], Config], ready: Callable[[], None] | None, relays: Relays
+        self,
+        log: Log,
+        reload: Callable[[], Config],
+        ready: Callable[[], None] | None,
+        relays: Relays,
+        tidings: notify.Tidings,
     ) -> None:
         self._log = log
         self._reload = reload
         self._ready = ready
         self._relays = relays
+        self._tidings = tidings
         self._selector = selectors.DefaultSelector()
         self._inbox = process.SignalInbox(_SIGNALS)
         self._services: dict[str, Serving] = {}
@@ -107,6 +114,7 @@ class Master:
         self._bound: list[Listener] = []
         self._change: tuple[Config, list[Listener]] | None = None  # what is being tried
         self._reload_wanted = False
+        self._reload_failed = False  # the last one
         self._stopping = False
         self._announced = False
         self._on_signal: dict[int, Callable[[], None]] = {
@@ -136,6 +144,7 @@ class Master:
     def _turn(self) -> None:
         services = self._all()
         due = min((serving.deadline for serving in services), default=NEVER)
+        due = min(due, self._tidings.deadline)
         for key, mask in self._selector.select(None if due == NEVER else max(0.0, due - time.monotonic())):
             key.data(mask)
         now = time.monotonic()
@@ -146,6 +155,14 @@ class Master:
         self._see_ends()
         if not self._announced and not self._stopping and self._config is not None:
             self._announce()
+        self._tidings.turn(now, self._status)
+
+    def _status(self) -> str:
+        pools = [serving.pool for serving in self._all()]
+        what = f"{sum(pool.sessions for pool in pools)} sessions, {sum(pool.workers for pool in pools)} workers"
+        if self._stopping:
+            return f"stopping: {what}"
+        return f"{what}; the last reload failed, the log says why" if self._reload_failed else what
 
     def _all(self) -> list[Serving]:
         return [*self._services.values(), *self._drained]
@@ -183,6 +200,8 @@ class Master:
         self._log.info(f"stopping now: {sessions} sessions are ended")
 
     def _leave(self, how: Callable[[Serving], None]) -> None:
+        if not self._stopping and self._config is not None:
+            self._tidings.stopping(max(service.shutdown_timeout for service in self._config.services))
         self._stopping = True
         self._reload_wanted = False
         for serving in self._all():
@@ -215,6 +234,7 @@ class Master:
 
     def _start_reload(self) -> None:
         self._reload_wanted = False
+        self._tidings.reloading(time.monotonic())
         try:
             config = self._reload()
             self._try(config, listeners.bind(config, self._bound))
@@ -235,6 +255,8 @@ class Master:
                 del self._services[serving.name]
                 serving.close()
         self._log.error(f"the configuration was not reloaded, the old one stays: {reason}")
+        self._reload_failed = True
+        self._tidings.reloaded()
 
     def _see_change(self) -> None:
         if self._change is not None:
@@ -284,11 +306,14 @@ class Master:
                 if getattr(old, key) != getattr(config, key):
                     self._log.warning(f"{key} was changed: that takes effect when pop3gw is restarted")
             self._log.info("the configuration was reloaded")
+            self._reload_failed = False
+            self._tidings.reloaded()
 
     def _announce(self) -> None:
         if all(serving.pool.settled for serving in self._services.values()):
             self._announced = True
             self._log.info("ready")
+            self._tidings.ready()
             if self._ready is not None:
                 self._ready()
 

@@ -138,6 +138,8 @@ class Gateway:
         }
         self.more = ""
         self.arguments: list[str] = []
+        self.environment: dict[str, str] = {}  # besides that of the tests
+        self.passed: dict[str, socket.socket] = {}  # listening sockets that it gets as if from systemd, by name
         self.descriptors = 0  # limit; 0: none
         self.account: str | None = None  # who starts it, where not the one that runs the tests
         self.process: subprocess.Popen[bytes] | None = None
@@ -170,9 +172,12 @@ class Gateway:
     def launch(self) -> Self:
         """Start it, without waiting for anything."""
         self.write_config()
+        passed = [f"--passed={end.fileno()}:{name}" for name, end in self.passed.items()]
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, RUNNER, self.config_file, *self.arguments],
+                [sys.executable, RUNNER, self.config_file, *self.arguments, *passed],
+                env={**os.environ, **self.environment},
+                pass_fds=[end.fileno() for end in self.passed.values()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,8 +1,12 @@
-"""Runs the master as the command line would: ``run_gateway.py CONFIG [--daemon] [--load-limit SECONDS]``."""
+"""Runs the master as the command line would: ``run_gateway.py CONFIG [--daemon] [--load-limit SECONDS]``.
+
+``--passed DESCRIPTOR:NAME`` passes it a listening socket as systemd would.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from pop3gw import config, master, template
@@ -15,7 +19,13 @@ def main() -> int:
     arguments.add_argument("config")
     arguments.add_argument("--daemon", action="store_true")
     arguments.add_argument("--load-limit", type=float)
+    arguments.add_argument("--passed", action="append", default=[])
     given = arguments.parse_args()
+    if given.passed:
+        for number, passed in enumerate(given.passed):
+            os.dup2(int(passed.partition(":")[0]), 3 + number)
+        names = ":".join(passed.partition(":")[2] for passed in given.passed)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(given.passed)), LISTEN_FDNAMES=names)
     if given.load_limit is not None:
         template.LOAD_LIMIT = given.load_limit  # type: ignore[misc]
 

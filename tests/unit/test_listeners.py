@@ -108,3 +108,45 @@ def test_what_is_held_stays_where_something_new_fails(bind: Bind) -> None:
     with pytest.raises(ConfigurationError):
         bind(config(one=("127.0.0.1:0", "192.0.2.1:110")), old)
     assert old[0].socket.fileno() >= 0
+
+
+# Sockets that systemd has passed on.
+
+
+def passed(stack: ExitStack, name: str) -> Listener:
+    end = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    address = Address(*end.getsockname())
+    return Listener("", address, address, end, passed=name)
+
+
+def test_a_passed_socket_is_its_services_by_address_or_by_name(bind: Bind) -> None:
+    with ExitStack() as stack:
+        first, second = passed(stack, "pop3gw.socket"), passed(stack, "two")
+        wanted = config(one=(str(first.bound),), two=("127.0.0.1:0",))
+        bound = bind(wanted, [first, second])
+        assert [(one.service, one.passed) for one in bound] == [("one", "pop3gw.socket"), ("two", "two"), ("two", None)]
+        assert bound[0].socket is first.socket
+        assert bound[1].socket is second.socket
+
+
+def test_a_name_counts_more_than_an_address() -> None:
+    with ExitStack() as stack:
+        one = passed(stack, "two")
+        assert listeners.owner(config(one=(str(one.bound),), two=()), one) == "two"
+
+
+def test_a_passed_socket_without_a_service_is_an_error_also_when_it_had_one(bind: Bind) -> None:
+    with ExitStack() as stack:
+        one = passed(stack, "pop3gw.socket")
+        held = bind(config(one=(str(one.bound),)), [one])
+        with pytest.raises(ConfigurationError, match=rf"no service has the socket {one.bound}"):
+            listeners.bind(config(one=("127.0.0.1:0",)), held)
+
+
+def test_a_passed_socket_may_go_to_another_service_and_listens_as_systemd_made_it(bind: Bind) -> None:
+    with ExitStack() as stack:
+        one = passed(stack, "pop3gw.socket")
+        held = bind(config(one=(str(one.bound),)), [one])
+        (moved,) = bind(config(two=(str(one.bound),)), held)
+        assert (moved.service, moved.socket) == ("two", one.socket)
+        assert listeners.without(held, [moved]) == []
