@@ -929,3 +929,22 @@ def test_what_is_only_to_be_read_cannot_be_deleted() -> None:
     for name in ("username", "session", "request"):
         with pytest.raises(AttributeError, match=name):
             delattr(policy, name)
+
+
+def test_what_the_summary_counts() -> None:
+    stage = in_state("TRANSACTION")
+    for request, answer in (
+        ("RETR 1", b"+OK\r\na\r\n.\r\n"),
+        ("RETR 2", b"-ERR no\r\n"),
+        ("DELE 1", b"+OK\r\n"),
+        ("RSET", b"+OK\r\n"),
+        ("DELE 1", b"+OK\r\n"),
+        ("DELE 2", b"-ERR no\r\n"),
+        ("RETR x", b""),
+    ):
+        asked(stage, request)
+        if answer:
+            stage.says(Side.SERVER, answer)
+    session = stage.session
+    assert (session.user, session.login) == ("alice", "pass")
+    assert (session.retrieved, session.deleted, session.refused) == (1, 1, 1)
