@@ -79,6 +79,7 @@ class Conversation:
         "_connector",
         "_counted",
         "_drained",
+        "_failures",
         "_hands",
         "_journal",
         "_peer",
@@ -118,6 +119,7 @@ class Conversation:
         self._counted = (0,) * len(_COUNTS)
         self._close_at: float | None = None  # set once the session is over and summarized
         self._drained = 0
+        self._failures = 0  # failed logins that were logged
         self._started = time.monotonic()
         facts = SessionFacts(identity, peer.address, peer.port, began=time.time())
         self._session = Session(relay.policy, facts=facts, journal=self._journal, guard=relay.guard, rules=relay.rules)
@@ -368,6 +370,9 @@ class Conversation:
         if session.to_server and self._server is not None:
             chunks, session.to_server = session.to_server, []
             self._send(Side.SERVER, self._server, chunks, now)
+        if session.logins_failed != self._failures:
+            self._failures = session.logins_failed
+            self._journal.login_failed(self._peer.address, session.user)
         self._count()
         if session.over:
             self._finish(now)

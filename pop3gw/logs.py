@@ -12,7 +12,7 @@ import logging
 import os
 
 from pop3gw.errors import StartError
-from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, journal_entry
+from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, journal_entry, quoted
 from pop3gw.logsinks import DatagramSink, FileSink, Sink, is_journal
 from pop3gw.proto.events import Summary
 from pop3gw.redaction import Secrets
@@ -170,6 +170,15 @@ class SessionLog:
 
     def error(self, text: str) -> None:
         self._write(LogLevel.ERROR, text)
+
+    def login_failed(self, client: str, user: str | None) -> None:
+        """Log a failed login, for who counts them (fail2ban).
+
+        Not redacted: a password that equals the client's address would hide the client.
+        """
+        if self._log.threshold <= 20:
+            text = f"login failed client={client} user={quoted(user)}"
+            self._log.write(Entry(LogLevel.INFO, text, self._service, self._session))
 
     def summary(self, summary: Summary) -> None:
         """Log the session's end. Not redacted: a user whose password is their name is still to be found."""

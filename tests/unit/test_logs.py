@@ -179,3 +179,15 @@ def test_a_journal_that_is_not_there_is_stderr(file: Path, monkeypatch: pytest.M
     status = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     assert Log.open("stderr", LogLevel.INFO, journal_socket=str(file)).fileno_or_none() is None
+
+
+def test_a_failed_login_names_its_client_whatever_the_password_is(file: Path) -> None:
+    Log.open(str(file), LogLevel.INFO)
+    session = SessionLog("S1", "inbound")
+    session.secret("192.0.2.7")
+    session.login_failed("192.0.2.7", "alice client=192.0.2.1")
+    session.login_failed("192.0.2.7", None)
+    assert lines(file) == [
+        'info inbound S1: login failed client=192.0.2.7 user="alice client=192.0.2.1"',
+        "info inbound S1: login failed client=192.0.2.7 user=-",
+    ]
