@@ -80,7 +80,7 @@ class Turns:
     def hold(self, failures: int, now: float) -> None:
         """Hold the answer to a failed login back, the longer the more of them there were."""
         self.phase = Phase.HELD
-        self._held_until = now + min(_FIRST_DELAY * 2 ** (failures - 1), _LONGEST_DELAY)
+        self._held_until = now + min(_FIRST_DELAY * 2.0 ** min(failures - 1, 16), _LONGEST_DELAY)
 
     def deadline(self, policy: AbstractPop3Proxy) -> float | None:
         """When the turn is over, None for never."""
