@@ -122,6 +122,8 @@ def _server_context(service: Service) -> ssl.SSLContext:
 def _common(context: ssl.SSLContext, service: Service) -> None:
     context.minimum_version = _VERSIONS[service.tls_min_version]
     context.options |= ssl.OP_NO_RENEGOTIATION
+    # Python lets an end without close_notify pass for a whole message; here it is a cut (RFC 8446 section 6.1).
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     if service.tls_ciphers is not None:
         try:
             context.set_ciphers(service.tls_ciphers)

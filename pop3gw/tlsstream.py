@@ -173,7 +173,7 @@ def _pieces(data: bytes) -> Sequence[memoryview]:
 def _reason(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate fails: {error.verify_message}"
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING":
         return "the connection ended without close_notify"
     return (error.reason or str(error)).replace("_", " ").lower()
 
@@ -201,4 +201,4 @@ def _escaped(value: str) -> str:
     escaped = "".join(f"\\{sign}" if sign in ',+"\\<>;=' else sign for sign in value)
     if escaped[:1] in ("#", " "):
         escaped = "\\" + escaped
-    return escaped[:-1] + "\\ " if escaped.endswith(" ") and len(escaped) > 1 else escaped
+    return escaped[:-1] + "\\ " if value.endswith(" ") and len(value) > 1 else escaped

@@ -1,0 +1,77 @@
+"""The certificates of the tests: an authority made anew each time (trustme), and what it signs, as files."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+import trustme
+
+NAME = "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate (with its chain) and its key, as PEM files."""
+
+    certificate: Path
+    key: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate itself, in hex."""
+        text = self.certificate.read_text()
+        end = "-----END CERTIFICATE-----\n"
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(text[: text.index(end) + len(end)])).hexdigest()
+
+
+class Authority:
+    """One that signs; ``folder`` gets the files, readable by everybody."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._authority = trustme.CA()
+        self._signed = 0
+        self.file = folder / "authority.pem"
+        self._authority.cert_pem.write_to_path(str(self.file))
+
+    def sign(self, *names: str, common_name: str | None = None) -> Pair:
+        """A certificate for these host names and addresses."""
+        return self._write(self._authority.issue_cert(*names, common_name=common_name))
+
+    def expired(self, *names: str) -> Pair:
+        """One whose time is over."""
+        then = datetime.now(UTC) - timedelta(days=1)
+        return self._write(self._authority.issue_cert(*names, not_before=then - timedelta(days=1), not_after=then))
+
+    def chained(self, *names: str) -> Pair:
+        """One that an authority below this one signed; the chain is in the file."""
+        return self._write(self._authority.create_child_ca().issue_cert(*names))
+
+    @cached_property
+    def server(self) -> Pair:
+        """One for this machine."""
+        return self.sign(NAME, "127.0.0.1")
+
+    def trusting(self) -> ssl.SSLContext:
+        """The context of a client that trusts this authority alone."""
+        return ssl.create_default_context(cafile=str(self.file))
+
+    def serving(self, pair: Pair | None = None) -> ssl.SSLContext:
+        """The context of a server."""
+        pair = pair or self.server
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pair.certificate, pair.key)
+        return context
+
+    def _write(self, issued: trustme.LeafCert) -> Pair:
+        self._signed += 1
+        pair = Pair(self._folder / f"{self._signed}.pem", self._folder / f"{self._signed}.key")
+        pair.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        issued.private_key_pem.write_to_path(str(pair.key))
+        pair.key.chmod(0o644)
+        return pair
