@@ -21,11 +21,12 @@ from pop3gw.logs import SessionLog
 from pop3gw.net import Connector, Peer, tune
 from pop3gw.policy import SessionFacts
 from pop3gw.pool import TOO_MANY
+from pop3gw.proto import counts
 from pop3gw.proto.commands import State
 from pop3gw.proto.events import Ending, Side, Summary
 from pop3gw.proto.proxyheader import Endpoint, Header, written
 from pop3gw.proto.session import Session
-from pop3gw.scoreboard import Count, Seat
+from pop3gw.scoreboard import CALLBACKS_AT, Seat
 from pop3gw.stream import Stream
 from pop3gw.values import Address, SendProxy
 
@@ -39,14 +40,6 @@ _DRAIN_SECONDS = 2.0
 _DRAIN_OCTETS = 256 * 1024
 # How long a client may take no octet of what it is still owed at the end.
 _LAST_WORDS_SECONDS = 30.0
-_COUNTS = (
-    Count.LOGINS,
-    Count.LOGIN_FAILURES,
-    Count.REFUSALS,
-    Count.MESSAGES,
-    Count.FROM_CLIENT,
-    Count.TO_CLIENT,
-)
 P = ParamSpec("P")
 NEVER = float("inf")
 
@@ -77,15 +70,17 @@ class Conversation:
         "_client",
         "_close_at",
         "_connector",
-        "_counted",
+        "_counters",
         "_drained",
         "_failures",
         "_hands",
         "_journal",
         "_peer",
+        "_reach_began",
         "_reached",
-        "_reaching",
+        "_received",
         "_relay",
+        "_sent",
         "_server",
         "_server_shown",
         "_session",
@@ -93,12 +88,13 @@ class Conversation:
         "_shown",
         "_started",
         "closed",
+        "identity",
         "scheduled",
         "seat",
     )
 
     def __init__(self, relay: Relay, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
-        identity = secrets.token_hex(6)
+        self.identity = identity = secrets.token_hex(6)
         service = relay.service
         self.closed = False
         self.seat = seat
@@ -109,21 +105,22 @@ class Conversation:
         self._server_shown = str(service.server)
         self._arrival: Arrival | None = None
         self._connector: Connector | None = None
-        self._reaching = False  # the connector was started
+        self._reach_began: float | None = None  # when the connector was started
         self._peer = peer  # the client, and where it connected to: a PROXY header may say otherwise
         self._reached = local
         self._hands: TlsStream | None = None  # the stream that is shaking hands
         self._shake_by = NEVER
         self._journal = SessionLog(identity, service.name)
         self._shown: tuple[State, str | None] | None = None
-        self._counted = (0,) * len(_COUNTS)
+        self._counters = relay.slot.counters
+        self._received = self._sent = 0  # octets of the client that are counted
         self._close_at: float | None = None  # set once the session is over and summarized
         self._drained = 0
         self._failures = 0  # failed logins that were logged
         self._started = time.monotonic()
         facts = SessionFacts(identity, peer.address, peer.port, began=time.time())
         self._session = Session(relay.policy, facts=facts, journal=self._journal, guard=relay.guard, rules=relay.rules)
-        relay.slot.add(Count.SESSIONS)
+        self._counters[counts.SESSIONS.at] += 1
         seat.show(session=identity)
 
     @_contained
@@ -156,7 +153,7 @@ class Conversation:
             self._peer = Peer(header.client.address, header.client.port)
             self._session.introduce(self._peer.address, self._peer.port)
             self._reached = Peer(header.reached.address, header.reached.port)
-            self.seat.show(client=self._peer.address)
+            self.seat.introduce(self._peer.address, self._peer.port)
             if self._relay.service.max_sessions_per_client:
                 self._relay.ask(self, self._peer.address)
                 return
@@ -185,7 +182,7 @@ class Conversation:
     def _reach(self, now: float) -> None:
         """Connect to the server."""
         service = self._relay.service
-        self._reaching = True
+        self._reach_began = now
         self._connector = Connector(
             service.server,
             timeout=service.connect_timeout,
@@ -200,11 +197,13 @@ class Conversation:
         self._connector = None
         now = time.monotonic()
         if connection is None or peer is None:
-            self._relay.slot.add(Count.CONNECT_FAILURES)
+            self._counters[counts.CONNECT_FAILURES.at] += 1
             self._session.connect_failed(reason, now)
         else:
             self._server = Stream(connection)
             self._server_shown = str(Address(peer.address, peer.port))
+            self.seat.show(server=self._server_shown)
+            self._count_time(counts.CONNECT_SECONDS, now - (self._reach_began or now))
             self._send_proxy_header(self._server)
             self._session.connected(now, peer.address, peer.port)
         self._proceed(now)
@@ -247,6 +246,10 @@ class Conversation:
             return
         if done:
             self._hands, self._shake_by = None, NEVER
+            if side is Side.CLIENT:
+                self.seat.show(client_tls=hands.facts().version)
+            else:
+                self.seat.show(server_tls=hands.facts().version)
             self._session.tls_started(side, hands.facts(), now, hands.subject() if side is Side.CLIENT else None)
             if side is Side.CLIENT:
                 self._hear_client(now)
@@ -256,8 +259,8 @@ class Conversation:
     def _shake_failed(self, reason: str, now: float) -> None:
         side = self._session.tls_wanted
         self._hands, self._shake_by = None, NEVER
-        self._relay.slot.add(Count.TLS_FAILURES)
         if side is not None:
+            self._counters[counts.TLS_FAILURES.index(side.value)] += 1
             self._session.tls_failed(side, reason, now)
         if side is Side.CLIENT:
             self._client.ended = True
@@ -352,9 +355,9 @@ class Conversation:
             self._session.expire(now)
         self._proceed(now)
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
         """End the session at once, without waiting for anything."""
-        self._session.shutdown(reason)
+        self._session.shutdown(reason, ending)
         self._close()
 
     # -- what follows
@@ -381,7 +384,7 @@ class Conversation:
             self._begin_tls(session.tls_wanted, now)
             self._proceed(now)
             return
-        if session.wants_server and not self._reaching:
+        if session.wants_server and self._reach_began is None:
             self._reach(now)
             if self.closed or self._connector is None:
                 return
@@ -443,14 +446,24 @@ class Conversation:
 
     def _count(self) -> None:
         """Put what has grown where it outlives this process."""
-        session, client = self._session, self._client
-        login = session.login is not None
-        counted = (login, session.logins_failed, session.refused, session.retrieved, client.received, client.sent)
-        if counted != self._counted:
-            for count, new, old in zip(_COUNTS, counted, self._counted, strict=True):
-                if new != old:
-                    self._relay.slot.add(count, new - old)
-            self._counted = counted
+        session, client, counters = self._session, self._client, self._counters
+        for index in session.counted:
+            counters[index] += 1
+        session.counted.clear()
+        if session.callback_failures:
+            for name in session.callback_failures:
+                counters[CALLBACKS_AT + self._relay.callbacks.get(name, 0)] += 1
+            session.callback_failures.clear()
+        received, sent = client.received, client.sent
+        if received != self._received or sent != self._sent:
+            counters[counts.FROM_CLIENT] += received - self._received
+            counters[counts.TO_CLIENT] += sent - self._sent
+            self._received, self._sent = received, sent
+            self.seat.passed(received, sent)
+
+    def _count_time(self, family: counts.Family, seconds: float) -> None:
+        self._counters[counts.bucket(family, seconds)] += 1
+        self._counters[counts.sum_at(family)] += int(seconds * 1e6)
 
     # -- the end
 
@@ -481,6 +494,9 @@ class Conversation:
 
     def _summarize(self, now: float) -> None:
         session, client = self._session, self._client
+        ending, by = session.ending or Ending.FAULT, session.ended_by or Side.GATEWAY
+        self._counters[counts.ENDED_AT[ending, by]] += 1
+        self._count_time(counts.SESSION_SECONDS, now - self._started)
         facts = session.policy.session
         self._journal.summary(
             Summary(
@@ -493,8 +509,8 @@ class Conversation:
                 from_client=client.received,
                 to_client=client.sent,
                 seconds=now - self._started,
-                end=session.ending or Ending.FAULT,
-                by=session.ended_by or Side.GATEWAY,
+                end=ending,
+                by=by,
                 client_tls=facts.client_tls.version if facts.client_tls else None,
                 server_tls=facts.server_tls.version if facts.server_tls else None,
             )
@@ -519,6 +535,7 @@ class Conversation:
             self._server = None
 
     def _close(self) -> None:
+        self._count()
         if self._close_at is None:
             self._summarize(time.monotonic())
         self._close_server()

@@ -39,7 +39,9 @@ class Fork(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The policy is loaded, workers can be forked."""
+    """The policy is loaded, workers can be forked. ``callbacks``: the names that its failures are counted by."""
+
+    callbacks: str  # blanks between them
 
 
 class Failed(NamedTuple):
@@ -103,6 +105,13 @@ class End(NamedTuple):
     """End every session now and leave."""
 
 
+class EndSession(NamedTuple):
+    """End the session with this id, if it still is at this seat."""
+
+    seat: int
+    session: str
+
+
 # Worker to master.
 
 
@@ -130,6 +139,50 @@ class Leaving(NamedTuple):
     """The worker wants to leave: send no more sessions, but ``Retire``."""
 
 
+# Master to attendant, which also takes Retire.
+
+
+class Outcome(NamedTuple):
+    """What became of the request with this token: whether it was ``done``, and what there is to say."""
+
+    token: int
+    done: int
+    text: str
+
+
+# Attendant to master. Each is answered with an Outcome for its token.
+
+
+class Kill(NamedTuple):
+    """End the session with this id at this seat of the worker with this pid."""
+
+    token: int
+    pid: int
+    seat: int
+    session: str
+
+
+class Drain(NamedTuple):
+    """Let no more clients into this service ("": into any); ``on`` 0: let them in again."""
+
+    token: int
+    on: int
+    service: str
+
+
+class Reload(NamedTuple):
+    """Read the configuration anew."""
+
+    token: int
+
+
+class Stop(NamedTuple):
+    """Stop the gateway; ``now``: without waiting for sessions."""
+
+    token: int
+    now: int
+
+
 # Master to template and worker.
 
 
@@ -153,6 +206,12 @@ Message: TypeAlias = (
     | Free
     | Client
     | Leaving
+    | EndSession
+    | Outcome
+    | Kill
+    | Drain
+    | Reload
+    | Stop
     | LogTo
 )
 
@@ -172,6 +231,12 @@ _KINDS: Final[tuple[type[Message], ...]] = (
     Free,
     Client,
     Leaving,
+    EndSession,
+    Outcome,
+    Kill,
+    Drain,
+    Reload,
+    Stop,
     LogTo,
 )
 

@@ -53,6 +53,8 @@ class Generation:
     ready_at: float = 0.0
     stage: Stage = Stage.LOADING
     failed: Failed | None = None  # why it can't serve
+    callbacks: tuple[str, ...] = ()  # whose failures its workers count, in the order of their counters
+    rows: tuple[int, ...] = ()  # the service's ledger has them there
     workers: set[Worker] = field(default_factory=set)
 
     @classmethod

@@ -32,7 +32,7 @@ ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a des
 JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replaced early
 QUIET: Final = 60.0  # s between two reports of a full pool
 TOO_MANY: Final = "[SYS/TEMP] too many sessions from your address"
-
+DRAINED: Final = "[SYS/TEMP] this service takes no new sessions now"
 
 _NOBODY: Final = ""  # the client behind a proxy, until it is named
 
@@ -152,6 +152,11 @@ class Pool:
         if rules is None or not self._forks:
             return False
         return self._serving >= rules.max_workers or self.spare >= rules.min_spare
+
+    @property
+    def census(self) -> tuple[int, int, int, int]:
+        """Workers of every state, those starting, those that take sessions, and the free seats of these."""
+        return len(self._workers), self._starting, self._serving, self._vacant
 
     @property
     def sessions(self) -> int:

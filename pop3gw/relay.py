@@ -16,6 +16,8 @@ from pop3gw.callguard import CallGuard
 from pop3gw.conversation import NEVER, Conversation
 from pop3gw.net import Peer
 from pop3gw.policy import AbstractPop3Proxy
+from pop3gw.proto.counts import callback_names
+from pop3gw.proto.events import Ending
 from pop3gw.proto.upgrade import SessionRules
 from pop3gw.scoreboard import Seat, Slot
 from pop3gw.settings import Service
@@ -51,6 +53,7 @@ class Relay:
         self.ended = ended
         self.tls = tls
         self._ask = ask
+        self.callbacks = {name: at for at, name in enumerate(callback_names(policy))}  # where each is counted
         self.rules = SessionRules(service.tls, service.server_tls)
         self.guard = CallGuard(self._give_up)
         self._running: set[Conversation] = set()
@@ -98,6 +101,12 @@ class Relay:
         """End every session at once."""
         for conversation in list(self._running):
             conversation.end(reason)
+
+    def end(self, seat: int, session: str, reason: str) -> None:
+        """End the session with this id, if it is still at this seat."""
+        for conversation in list(self._running):
+            if conversation.seat.number == seat and conversation.identity == session:
+                conversation.end(reason, Ending.KILLED)
 
     def done(self, conversation: Conversation) -> None:
         """A conversation has closed its connections."""

@@ -1,10 +1,12 @@
-"""What every worker of one generation is doing: shared memory, written in place by the workers, read by anyone.
+"""What the workers of a service are doing and have done: shared memory, written in place, read by anyone.
 
-Each worker has a slot of counters and, for each session that it can serve at once, a seat. Nothing is sent and nothing
-waits: a write is a store. When a worker ends, however it ended, the master folds its slot into the board's totals.
+Each worker has a slot of counters (``proto.counts``) and, for each session that it can serve at once, a seat; the slots
+of one generation are a board. Nothing is sent and nothing waits: a write is a store. When a worker ends, however it
+ended, the master folds its slot into the service's ledger, which outlives generations.
 
-The board is made by the master before it forks the template, so it is inherited and has no name outside. Untouched
-parts take no memory. Known limits: a text that is read while it is written may be torn; texts are cut to their field.
+Boards and ledgers are made by the master before it forks who uses them, so they are inherited and have no name outside.
+Untouched parts take no memory. Known limits: a text that is read while it is written may be torn; texts are cut to
+their field.
 """
 
 from __future__ import annotations
@@ -13,47 +15,48 @@ import enum
 import mmap
 import struct
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-
-class Count(enum.IntEnum):
-    """What is counted for each worker, from its start. A new one is one more row."""
-
-    SESSIONS = 0
-    LOGINS = enum.auto()
-    LOGIN_FAILURES = enum.auto()
-    REFUSALS = enum.auto()  # requests that never reached the server
-    CONNECT_FAILURES = enum.auto()
-    TLS_FAILURES = enum.auto()
-    MESSAGES = enum.auto()  # retrieved
-    FROM_CLIENT = enum.auto()  # octets
-    TO_CLIENT = enum.auto()  # octets
-
+from pop3gw.proto.counts import CALLBACKS, COUNTERS, SESSIONS, SESSIONS_ENDED, SESSIONS_LOST
+from pop3gw.values import Address
 
 _WORD: Final = 8
-_SLOT: Final = len(Count) * _WORD
-_STATE: Final = 16
-_ID: Final = 16
-_USER: Final = 64
-_CLIENT: Final = 48
-_SEAT: Final = struct.Struct(f"=d{_STATE}s{_ID}s{_USER}s{_CLIENT}s")
+CALLBACKS_AT: Final = COUNTERS
+_PID: Final = COUNTERS + CALLBACKS
+_SLOT: Final = _PID + 1  # words
+
+# Started, octets from and to the client, its port; state, id, user, client, server, TLS of the client, of the server.
+_SEAT: Final = struct.Struct("=dQQQ16s16s64s48s64s8s8s")
 _STARTED: Final = struct.Struct("=d")
-_STATE_AT: Final = _STARTED.size
-_ID_AT: Final = _STATE_AT + _STATE
-_USER_AT: Final = _ID_AT + _ID
-_CLIENT_AT: Final = _USER_AT + _USER
+_OCTETS: Final = struct.Struct("=QQ")
+_PORT: Final = struct.Struct("=Q")
+_OCTETS_AT: Final = 8
+_PORT_AT: Final = 24
+_STATE: Final = (32, 16)
+_ID: Final = (48, 16)
+_USER: Final = (64, 64)
+_CLIENT: Final = (128, 48)
+_SERVER: Final = (176, 64)
+_CLIENT_TLS: Final = (240, 8)
+_SERVER_TLS: Final = (248, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a seat shows: a session since ``started`` (seconds since the epoch)."""
+    """What a seat shows: a session since ``started`` (seconds since the epoch). TLS: the version, "" in clear."""
 
     started: float
+    from_client: int
+    to_client: int
     state: str
     session: str
     user: str
     client: str
+    server: str
+    client_tls: str
+    server_tls: str
 
 
 def _field(text: str, size: int) -> bytes:
@@ -79,10 +82,12 @@ class Seat:
         self.user = ""
         self.client = ""
 
-    def open(self, client: str) -> None:
-        """A session with this client address begins."""
+    def open(self, client: str, port: int = 0) -> None:
+        """A session with this client begins."""
         self.state, self.user, self.client = "", "", client
-        _SEAT.pack_into(self._memory, self._at, time.time(), b"", b"", b"", _field(client, _CLIENT))
+        _SEAT.pack_into(
+            *(self._memory, self._at, time.time(), 0, 0, port, b"", b"", b"", _field(client, _CLIENT[1]), b"", b"", b"")
+        )
         self.changed = True
 
     def show(
@@ -91,21 +96,38 @@ class Seat:
         state: str | None = None,
         user: str | None = None,
         session: str | None = None,
-        client: str | None = None,
+        server: str | None = None,
+        client_tls: str | None = None,
+        server_tls: str | None = None,
     ) -> None:
-        """Say what has changed: the session's state, its user, its id, or its client's address. Never a secret."""
+        """Say what has changed: the session's state, user, id, server or versions of TLS. Never a secret."""
         if state is not None:
             self.state = state
-            self._write(self._at + _STATE_AT, state, _STATE)
+            self._write(_STATE, state)
+            self.changed = True
         if user is not None:
             self.user = user
-            self._write(self._at + _USER_AT, user, _USER)
+            self._write(_USER, user)
+            self.changed = True
         if session is not None:
-            self._write(self._at + _ID_AT, session, _ID)
-        if client is not None:
-            self.client = client
-            self._write(self._at + _CLIENT_AT, client, _CLIENT)
+            self._write(_ID, session)
+        if server is not None:
+            self._write(_SERVER, server)
+        if client_tls is not None:
+            self._write(_CLIENT_TLS, client_tls)
+        if server_tls is not None:
+            self._write(_SERVER_TLS, server_tls)
+
+    def introduce(self, client: str, port: int) -> None:
+        """The client is another one than the connection's peer."""
+        self.client = client
+        self._write(_CLIENT, client)
+        _PORT.pack_into(self._memory, self._at + _PORT_AT, port)
         self.changed = True
+
+    def passed(self, from_client: int, to_client: int) -> None:
+        """So many octets have passed until now."""
+        _OCTETS.pack_into(self._memory, self._at + _OCTETS_AT, from_client, to_client)
 
     def close(self) -> None:
         """The session is over."""
@@ -113,81 +135,187 @@ class Seat:
         _STARTED.pack_into(self._memory, self._at, 0.0)
         self.changed = True
 
+    @property
+    def taken(self) -> bool:
+        """Whether a session is here."""
+        return bool(_STARTED.unpack_from(self._memory, self._at)[0])
+
     def read(self) -> Shown | None:
         """What is shown now; None where no session is."""
-        started, state, session, user, client = _SEAT.unpack_from(self._memory, self._at)
+        started, from_client, to_client, port, *fields = _SEAT.unpack_from(self._memory, self._at)
         if not started:
             return None
-        return Shown(started, _text(state), _text(session), _text(user), _text(client))
+        state, session, user, client, server, client_tls, server_tls = map(_text, fields)
+        where = str(Address(client, port)) if port else client
+        return Shown(started, from_client, to_client, state, session, user, where, server, client_tls, server_tls)
 
-    def _write(self, at: int, text: str, size: int) -> None:
+    def _write(self, field: tuple[int, int], text: str) -> None:
+        offset, size = field
+        at = self._at + offset
         self._memory[at : at + size] = _field(text, size).ljust(size, b"\0")
 
 
 class Slot:
-    """One worker's place: its counters and its seats."""
+    """One worker's place: its counters, by index, and its seats."""
 
-    __slots__ = ("_counts", "seats")
+    __slots__ = ("counters", "seats")
 
-    def __init__(self, counts: memoryview, seats: tuple[Seat, ...]) -> None:
-        self._counts = counts
+    def __init__(self, counters: memoryview, seats: tuple[Seat, ...]) -> None:
+        self.counters = counters
         self.seats = seats
 
-    def add(self, count: Count, amount: int = 1) -> None:
-        """Count something."""
-        self._counts[count] += amount
+    def begin(self, pid: int) -> None:
+        """The worker runs under this pid."""
+        self.counters[_PID] = pid
 
-    def value(self, count: Count) -> int:
+    @property
+    def pid(self) -> int:
+        """The worker's pid; 0: none has begun here."""
+        pid: int = self.counters[_PID]
+        return pid
+
+    def add(self, index: int, amount: int = 1) -> None:
+        """Count something."""
+        self.counters[index] += amount
+
+    def value(self, index: int) -> int:
         """How often it was counted by this worker so far."""
-        value: int = self._counts[count]
+        value: int = self.counters[index]
         return value
 
 
 class Board:
-    """The slots of one generation of a service, and the totals of its workers that have ended."""
+    """The slots of one generation of a service."""
 
     def __init__(self, workers: int, sessions_per_worker: int) -> None:
         self._seats_per_slot = sessions_per_worker
-        self._seats_at = (workers + 1) * _SLOT
+        self._seats_at = (1 + workers * _SLOT) * _WORD
         self._memory = mmap.mmap(-1, self._seats_at + workers * sessions_per_worker * _SEAT.size)
-        self._words = memoryview(self._memory)[: self._seats_at].cast("Q")
-        self._folded = self._counts(workers)
+        self._words = memoryview(self._memory)[: self._seats_at].cast("Q")  # the first: slots that were ever taken
         self._free = list(range(workers - 1, -1, -1))
-        self._taken: set[int] = set()
 
     def take(self) -> int:
         """The number of a free slot. IndexError: there is none."""
         number = self._free.pop()
-        self._taken.add(number)
+        self._words[0] = max(self._words[0], number + 1)
         return number
 
-    def fold(self, number: int) -> None:
-        """The worker of this slot is gone: keep what it counted, clear its seats, and free the slot."""
-        counts = self._counts(number)
-        for count in Count:
-            self._folded[count] += counts[count]
-            counts[count] = 0
-        for seat in self.slot(number).seats:
-            if seat.read() is not None:
+    def release(self, number: int) -> None:
+        """Clear the slot's seats and free it; its counters must have been folded."""
+        slot = self.slot(number)
+        slot.begin(0)
+        for seat in slot.seats:
+            if seat.taken:
                 seat.close()
-        self._taken.discard(number)
         self._free.append(number)
 
     def slot(self, number: int) -> Slot:
         """The slot of that number, to write or to read."""
         first = self._seats_at + number * self._seats_per_slot * _SEAT.size
         seats = tuple(Seat(self._memory, first + seat * _SEAT.size, seat) for seat in range(self._seats_per_slot))
-        return Slot(self._counts(number), seats)
+        return Slot(self._words[1 + number * _SLOT : 1 + (number + 1) * _SLOT], seats)
 
-    def absorb(self, other: Board) -> None:
-        """Add what an earlier generation, none of whose workers is left, has counted."""
-        for count in Count:
-            self._folded[count] += other.total(count)
+    def slots(self) -> Iterator[Slot]:
+        """The slots of all workers, in whichever process this is."""
+        return (slot for slot in map(self.slot, range(self._words[0])) if slot.pid)
 
-    def total(self, count: Count) -> int:
-        """How often it was counted by all workers, ended or not."""
-        total: int = self._folded[count]
-        return total + sum(self._counts(number)[count] for number in self._taken)
+    def sums(self) -> list[int]:
+        """The counters of all its workers together."""
+        used, words = self._words[0], self._words
+        return [sum(words[1 + at : 1 + used * _SLOT : _SLOT]) if used else 0 for at in range(_PID)]
 
-    def _counts(self, number: int) -> memoryview:
-        return self._words[number * len(Count) : (number + 1) * len(Count)]
+
+class Gauge(enum.IntEnum):
+    """What the master says of a service now."""
+
+    WORKERS = 0
+    STARTING = enum.auto()
+    SERVING = enum.auto()
+    FREE_SEATS = enum.auto()
+    DRAINED = enum.auto()  # 1: by the administrator
+    STOPPING = enum.auto()  # 1
+
+
+CALLBACK_ROWS: Final = 256
+_GAUGES_AT: Final = 1
+_COUNTERS_AT: Final = _GAUGES_AT + len(Gauge)
+_ROWS_AT: Final = _COUNTERS_AT + COUNTERS
+_PATIENCE: Final = 1.0  # s that a reader waits for a fold to be done; the master can't be that slow and live
+
+
+class Ledger:
+    """What a service's ended workers have counted, and what its master counts and says.
+
+    ``callbacks`` names the rows of callback errors, as (class, callback); the master alone adds to them.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, (_ROWS_AT + CALLBACK_ROWS) * _WORD)
+        self._words = memoryview(self._memory).cast("Q")  # the first is odd while a slot is folded
+        self.callbacks: list[tuple[str, str]] = []
+
+    def rows(self, policy: str, names: Iterable[str]) -> list[int]:
+        """The rows for these callbacks of a class, in their order; more than there is room for share the last."""
+        rows = []
+        for name in names:
+            key = (policy, name) if len(self.callbacks) < CALLBACK_ROWS - 1 else ("other", "other")
+            if (policy, name) in self.callbacks:
+                key = (policy, name)
+            elif key not in self.callbacks:
+                self.callbacks.append(key)
+            rows.append(self.callbacks.index(key))
+        return rows
+
+    def add(self, index: int, amount: int = 1) -> None:
+        """Count something that the master sees."""
+        self._words[_COUNTERS_AT + index] += amount
+
+    def show(self, gauge: Gauge, value: int) -> None:
+        """Say what is so now."""
+        self._words[_GAUGES_AT + gauge] = value
+
+    def shown(self, gauge: Gauge) -> int:
+        """What was said last."""
+        value: int = self._words[_GAUGES_AT + gauge]
+        return value
+
+    def fold(self, board: Board, number: int, rows: Sequence[int]) -> None:
+        """The worker of that slot is gone: keep what it counted, count the sessions that went with it, free the slot.
+
+        ``rows`` are those of its class' callbacks.
+        """
+        words, counters = self._words, board.slot(number).counters
+        words[0] += 1
+        lost = counters[SESSIONS.at] - sum(counters[SESSIONS_ENDED.at : SESSIONS_ENDED.at + SESSIONS_ENDED.size])
+        for index, count in enumerate(counters[:COUNTERS]):
+            if count:
+                words[_COUNTERS_AT + index] += count
+                counters[index] = 0
+        words[_COUNTERS_AT + SESSIONS_LOST.at] += max(0, lost)
+        for at, row in enumerate(rows):
+            if counters[CALLBACKS_AT + at]:
+                words[_ROWS_AT + row] += counters[CALLBACKS_AT + at]
+                counters[CALLBACKS_AT + at] = 0
+        words[0] += 1
+        board.release(number)
+
+    def totals(self, boards: Iterable[tuple[Board, Sequence[int]]]) -> tuple[list[int], list[int]]:
+        """All counters, and the rows of callback errors: of ended and of running workers, each counted once.
+
+        ``boards`` are those that may hold a running worker, with the rows of their callbacks.
+        """
+        boards = list(boards)
+        words = self._words
+        until = time.monotonic() + _PATIENCE
+        while True:
+            before = words[0]
+            counters = words[_COUNTERS_AT:_ROWS_AT].tolist()
+            errors = words[_ROWS_AT:].tolist()
+            for board, rows in boards:
+                sums = board.sums()
+                counters = [one + more for one, more in zip(counters, sums, strict=False)]
+                for at, row in enumerate(rows):
+                    errors[row] += sums[CALLBACKS_AT + at]
+            if (before == words[0] and not before % 2) or time.monotonic() > until:
+                return counters, errors
+            time.sleep(0.001)

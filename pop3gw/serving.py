@@ -22,15 +22,17 @@ from typing import Final
 
 from pop3gw import fdpass, process
 from pop3gw.errors import ChannelError
-from pop3gw.generation import Generation, Worker
+from pop3gw.generation import Generation, Stage, Worker
 from pop3gw.listeners import Listener
 from pop3gw.logs import current as log
-from pop3gw.pool import NEVER, TOO_MANY, Act, Order, Pool
+from pop3gw.pool import DRAINED, NEVER, TOO_MANY, Act, Order, Phase, Pool
+from pop3gw.proto import counts
+from pop3gw.scoreboard import Gauge, Ledger
 from pop3gw.succession import Succession
 
 _BATCH: Final = 64  # connections accepted in a row before others have their turn
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_REFUSAL: Final = f"-ERR {TOO_MANY}\r\n".encode()
+_CENSUS: Final = (Gauge.WORKERS, Gauge.STARTING, Gauge.SERVING, Gauge.FREE_SEATS)
 _REFUSED_KEPT: Final = 64  # refused clients that may still be reading what they were told
 _REFUSED_FOR: Final = 1.0  # s
 
@@ -42,6 +44,9 @@ class Serving:
         self.name = name
         self.pool = Pool(random.random)
         self.templates = Succession(name, selector, self)
+        self.ledger = Ledger()
+        self.drained = False  # by the administrator: clients are turned away
+        self._census = (-1, -1, -1, -1)
         self._selector = selector
         self._listeners: list[socket.socket] = []
         self._polled = False
@@ -76,6 +81,30 @@ class Serving:
             self.templates.tidy(now)
         while self._refused and (self._refused[0][0] <= now or len(self._refused) > _REFUSED_KEPT):
             self._refused.popleft()[1].close()
+        if pool.census != self._census:
+            self._publish()
+
+    def _publish(self) -> None:
+        """Put where attendants see it how the pool stands."""
+        self._census = self.pool.census
+        for gauge, value in zip(_CENSUS, self._census, strict=True):
+            self.ledger.show(gauge, value)
+        self.ledger.show(Gauge.DRAINED, self.drained)
+        self.ledger.show(Gauge.STOPPING, self.pool.phase is not Phase.RUNNING)
+
+    def turn_away(self, drained: bool) -> None:
+        """Let no more clients in, or let them in again; sessions and workers stay."""
+        self.drained = drained
+        self._publish()
+
+    def end_session(self, pid: int, seat: int, session: str) -> bool:
+        """Have the worker with this pid end the session with this id; False: there is no such worker."""
+        for worker in self._workers.values():
+            if worker.pid == pid:
+                with contextlib.suppress(OSError):  # it is gone, and the session with it
+                    worker.channel.send(fdpass.EndSession(seat, session))
+                return True
+        return False
 
     # A configuration comes, or goes.
 
@@ -129,15 +158,18 @@ class Serving:
 
     def began(self, generation: Generation, now: float) -> None:
         """This generation serves from now on."""
+        generation.rows = tuple(self.ledger.rows(generation.plan.service.policy.class_name, generation.callbacks))
         self.pool.begin(generation.plan.service, now)
         self.carry_out(now)
 
     def orphaned(self) -> None:
         """The template is gone."""
+        self.ledger.add(counts.TEMPLATES_LOST.at)
         self.pool.suspend()
 
     def forked(self, worker: int, pid: int) -> None:
         """The worker runs."""
+        self.ledger.add(counts.WORKERS_STARTED.at)
         if worker in self._workers:
             self._workers[worker].pid = pid
 
@@ -150,6 +182,8 @@ class Serving:
 
     def exited(self, worker: int, pid: int, status: int, now: float) -> None:
         """The worker is gone."""
+        how = "signal" if os.WIFSIGNALED(status) else "exit" if status else "retired"
+        self.ledger.add(counts.WORKERS_ENDED.index(how))
         if status:
             how = process.describe_status(status)
             log().error(f"worker {pid} ended: {how}; its sessions ended with it", self.name)
@@ -183,14 +217,21 @@ class Serving:
                 break
             except OSError as error:
                 if error.errno in _NO_RESOURCES:
+                    self.ledger.add(counts.ACCEPT_FAILURES.at)
                     limit = process.descriptor_limit()
                     self.pool.accept_failed(f"{error.strerror}; this process may have {limit} descriptors", now)
                     break
                 continue  # that client is gone
-            if self.pool.admits(address):
+            if self.drained:
+                self._refuse(client, DRAINED, "drained", now)
+            elif self.pool.admits(address):
                 self._hand_over(client, address, port, now)
             else:
-                self._refuse(client, address, now)
+                log().info(
+                    f"client={address} refused: too many sessions from this address (max_sessions_per_client)",
+                    self.name,
+                )
+                self._refuse(client, TOO_MANY, "per_client_limit", now)
         self.carry_out(now)
 
     def _hand_over(self, client: socket.socket, address: str, port: int, now: float) -> None:
@@ -214,13 +255,11 @@ class Serving:
         except OSError:
             self._lose(worker, now)
 
-    def _refuse(self, client: socket.socket, address: str, now: float) -> None:
+    def _refuse(self, client: socket.socket, text: str, reason: str, now: float) -> None:
         """Say why, and close a little later: over octets that were not read, a close would eat the answer."""
-        log().info(
-            f"client={address} refused: too many sessions from this address (max_sessions_per_client)", self.name
-        )
+        self.ledger.add(counts.CLIENTS_REFUSED.index(reason))
         with contextlib.suppress(OSError):
-            client.send(_REFUSAL, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            client.send(f"-ERR {text}\r\n".encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             client.shutdown(socket.SHUT_WR)
         self._refused.append((now + _REFUSED_FOR, client))
 
@@ -260,7 +299,9 @@ class Serving:
         self._selector.unregister(worker.channel)
         worker.channel.close()
         worker.generation.workers.discard(worker)
-        worker.generation.board.fold(worker.slot)
+        if worker.pid and worker.generation.stage is Stage.GONE:  # nobody is left who could report its status
+            self.ledger.add(counts.WORKERS_ENDED.index("retired"))
+        self.ledger.fold(worker.generation.board, worker.slot, worker.generation.rows)
         self.pool.ended(worker.number, now)
         if worker.generation is not self.templates.serving and not worker.generation.workers:
             self.templates.deadline = now

@@ -87,8 +87,6 @@ class Succession:
         for generation in [old for old in self._older if not old.workers]:
             self._older.remove(generation)
             self._close(generation)
-            if self.serving is not None:
-                self.serving.board.absorb(generation.board)
         coming = self.coming
         if coming is not None and coming.stage is Stage.LOADING and now >= coming.due:
             self._failed(coming, template.too_slow(coming.plan), now)
@@ -121,6 +119,11 @@ class Succession:
         self._older.clear()
         self.deadline = self._replace_at = NEVER
 
+    @property
+    def generations(self) -> list[Generation]:
+        """Those that may have workers."""
+        return [*self._older, *([] if self.serving is None else [self.serving])]
+
     def _all(self) -> list[Generation]:
         candidates = (self.serving, self.coming, *self._older)
         return [one for one in candidates if one is not None and one.stage in (Stage.LOADING, Stage.READY)]
@@ -144,7 +147,8 @@ class Succession:
             case fdpass.Exited(worker, pid, status), _:
                 self._owner.exited(worker, pid, status, now)
                 self.deadline = now if self._older else self.deadline
-            case fdpass.Prepared(), _:
+            case fdpass.Prepared(callbacks), _:
+                generation.callbacks = tuple(callbacks.split())
                 generation.stage = Stage.READY
                 generation.ready_at = now
                 if self._replaces:

@@ -23,6 +23,7 @@ from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsSettingError
 from pop3gw.loading import Distrust
 from pop3gw.logs import Log
 from pop3gw.process import Account
+from pop3gw.proto.counts import callback_names
 from pop3gw.relay import Relay
 from pop3gw.scoreboard import Board
 from pop3gw.settings import Config, Service
@@ -124,7 +125,7 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     except BaseException:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
         channel.send(fdpass.Failed("policy", "", traceback.format_exc()))
         return 1
-    channel.send(fdpass.Prepared())
+    channel.send(fdpass.Prepared(" ".join(callback_names(duty.policy))))
     if duty.log is not None:
         Template(board, duty, channel).run()
     return 0

@@ -7,6 +7,7 @@ leaves as soon as no session runs.
 
 from __future__ import annotations
 
+import os
 import selectors
 import signal
 import socket
@@ -46,6 +47,9 @@ class Sessions(Protocol):
 
     def expire(self, now: float) -> None:
         """Do what is due."""
+
+    def end(self, seat: int, session: str, reason: str) -> None:
+        """End the session with this id at once, if it is still at this seat."""
 
     def end_all(self, reason: str) -> None:
         """End every session at once."""
@@ -144,6 +148,8 @@ class Worker:
                 self._sessions.decided(seat, admitted=False)
             case fdpass.Retire():
                 self._leaves = True
+            case fdpass.EndSession(seat, session):
+                self._sessions.end(seat, session, "the administrator ended it")
             case fdpass.End():
                 self._leaves = True
                 self._sessions.end_all("the gateway is being stopped")
@@ -155,7 +161,7 @@ class Worker:
     def _serve(self, seat: Seat, peer: Peer, client: socket.socket) -> None:
         self._granted -= 1
         self._free_seats -= 1
-        seat.open(peer.address)
+        seat.open(peer.address, peer.port)
         address, port = client.getsockname()[:2]
         self._sessions.adopt(client, peer, Peer(address, port), seat)
         if len(self._slot.seats) > 1:
@@ -214,6 +220,7 @@ class Worker:
 
 def main(duty: Duty, end: socket.socket, slot: Slot) -> int:
     """Run a worker in a process of its own; returns its exit status."""
+    slot.begin(os.getpid())
     try:
         Worker(duty, end, slot).run()
     except Exception:  # noqa: BLE001 - the last place where it can be said

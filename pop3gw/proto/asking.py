@@ -61,13 +61,14 @@ class Asking:
     are made for the policy's author.
     """
 
-    __slots__ = ("guard", "journal", "policy", "shown")
+    __slots__ = ("failures", "guard", "journal", "policy", "shown")
 
     def __init__(self, policy: AbstractPop3Proxy, guard: Guard, journal: Journal) -> None:
         self.policy = policy
         self.guard = guard
         self.journal = journal
         self.shown: dict[str, Any] = policy.__dict__
+        self.failures: list[str] = []  # the names of callbacks that failed; who counts them empties it
 
     def configure(self) -> bool:
         """Run ``config()``; False when it failed, which is logged."""
@@ -125,6 +126,7 @@ class Asking:
 
     def failed(self, callback: Callable[..., object], what: str, fault: BaseException) -> None:
         name = getattr(callback, "__qualname__", repr(callback))
+        self.failures.append(getattr(callback, "__name__", ""))
         own = isinstance(fault, CallbackError)
         told = str(fault) if own else "".join(traceback.format_exception(fault))
         self.journal.error(f"{type(self.policy).__name__}: callback {name} failed on {what}: {told}")

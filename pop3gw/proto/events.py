@@ -31,6 +31,7 @@ class Ending(enum.Enum):
     UNREACHABLE = "unreachable"
     TLS = "tls-failed"
     SHUTDOWN = "shutdown"
+    KILLED = "killed"  # by the administrator, with pop3gwctl
     FAULT = "fault"  # an error of the gateway itself
 
 

@@ -20,6 +20,19 @@ from pop3gw.proto.asking import PROTOCOL_ERROR, Asking, Guard, Unguarded
 from pop3gw.proto.capabilities import Capabilities, without_logins
 from pop3gw.proto.commands import COMMANDS, Command, State, redacted, unknown
 from pop3gw.proto.content import Content, ContentError, Dropped
+from pop3gw.proto.counts import (
+    ABORTED,
+    ANSWERED,
+    ANSWERS_REFUSED,
+    LOGIN_FAILED,
+    LOGIN_OK,
+    LOGIN_REFUSED,
+    MESSAGES,
+    OTHER_REQUEST_AT,
+    REFUSED,
+    RELAYED,
+    REQUEST_AT,
+)
 from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.requests import Answer, Local, Relay, Requests
 from pop3gw.proto.sasl import Exchange
@@ -73,6 +86,8 @@ class Session:
         self.refused = 0
         self.retrieved = 0
         self.deleted = 0
+        self.counted: list[int] = []  # of ``counts``: who keeps them takes and empties it
+        self.callback_failures: list[str] = []  # names, as ``counted``
         self._facts = facts
         self._policy_class = policy_class
         self.policy: AbstractPop3Proxy = _NOT_STARTED
@@ -143,9 +158,11 @@ class Session:
             self.policy = instance(self._policy_class, self._facts)
         except BaseException:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
             self._journal.error(f"{self._policy_class.__name__}: no instance could be made; run pop3gw --check")
+            self.callback_failures.append("__init__")
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
             return
         self._asking = asking = Asking(self.policy, self._guard, self._journal)
+        self.callback_failures = asking.failures
         self._answers = Answers(asking)
         self._client_tls = ClientTls(self._rules, asking)
         self._requests = Requests(asking, self._client_tls)
@@ -276,11 +293,11 @@ class Session:
             self._say(f"-ERR {INVALID_COMMAND}")
         self._end(Ending.TIMEOUT, late)
 
-    def shutdown(self, reason: str) -> None:
+    def shutdown(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
         """The gateway ends the session."""
         if not self.over:
             self._journal.info(f"ended by the gateway: {reason}")
-            self._end(Ending.SHUTDOWN, Side.GATEWAY)
+            self._end(ending, Side.GATEWAY)
 
     def fail(self) -> None:
         """The gateway itself failed."""
@@ -296,6 +313,7 @@ class Session:
                 line = self._client.take(self._line_limit())
             except LineTooLongError:
                 self._refused("a line", "it is longer than its limit")
+                self.counted.append(OTHER_REQUEST_AT + ABORTED)
                 self._abort()
                 return
             if line is None:
@@ -323,21 +341,28 @@ class Session:
         if not name or _CONTROL.search(line):
             self._refused(self._shown(name, argument), "it is empty" if not name else "it holds a control character")
             self._say(f"-ERR {INVALID_COMMAND}")
+            self.counted.append(OTHER_REQUEST_AT + REFUSED)
             return
+        at = REQUEST_AT.get(name, OTHER_REQUEST_AT)
         if self._client_tls.demanded_before(name):
             self._refused(self._shown(name, argument), "TLS is required first")
             self._say(f"-ERR {TLS_NEEDED}")
+            self.counted.append(at + REFUSED)
             return
         decided = self._requests.judge(name, argument, self.state)
         if isinstance(decided, Relay):
             if decided.asked != decided.name and self._client_tls.demanded_before(decided.name):
                 self._refused(self._shown(name, argument), "a callback made it a login, and TLS is required first")
                 self._say(f"-ERR {TLS_NEEDED}")
+                self.counted.append(at + REFUSED)
                 return
+            self.counted.append(at + RELAYED)
             self._forward(decided, now)
         elif isinstance(decided, Local):
             self._start_client_tls(now)
+            self.counted.append(at + (ABORTED if self.over else ANSWERED if self.tls_wanted else REFUSED))
         else:
+            self.counted.append(at + (ABORTED if decided.end else ANSWERED if decided.ok else REFUSED))
             self._answer(decided, self._shown(name, argument), now)
 
     def _shown(self, name: str, argument: str) -> str:
@@ -356,6 +381,7 @@ class Session:
         row = answer.row
         if answer.attempt and row is not None:
             self._settle(row, ok=False)
+            self.counted.append(LOGIN_REFUSED[row.name])
             self._login_failed(answer.status().encode("utf-8", "surrogateescape") + CRLF, now, end=answer.end)
             return
         self._say(answer.status())
@@ -365,6 +391,7 @@ class Session:
         if row is not None and (answer.ok or row.on_err is State.AUTHORIZATION):
             self._settle(row, ok=answer.ok)
             if answer.ok and row.login:
+                self.counted.append(LOGIN_OK[row.name])
                 self._logged_in(row.name.lower())
         if answer.end:
             self._end(Ending.ABORTED, Side.GATEWAY)
@@ -496,6 +523,7 @@ class Session:
         self._turns.take(Phase.REQUEST, now)
         if status.refused:
             self._refused("the service", "the policy refuses the greeting")
+            self.counted.append(ANSWERS_REFUSED.at)
         if not status.ok or status.end:
             self._end(Ending.REFUSED, Side.GATEWAY if status.refused else Side.SERVER)
 
@@ -511,6 +539,7 @@ class Session:
         out = status.line + CRLF
         if status.refused:
             self._refused(f"the answer to {relay.shown()}", "the policy refuses it")
+            self.counted.append(ANSWERS_REFUSED.at)
         if self._journal.conversation and status.line != line:
             self._journal.debug(f"to client: {status.line.decode('utf-8', 'surrogateescape')}")
         if status.end:
@@ -535,9 +564,11 @@ class Session:
         if attempt or not row.login:
             self._settle(row, ok=ok)
         if attempt and not ok and not (exchange is not None and exchange.cancelled):
+            self.counted.append(LOGIN_FAILED.get(relay.asked, LOGIN_FAILED[row.name]))
             self._login_failed(out, now, end=False)
             return
         if attempt and ok:
+            self.counted.append(LOGIN_OK.get(relay.asked, LOGIN_OK[row.name]))
             way = f"sasl {exchange.mechanism}" if exchange is not None else row.name.lower()
             self._logged_in(way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}")
         if out:
@@ -557,6 +588,7 @@ class Session:
         """What a summary tells of the answers."""
         if name == "RETR":
             self.retrieved += 1
+            self.counted.append(MESSAGES.at)
         elif name == "DELE":
             self.deleted += 1
         elif name == "RSET":

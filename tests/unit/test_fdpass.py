@@ -15,7 +15,13 @@ from pop3gw.fdpass import Channel
 
 MESSAGES = [
     fdpass.Fork(7, 3),
-    fdpass.Prepared(),
+    fdpass.Prepared("other config"),
+    fdpass.EndSession(3, "3f2a"),
+    fdpass.Outcome(7, 1, "done\nand more"),
+    fdpass.Kill(7, 4711, 3, "3f2a"),
+    fdpass.Drain(7, 1, "inbound"),
+    fdpass.Reload(7),
+    fdpass.Stop(7, 0),
     fdpass.Failed("policy", "", "office.py:3: SyntaxError: invalid syntax\nüß\0"),
     fdpass.Failed("", "", ""),
     fdpass.Client(3, "2001:db8::1"),
@@ -106,7 +112,14 @@ def test_one_that_ends_with_messages_unread_is_an_end_of_file_too(ends: tuple[Ch
 
 
 @pytest.mark.parametrize(
-    "record", [b"\xff", b"\x00", b"\x01more", fdpass.encode(fdpass.Free(0, 1))[:-1], fdpass.encode(fdpass.End()) + b"x"]
+    "record",
+    [
+        b"\xff",
+        b"\x00",
+        fdpass.encode(fdpass.Retire()) + b"more",
+        fdpass.encode(fdpass.Free(0, 1))[:-1],
+        fdpass.encode(fdpass.End()) + b"x",
+    ],
 )
 def test_what_is_no_message_is_an_error(ends: tuple[Channel, Channel], record: bytes) -> None:
     ends[0].socket.send(record)

@@ -7,41 +7,118 @@ import time
 
 import pytest
 
-from pop3gw.scoreboard import Board, Count
+from pop3gw.proto import counts
+from pop3gw.scoreboard import CALLBACK_ROWS, CALLBACKS_AT, Board, Gauge, Ledger
 
 
 def test_what_another_process_counts_and_shows_is_seen_and_outlives_it() -> None:
-    board = Board(4, 2)
+    board, ledger = Board(4, 2), Ledger()
     number = board.take()
     pid = os.fork()
     if pid == 0:
         slot = board.slot(number)
-        slot.add(Count.SESSIONS)
-        slot.add(Count.TO_CLIENT, 1 << 40)
-        slot.seats[1].open("192.0.2.7")
-        slot.seats[1].show(state="TRANSACTION", user="alice", session="3f2a")
+        slot.begin(os.getpid())
+        slot.add(counts.SESSIONS.at)
+        slot.add(counts.TO_CLIENT, 1 << 40)
+        seat = slot.seats[1]
+        seat.open("192.0.2.7", 40312)
+        seat.show(state="TRANSACTION", user="alice", session="3f2a", server="192.0.2.1:110", client_tls="TLSv1.3")
+        seat.passed(12, 1 << 40)
         os._exit(0)
     os.waitpid(pid, 0)
-    assert board.total(Count.SESSIONS) == 1
-    assert board.total(Count.TO_CLIENT) == 1 << 40
+    totals, _ = ledger.totals([(board, ())])
+    assert totals[counts.SESSIONS.at] == 1
+    assert totals[counts.TO_CLIENT] == 1 << 40
+    assert [slot.pid for slot in board.slots()] == [pid]
     shown = board.slot(number).seats[1].read()
     assert shown is not None
-    assert (shown.state, shown.user, shown.client, shown.session) == ("TRANSACTION", "alice", "192.0.2.7", "3f2a")
+    assert (shown.state, shown.user, shown.session) == ("TRANSACTION", "alice", "3f2a")
+    assert (shown.client, shown.server) == ("192.0.2.7:40312", "192.0.2.1:110")
+    assert (shown.client_tls, shown.server_tls) == ("TLSv1.3", "")
+    assert (shown.from_client, shown.to_client) == (12, 1 << 40)
     assert abs(shown.started - time.time()) < 60
     assert board.slot(number).seats[0].read() is None
 
 
 def test_folding_keeps_the_counts_and_clears_the_seats() -> None:
-    board = Board(2, 1)
+    board, ledger = Board(2, 1), Ledger()
+    login = counts.LOGIN_OK["APOP"]
     for _ in range(5):
         number = board.take()
         slot = board.slot(number)
-        slot.add(Count.LOGINS, 3)
+        slot.add(login, 3)
         slot.seats[0].open("192.0.2.7")
-        board.fold(number)
+        assert ledger.totals([(board, ())])[0][login] % 3 == 0
+        ledger.fold(board, number, ())
         assert board.slot(number).seats[0].read() is None
-        assert board.slot(number).value(Count.LOGINS) == 0
-    assert board.total(Count.LOGINS) == 15
+        assert board.slot(number).value(login) == 0
+    assert ledger.totals([(board, ())])[0][login] == 15
+
+
+def test_sessions_that_end_with_their_worker_are_counted_as_lost() -> None:
+    board, ledger = Board(1, 3), Ledger()
+    slot = board.slot(board.take())
+    slot.add(counts.SESSIONS.at, 3)
+    slot.add(counts.SESSIONS_ENDED.index("quit", "client"), 1)
+    ledger.fold(board, 0, ())
+    totals, _ = ledger.totals([(board, ())])
+    assert totals[counts.SESSIONS_LOST.at] == 2
+
+
+def test_a_readers_sum_is_the_same_at_every_moment_of_a_fold() -> None:
+    """One process folds again and again, what was counted goes back and forth between slot and ledger."""
+    board, ledger = Board(8, 1), Ledger()
+    at = counts.MESSAGES.at
+    for number in range(8):
+        board.slot(board.take()).add(at, 1000 + number)
+    pid = os.fork()
+    if pid == 0:
+        for _ in range(200):
+            for number in range(8):
+                ledger.fold(board, number, ())
+            for _ in range(8):
+                board.take()
+        os._exit(0)
+    sums = set()
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        sums.add(ledger.totals([(board, ())])[0][at])
+    sums.add(ledger.totals([(board, ())])[0][at])
+    assert sums == {8028}
+
+
+def test_callbacks_keep_their_rows_when_the_policy_changes() -> None:
+    old, new, ledger = Board(1, 1), Board(1, 1), Ledger()
+    before = ledger.rows("Office", ("other", "greet", "known"))
+    old.slot(old.take()).add(CALLBACKS_AT + 2)  # known
+    after = ledger.rows("Office", ("other", "known", "new"))
+    new.slot(new.take()).add(CALLBACKS_AT + 1)  # known
+    boards = [(old, before), (new, after)]
+    ledger.fold(old, 0, before)
+    _, errors = ledger.totals(boards)
+    named = {name: errors[row] for row, name in enumerate(ledger.callbacks)}
+    assert named == {
+        ("Office", "other"): 0,
+        ("Office", "greet"): 0,
+        ("Office", "known"): 2,
+        ("Office", "new"): 0,
+    }
+
+
+def test_the_rows_of_callbacks_are_bounded() -> None:
+    ledger = Ledger()
+    for number in range(30):
+        ledger.rows(f"Office{number}", [f"callback{one}" for one in range(counts.CALLBACKS)])
+    assert len(ledger.callbacks) == CALLBACK_ROWS
+    assert ledger.rows("Late", ("other",)) == [CALLBACK_ROWS - 1]
+    assert ledger.callbacks[-1] == ("other", "other")
+
+
+def test_the_master_says_how_things_are() -> None:
+    ledger = Ledger()
+    ledger.show(Gauge.WORKERS, 3)
+    ledger.add(counts.WORKERS_STARTED.at)
+    assert (ledger.shown(Gauge.WORKERS), ledger.shown(Gauge.DRAINED)) == (3, 0)
+    assert ledger.totals([])[0][counts.WORKERS_STARTED.at] == 1
 
 
 def test_a_slot_is_one_workers_at_a_time() -> None:
@@ -49,7 +126,7 @@ def test_a_slot_is_one_workers_at_a_time() -> None:
     assert {board.take(), board.take()} == {0, 1}
     with pytest.raises(IndexError):
         board.take()
-    board.fold(1)
+    board.release(1)
     assert board.take() == 1
 
 
@@ -60,9 +137,9 @@ def test_slots_do_not_touch_each_other() -> None:
         for seat in board.slot(number).seats:
             seat.open(f"192.0.2.{number * 3 + seat.number}")
             seat.show(user="u" * 200, state="s" * 200, session="i" * 200)
-        board.slot(number).add(Count.REFUSALS, number)
+        board.slot(number).add(counts.SESSIONS.at, number)
     for number in range(3):
-        assert board.slot(number).value(Count.REFUSALS) == number
+        assert board.slot(number).value(counts.SESSIONS.at) == number
         for seat in board.slot(number).seats:
             shown = seat.read()
             assert shown is not None
@@ -106,11 +183,3 @@ def test_a_seat_says_that_it_was_written() -> None:
     seat.changed = False
     seat.show(state="AUTHORIZATION")
     assert seat.changed
-
-
-def test_an_older_generations_counts_can_be_taken_over() -> None:
-    old, new = Board(1, 1), Board(1, 1)
-    old.slot(old.take()).add(Count.SESSIONS, 7)
-    new.slot(new.take()).add(Count.SESSIONS, 2)
-    new.absorb(old)
-    assert new.total(Count.SESSIONS) == 9
