@@ -75,9 +75,13 @@ class Generation:
         _kill(self.pid)
 
     def close(self) -> None:
-        """End the template. Nothing is lost: it only forks, and its workers have channels of their own."""
+        """End the template. Nothing is lost: it only forks, and its workers have channels of their own.
+
+        One that serves leaves by itself, once it has seen its last workers off; another may be stuck in a policy.
+        """
         self.channel.close()
-        self.kill()
+        if self.stage is not Stage.READY:
+            self.kill()
 
 
 def _kill(pid: int) -> None:

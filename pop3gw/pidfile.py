@@ -80,6 +80,6 @@ def _is_gateway(pid: int) -> bool:
     if not pid:
         return False
     try:
-        return b"pop3gw" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"pop3gw: master")
     except OSError:
         return False

@@ -15,6 +15,7 @@ import grp
 import os
 import pwd
 import resource
+import select
 import signal
 import socket
 import sys
@@ -258,8 +259,19 @@ def describe_status(status: int) -> str:
     return f"exit status {os.waitstatus_to_exitcode(status)}"
 
 
-def wait_for(pid: int) -> None:
-    """Wait until this child, which was killed, is gone."""
+def wait_for(pid: int, seconds: float) -> None:
+    """Wait until this child, which leaves or was killed, is gone; after so many seconds it is killed."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        end = select.poll()  # select() knows no descriptor above 1023
+        end.register(descriptor, select.POLLIN)
+        if not end.poll(seconds * 1000):
+            os.kill(pid, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
 

@@ -114,7 +114,7 @@ class Succession:
         """End every template, and wait until they are gone."""
         for generation in self._all():
             self._close(generation)
-            process.wait_for(generation.pid)
+            process.wait_for(generation.pid, template.FAREWELL + 1.0)
         self.serving = self.coming = None
         self._older.clear()
         self.deadline = self._replace_at = NEVER

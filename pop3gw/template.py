@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pop3gw.tls import Contexts
 
 LOAD_LIMIT: Final = 30.0  # s in which a policy must be loaded
+FAREWELL: Final = 1.0  # s that a template whose master has left waits for workers that are leaving too
 _DEAF: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _WORKER_DEAF: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -183,6 +184,17 @@ class Template:
             while stays:
                 for key, _ in selector.select():
                     stays = key.data() and stays
+            self._see_off(selector, inbox)
+
+    def _see_off(self, selector: selectors.BaseSelector, inbox: process.SignalInbox) -> None:
+        """Reap the workers that are just leaving, so that none outlives the gateway as a zombie."""
+        selector.unregister(self._channel)
+        ends = time.monotonic() + FAREWELL
+        while self._workers and (left := ends - time.monotonic()) > 0:
+            selector.select(left)
+            inbox.read()
+            for pid, _status in process.reap():
+                self._workers.pop(pid, None)
 
     def _hear(self) -> bool:
         """Do what the master asks; False when it is gone."""

@@ -186,7 +186,8 @@ class Worker:
 
     def _offer(self) -> None:
         credit = self._credit()
-        if credit > 0:
+        # Most credit goes back with the end of a session: a message of its own only before it runs out.
+        if credit > 0 and self._granted <= CREDIT // 2:
             self._granted += credit
             self._tell(fdpass.Offer(credit))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -158,7 +159,8 @@ class Gateway:
             self.process.wait(PATIENCE)
         for role in ("worker", "template"):
             for pid in self.pids(role):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it was just leaving
+                    os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder)
 
     def policy(self, text: str, module: str = "office") -> None:

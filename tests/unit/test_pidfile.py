@@ -48,7 +48,8 @@ def test_what_nobody_holds_is_stale(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(("name", "refused"), [("pop3gw: master", True), ("another program", False)])
 def test_a_live_process_counts_where_it_calls_itself_a_gateway(tmp_path: Path, name: str, refused: bool) -> None:
     path = tmp_path / "pop3gw.pid"
-    command = [sys.executable, "-c", "print(flush=True); input()", name]
+    titled = "import setproctitle, sys; setproctitle.setproctitle(sys.argv[1]); print(flush=True); input()"
+    command = [sys.executable, "-c", titled, name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"\n"
