@@ -173,5 +173,11 @@ def _pairs(summary: Summary) -> str:
         f"client={summary.client} server={summary.server} user={quoted(summary.user)}"
         f" login={quoted(summary.login)} retrieved={summary.retrieved} deleted={summary.deleted}"
         f" from_client={summary.from_client} to_client={summary.to_client} seconds={summary.seconds:.3f}"
-        f" end={summary.end.value} by={summary.by.value}"
+        f" end={summary.end.value} by={summary.by.value}{_tls(summary)}"
     )
+
+
+def _tls(summary: Summary) -> str:
+    """The versions of TLS, where there was any."""
+    sides = (("client_tls", summary.client_tls), ("server_tls", summary.server_tls))
+    return "".join(f" {name}={version}" for name, version in sides if version is not None)

@@ -133,15 +133,18 @@ def dovecot_overrides(folder: Path, port: int, mechanisms: str) -> str:
 
 
 @contextlib.contextmanager
-def dovecot(folder: Path, mechanisms: str = "plain apop cram-md5") -> Iterator[Server]:
-    """Dovecot as a process; any user name, PASSWORD for all. Its mail and sockets are below `folder`."""
+def dovecot(folder: Path, mechanisms: str = "plain apop cram-md5", more: str = "") -> Iterator[Server]:
+    """Dovecot as a process; any user name, PASSWORD for all. Its mail and sockets are below `folder`.
+
+    `more` is configuration of the caller's, which wins.
+    """
     binary = program("dovecot", "dovecot-pop3d")
     config = folder / "dovecot.conf"
     for name in ("run", "state", "mail"):
         (folder / name).mkdir(mode=0o755)
 
     def command(port: int) -> list[str]:
-        config.write_text(f"!include {BASE_CONFIG}\n" + dovecot_overrides(folder, port, mechanisms))
+        config.write_text(f"!include {BASE_CONFIG}\n" + dovecot_overrides(folder, port, mechanisms) + more)
         return [binary, "-F", "-c", str(config)]
 
     with started(folder / "dovecot.log", command) as port:

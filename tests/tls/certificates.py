@@ -54,8 +54,8 @@ class Authority:
 
     @cached_property
     def server(self) -> Pair:
-        """One for this machine."""
-        return self.sign(NAME, "127.0.0.1")
+        """One for this machine; fetchmail wants its name as the common name too."""
+        return self.sign(NAME, "127.0.0.1", common_name=NAME)
 
     def trusting(self) -> ssl.SSLContext:
         """The context of a client that trusts this authority alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -116,6 +117,11 @@ def test_a_summary() -> None:
         "session ended client=192.0.2.1:40000 server=192.0.2.2:110 user=alice login=apop retrieved=2 deleted=1"
         " from_client=77 to_client=16384 seconds=0.123 end=quit by=client\n"
     )
+
+
+def test_a_summary_names_the_versions_of_tls_where_there_was_any() -> None:
+    both = dataclasses.replace(SUMMARY, client_tls="TLSv1.3", server_tls="TLSv1.2")
+    assert file_line(ended(both)).endswith(b" by=client client_tls=TLSv1.3 server_tls=TLSv1.2\n")
 
 
 @pytest.mark.parametrize(
