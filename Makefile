@@ -2,16 +2,17 @@
 #
 #   make run     the gateway with its demonstration: an APOP-only server behind it, on 127.0.0.1:1110
 #   make test    everything that can fail: ruff, mypy, unit, scenario, process and integration tests
+#   make bench   speed and memory beside other proxies, in ten minutes (docs/performance.md)
 #
 # What is missing is installed first (packages of Debian only when started as root, else the line to type is shown);
 # when nothing is missing neither the network nor a second is used for it.
 
-.PHONY: help venv run test lint clean
+.PHONY: help venv run test lint bench clean
 .DEFAULT_GOAL := help
 
 PYTHON_BIN := .venv/bin/python
 # The suites in the order in which a failure says most; `make test TESTS=tests/unit` runs one alone.
-TESTS := tests/unit tests/scenarios tests/process tests/integration
+TESTS := tests/unit tests
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -29,6 +30,9 @@ test: lint
 	@scripts/test-packages
 	@scripts/check-readable
 	$(PYTHON_BIN) -m pytest $(TESTS)
+
+bench: venv
+	@$(MAKE) --no-print-directory -C bench compare
 
 lint: .venv/ready-to-test
 	$(PYTHON_BIN) -m ruff check .

@@ -4,7 +4,8 @@ Pure: it opens no socket and reads no clock; time is an argument (seconds, monot
 and takes ``to_client`` and ``to_server`` after each input; it reads from a side only while ``reads_client`` or
 ``reads_server`` says so, calls ``expire`` when ``deadline`` has come, starts TLS when ``tls_wanted`` says so, and
 closes both sides once ``over`` is set and ``to_client`` is delivered. What is legal is decided in
-``requests`` and ``answers``, where lines end in ``wire``; this module brings them together.
+``requests`` and ``answers``, where lines end in ``wire``. The client's half is ``clientside``; here are the events and
+the server's half.
 
 Known limits: one request at a time is at the server (pipelined ones wait here, RFC 2449 section 6.6); at most
 QUEUE_OCTETS of requests are kept waiting.
@@ -17,28 +18,20 @@ import re
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
 from pop3gw.proto.answers import Answers
 from pop3gw.proto.asking import PROTOCOL_ERROR, Asking, Guard, Unguarded
-from pop3gw.proto.capabilities import Capabilities, without_logins
-from pop3gw.proto.commands import COMMANDS, Command, State, redacted, unknown
+from pop3gw.proto.capabilities import Capabilities
+from pop3gw.proto.clientside import UNASKED, ClientSide
+from pop3gw.proto.commands import State
 from pop3gw.proto.content import Content, ContentError, Dropped
 from pop3gw.proto.counts import (
-    ABORTED,
-    ANSWERED,
     ANSWERS_REFUSED,
     LOGIN_FAILED,
     LOGIN_OK,
-    LOGIN_REFUSED,
-    MESSAGES,
-    OTHER_REQUEST_AT,
-    REFUSED,
-    RELAYED,
-    REQUEST_AT,
 )
 from pop3gw.proto.events import Ending, Journal, Side
-from pop3gw.proto.requests import Answer, Local, Relay, Requests
-from pop3gw.proto.sasl import Exchange
-from pop3gw.proto.turns import CLIENT_TURNS, OWED_BY_SERVER, Phase, Turns
+from pop3gw.proto.requests import Relay, Requests
+from pop3gw.proto.turns import CLIENT_TURNS, OWED_BY_SERVER, Phase
 from pop3gw.proto.upgrade import WITHOUT_TLS, ClientTls, SessionRules
-from pop3gw.proto.wire import CRLF, Lines, LineTooLongError
+from pop3gw.proto.wire import CRLF, LineTooLongError
 from pop3gw.values import Tls
 
 QUEUE_OCTETS = 16_384
@@ -46,21 +39,12 @@ QUEUE_OCTETS = 16_384
 # RFC 2449 section 8.1.1, RFC 3206 section 4: the server or the gateway is at fault, trying again may help.
 NOT_AVAILABLE = "[SYS/TEMP] Server not available"
 POLICY_FAILED = "[SYS/TEMP] Service not available"
-TLS_NEEDED = "Say STLS first: logging in without TLS is not allowed here"
-TLS_OFF = "TLS is not available here"
-UNASKED = "it sent something that nobody asked for"
 
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 # RFC 1939 section 7: the timestamp is a msg-id, in angle brackets.
 _TIMESTAMP = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
-# A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
-_KEYWORD = re.compile(r"[A-Z]{1,4}")
-
-_NOTHING_ASKED = Relay("", "", unknown("", multiline=False), False, "GREETING")
-_NOT_STARTED = AbstractPop3Proxy()
 
 
-class Session:
+class Session(ClientSide):
     """One session under one policy. See the module for how it is driven."""
 
     def __init__(
@@ -72,39 +56,16 @@ class Session:
         guard: Guard | None = None,
         rules: SessionRules = WITHOUT_TLS,
     ) -> None:
-        self.to_client: list[bytes] = []
-        self.to_server: list[bytes] = []
+        super().__init__(journal)
         self.wants_server = False  # the server is to be connected
-        self.tls_wanted: Side | None = None  # once to_client, or to_server, is delivered
-        self.over = False
-        self.ending: Ending | None = None
-        self.ended_by: Side | None = None
-        self.state = State.AUTHORIZATION
-        self.login: str | None = None  # how the client logged in
-        self.logins_failed = 0
-        self.requests = 0
-        self.refused = 0
-        self.retrieved = 0
-        self.deleted = 0
-        self.counted: list[int] = []  # of ``counts``: who keeps them takes and empties it
         self.callback_failures: list[str] = []  # names, as ``counted``
         self._facts = facts
         self._policy_class = policy_class
-        self.policy: AbstractPop3Proxy = _NOT_STARTED
-        self._journal = journal
         self._guard = guard or Unguarded()
         self._rules = rules
-        self._turns = Turns()
-        self._client = Lines()
-        self._server = Lines()
-        self._client_eof = False
         self._server_eof = False
-        self._held = b""  # the answer to a failed login
-        self._held_ends = False  # the session ends behind it
         self._greeting = b""  # kept while TLS with the server begins
-        self._exchange: Exchange | None = None
         self._content: Content = Dropped()
-        self._relay = _NOTHING_ASKED
 
     # -- what the caller looks at
 
@@ -304,144 +265,6 @@ class Session:
         if not self.over:
             self._end(Ending.FAULT, Side.GATEWAY)
 
-    # -- the client's requests
-
-    def _serve(self, now: float) -> None:
-        """Decide on the client's whole lines, until one is at the server or none is left."""
-        while self._turns.phase in CLIENT_TURNS and not self.tls_wanted:
-            try:
-                line = self._client.take(self._line_limit())
-            except LineTooLongError:
-                self._refused("a line", "it is longer than its limit")
-                self.counted.append(OTHER_REQUEST_AT + ABORTED)
-                self._abort()
-                return
-            if line is None:
-                if self._client_eof:
-                    self._end(Ending.CLOSED, Side.CLIENT)
-                return
-            if self._turns.phase is Phase.REQUEST:
-                self._request(line, now)
-            else:
-                self._sasl_response(line, now)
-
-    def _line_limit(self) -> int:
-        if self._turns.phase is Phase.RESPONSE or self._client.starts_with(b"AUTH "):
-            return self.policy.max_authline_length
-        return self.policy.max_request_line_length
-
-    def _request(self, line: bytes, now: float) -> None:
-        self.requests += 1
-        # Upper case of ASCII only: str.upper() would make an S of U+017F.
-        word, _space, rest = line.partition(b" ")
-        name = word.upper().decode("utf-8", "surrogateescape")
-        argument = rest.decode("utf-8", "surrogateescape")
-        if self._journal.conversation:
-            self._journal.debug(f"client: {self._shown(name, argument)}")
-        if not name or _CONTROL.search(line):
-            self._refused(self._shown(name, argument), "it is empty" if not name else "it holds a control character")
-            self._say(f"-ERR {INVALID_COMMAND}")
-            self.counted.append(OTHER_REQUEST_AT + REFUSED)
-            return
-        at = REQUEST_AT.get(name, OTHER_REQUEST_AT)
-        if self._client_tls.demanded_before(name):
-            self._refused(self._shown(name, argument), "TLS is required first")
-            self._say(f"-ERR {TLS_NEEDED}")
-            self.counted.append(at + REFUSED)
-            return
-        decided = self._requests.judge(name, argument, self.state)
-        if isinstance(decided, Relay):
-            if decided.asked != decided.name and self._client_tls.demanded_before(decided.name):
-                self._refused(self._shown(name, argument), "a callback made it a login, and TLS is required first")
-                self._say(f"-ERR {TLS_NEEDED}")
-                self.counted.append(at + REFUSED)
-                return
-            self.counted.append(at + RELAYED)
-            self._forward(decided, now)
-        elif isinstance(decided, Local):
-            self._start_client_tls(now)
-            self.counted.append(at + (ABORTED if self.over else ANSWERED if self.tls_wanted else REFUSED))
-        else:
-            self.counted.append(at + (ABORTED if decided.end else ANSWERED if decided.ok else REFUSED))
-            self._answer(decided, self._shown(name, argument), now)
-
-    def _shown(self, name: str, argument: str) -> str:
-        """A request as a log may show it."""
-        row = COMMANDS.get(name)
-        if row is not None:
-            return redacted(name, argument, row.secret)
-        if _KEYWORD.fullmatch(name) or name in self.policy.request:
-            return f"{name} [secret]" if argument else name
-        return "[unknown command]"
-
-    def _answer(self, answer: Answer, shown: str, now: float) -> None:
-        """Answer in the server's place."""
-        if answer.why is not None:
-            self._refused(shown, answer.why)
-        row = answer.row
-        if answer.attempt and row is not None:
-            self._settle(row, ok=False)
-            self.counted.append(LOGIN_REFUSED[row.name])
-            self._login_failed(answer.status().encode("utf-8", "surrogateescape") + CRLF, now, end=answer.end)
-            return
-        self._say(answer.status())
-        if answer.lines is not None:
-            unfit = row is not None and row.name == "CAPA" and self._client_tls.demanded_before("USER")
-            self.to_client.append((without_logins(answer.lines) if unfit else answer.lines) + b".\r\n")
-        if row is not None and (answer.ok or row.on_err is State.AUTHORIZATION):
-            self._settle(row, ok=answer.ok)
-            if answer.ok and row.login:
-                self.counted.append(LOGIN_OK[row.name])
-                self._logged_in(row.name.lower())
-        if answer.end:
-            self._end(Ending.ABORTED, Side.GATEWAY)
-        elif self.state is State.UPDATE:
-            self._end(Ending.QUIT, Side.CLIENT)
-
-    def _forward(self, relay: Relay, now: float) -> None:
-        """Send a request to the server, which must owe nothing and have said nothing more."""
-        if len(self._server):
-            self._server_fault(UNASKED)
-            return
-        self._relay = relay
-        if self._journal.conversation:
-            self._journal.debug(f"to server: {relay.shown()}")
-        self.to_server.append(relay.line() + CRLF)
-        if relay.name == "AUTH" and relay.argument:
-            mechanism, _space, initial = relay.argument.partition(" ")
-            self._exchange = Exchange(mechanism)
-            self.state = State.SASL
-            if initial:
-                self._hear_sasl(initial)
-            self._turns.take(Phase.CHALLENGE, now)
-        else:
-            self._turns.take(Phase.STATUS, now)
-
-    # -- SASL (RFC 5034 section 4)
-
-    def _sasl_response(self, line: bytes, now: float) -> None:
-        exchange = self._exchange
-        assert exchange is not None  # noqa: S101 - for mypy: the phase says so
-        if not exchange.passes(line, self.policy.max_authline_count):
-            self._refused("a SASL response", "it is one more than max_authline_count, or holds a control character")
-            self._abort()
-            return
-        if not exchange.cancelled:
-            self._hear_sasl(line.decode("utf-8", "surrogateescape"))
-        if self._journal.conversation:
-            self._journal.debug(f"client: {'*' if exchange.cancelled else '[SASL response]'}")
-        self.to_server.append(line + CRLF)
-        self._turns.take(Phase.CHALLENGE, now)
-
-    def _hear_sasl(self, response: str) -> None:
-        exchange = self._exchange
-        assert exchange is not None  # noqa: S101 - for mypy: the phase says so
-        for secret in exchange.hear(response):
-            self._journal.secret(secret)
-        name = exchange.username()
-        if name is not None:
-            self.policy.__dict__["username"] = name
-
     # -- the server's answers
 
     def _hear(self, now: float) -> None:
@@ -580,25 +403,6 @@ class Session:
         else:
             self._turns.take(Phase.REQUEST, now)
 
-    def _logged_in(self, way: str) -> None:
-        self.login = way
-        self._turns.logged_in()
-
-    def _count(self, name: str) -> None:
-        """What a summary tells of the answers."""
-        if name == "RETR":
-            self.retrieved += 1
-            self.counted.append(MESSAGES.at)
-        elif name == "DELE":
-            self.deleted += 1
-        elif name == "RSET":
-            self.deleted = 0
-
-    def _settle(self, row: Command, *, ok: bool) -> None:
-        state = row.on_ok if ok else row.on_err
-        if state is not None:
-            self.state = state
-
     # -- content
 
     def _relay_content(self, data: bytes, now: float) -> None:
@@ -636,34 +440,6 @@ class Session:
         own = self._capabilities().own()
         self._conclude(self._relay, b"+OK Capability list follows\r\n" + own + b".\r\n", now, ok=True)
 
-    # -- TLS towards the client (RFC 2595 section 4)
-
-    def _start_client_tls(self, now: float) -> None:
-        if not self._client_tls.possible():
-            self._refused("STLS", "TLS is off, or has begun already")
-            self._say(f"-ERR {TLS_OFF}")
-            return
-        if len(self._client):
-            # What came in clear behind STLS would be taken for the client's word under TLS (CVE-2011-0411).
-            self._refused("STLS", "requests came in clear behind it")
-            self._client.take_all()
-            self._abort()
-            return
-        self._say("+OK Begin TLS now")
-        # RFC 2595 section 4: nothing that was learnt in clear is kept.
-        self.policy.__dict__.update(username=None, password=None)
-        self.tls_wanted = Side.CLIENT
-        self._turns.take(Phase.CLIENT_HANDSHAKE, now)
-
-    # -- failed logins
-
-    def _login_failed(self, out: bytes, now: float, *, end: bool) -> None:
-        """Hold the answer back for a while that grows with each failure."""
-        self.logins_failed += 1
-        self._held = out
-        self._held_ends = end
-        self._turns.hold(self.logins_failed, now)
-
     def _release(self, now: float) -> None:
         self.to_client.append(self._held)
         if self.logins_failed >= self.policy.max_auth_failures:
@@ -679,40 +455,5 @@ class Session:
             self._turns.take(Phase.REQUEST, now)
             self._serve(now)
 
-    # -- turns and ends
-
     def _learn(self, facts: SessionFacts) -> None:
         self.policy.__dict__["session"] = facts
-
-    def _say(self, status: str) -> None:
-        """A status line of the gateway's own."""
-        if self._journal.conversation:
-            self._journal.debug(f"to client: {status}")
-        self.to_client.append(status.encode("utf-8", "surrogateescape") + CRLF)
-
-    def _refused(self, what: str, why: str) -> None:
-        self.refused += 1
-        self._journal.info(f"refused {what}: {why}")
-
-    def _refuse_service(self, text: str, ending: Ending) -> None:
-        self._say(f"-ERR {text}")
-        self._end(ending, Side.SERVER if ending is Ending.UNREACHABLE else Side.GATEWAY)
-
-    def _abort(self) -> None:
-        """The client did what ends a session."""
-        self._say(f"-ERR {INVALID_COMMAND}")
-        self._end(Ending.ABORTED, Side.CLIENT)
-
-    def _server_fault(self, what: str) -> None:
-        """The server broke the protocol. One -ERR, but never into a multiline answer."""
-        self._journal.error(f"error in the server's protocol: {what}")
-        if self._turns.phase is not Phase.CONTENT:
-            self._say(f"-ERR {PROTOCOL_ERROR}")
-        self._end(Ending.PROTOCOL, Side.SERVER)
-
-    def _end(self, ending: Ending, by: Side) -> None:
-        self.over = True
-        self.ending, self.ended_by = ending, by
-        self._turns.phase = Phase.OVER
-        self._client.take_all()
-        self.to_server.clear()

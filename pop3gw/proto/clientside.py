@@ -1,0 +1,209 @@
+"""What the client says: requests decided and forwarded, SASL responses passed, STLS answered.
+
+Pure. The middle part of ``session``: it takes the client's lines while it is the client's turn, one request at a time,
+each decided only after its predecessor's answer is known (RFC 2449 section 6.6).
+"""
+
+from __future__ import annotations
+
+import re
+
+from pop3gw.policy import INVALID_COMMAND
+from pop3gw.proto.capabilities import without_logins
+from pop3gw.proto.commands import COMMANDS, State, redacted, unknown
+from pop3gw.proto.counts import (
+    ABORTED,
+    ANSWERED,
+    LOGIN_OK,
+    LOGIN_REFUSED,
+    OTHER_REQUEST_AT,
+    REFUSED,
+    RELAYED,
+    REQUEST_AT,
+)
+from pop3gw.proto.events import Ending, Journal, Side
+from pop3gw.proto.outcome import Outcome
+from pop3gw.proto.requests import Answer, Local, Relay, Requests
+from pop3gw.proto.sasl import Exchange
+from pop3gw.proto.turns import CLIENT_TURNS, Phase
+from pop3gw.proto.upgrade import ClientTls
+from pop3gw.proto.wire import CRLF, Lines, LineTooLongError
+
+TLS_NEEDED = "Say STLS first: logging in without TLS is not allowed here"
+UNASKED = "it sent something that nobody asked for"
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+# A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
+_KEYWORD = re.compile(r"[A-Z]{1,4}")
+_NOTHING_ASKED = Relay("", "", unknown("", multiline=False), False, "GREETING")
+
+
+class ClientSide(Outcome):
+    """The client's half of a session."""
+
+    _requests: Requests
+    _client_tls: ClientTls
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(journal)
+        self.requests = 0
+        self._client = Lines()
+        self._client_eof = False
+        self._server = Lines()
+        self._exchange: Exchange | None = None
+        self._relay = _NOTHING_ASKED  # the request that the server is to answer
+
+    def _serve(self, now: float) -> None:
+        """Decide on the client's whole lines, until one is at the server or none is left."""
+        while self._turns.phase in CLIENT_TURNS and not self.tls_wanted:
+            try:
+                line = self._client.take(self._line_limit())
+            except LineTooLongError:
+                self._refused("a line", "it is longer than its limit")
+                self.counted.append(OTHER_REQUEST_AT + ABORTED)
+                self._abort()
+                return
+            if line is None:
+                if self._client_eof:
+                    self._end(Ending.CLOSED, Side.CLIENT)
+                return
+            if self._turns.phase is Phase.REQUEST:
+                self._request(line, now)
+            else:
+                self._sasl_response(line, now)
+
+    def _line_limit(self) -> int:
+        if self._turns.phase is Phase.RESPONSE or self._client.starts_with(b"AUTH "):
+            return self.policy.max_authline_length
+        return self.policy.max_request_line_length
+
+    def _request(self, line: bytes, now: float) -> None:
+        self.requests += 1
+        # Upper case of ASCII only: str.upper() would make an S of U+017F.
+        word, _space, rest = line.partition(b" ")
+        name = word.upper().decode("utf-8", "surrogateescape")
+        argument = rest.decode("utf-8", "surrogateescape")
+        if self._journal.conversation:
+            self._journal.debug(f"client: {self._shown(name, argument)}")
+        if not name or _CONTROL.search(line):
+            self._refused(self._shown(name, argument), "it is empty" if not name else "it holds a control character")
+            self._say(f"-ERR {INVALID_COMMAND}")
+            self.counted.append(OTHER_REQUEST_AT + REFUSED)
+            return
+        at = REQUEST_AT.get(name, OTHER_REQUEST_AT)
+        if self._client_tls.demanded_before(name):
+            self._refused(self._shown(name, argument), "TLS is required first")
+            self._say(f"-ERR {TLS_NEEDED}")
+            self.counted.append(at + REFUSED)
+            return
+        decided = self._requests.judge(name, argument, self.state)
+        if isinstance(decided, Relay):
+            if decided.asked != decided.name and self._client_tls.demanded_before(decided.name):
+                self._refused(self._shown(name, argument), "a callback made it a login, and TLS is required first")
+                self._say(f"-ERR {TLS_NEEDED}")
+                self.counted.append(at + REFUSED)
+                return
+            self.counted.append(at + RELAYED)
+            self._forward(decided, now)
+        elif isinstance(decided, Local):
+            self._start_client_tls(now)
+            self.counted.append(at + (ABORTED if self.over else ANSWERED if self.tls_wanted else REFUSED))
+        else:
+            self.counted.append(at + (ABORTED if decided.end else ANSWERED if decided.ok else REFUSED))
+            self._answer(decided, self._shown(name, argument), now)
+
+    def _shown(self, name: str, argument: str) -> str:
+        """A request as a log may show it."""
+        row = COMMANDS.get(name)
+        if row is not None:
+            return redacted(name, argument, row.secret)
+        if _KEYWORD.fullmatch(name) or name in self.policy.request:
+            return f"{name} [secret]" if argument else name
+        return "[unknown command]"
+
+    def _answer(self, answer: Answer, shown: str, now: float) -> None:
+        """Answer in the server's place."""
+        if answer.why is not None:
+            self._refused(shown, answer.why)
+        row = answer.row
+        if answer.attempt and row is not None:
+            self._settle(row, ok=False)
+            self.counted.append(LOGIN_REFUSED[row.name])
+            self._login_failed(answer.status().encode("utf-8", "surrogateescape") + CRLF, now, end=answer.end)
+            return
+        self._say(answer.status())
+        if answer.lines is not None:
+            unfit = row is not None and row.name == "CAPA" and self._client_tls.demanded_before("USER")
+            self.to_client.append((without_logins(answer.lines) if unfit else answer.lines) + b".\r\n")
+        if row is not None and (answer.ok or row.on_err is State.AUTHORIZATION):
+            self._settle(row, ok=answer.ok)
+            if answer.ok and row.login:
+                self.counted.append(LOGIN_OK[row.name])
+                self._logged_in(row.name.lower())
+        if answer.end:
+            self._end(Ending.ABORTED, Side.GATEWAY)
+        elif self.state is State.UPDATE:
+            self._end(Ending.QUIT, Side.CLIENT)
+
+    def _forward(self, relay: Relay, now: float) -> None:
+        """Send a request to the server, which must owe nothing and have said nothing more."""
+        if len(self._server):
+            self._server_fault(UNASKED)
+            return
+        self._relay = relay
+        if self._journal.conversation:
+            self._journal.debug(f"to server: {relay.shown()}")
+        self.to_server.append(relay.line() + CRLF)
+        if relay.name == "AUTH" and relay.argument:
+            mechanism, _space, initial = relay.argument.partition(" ")
+            self._exchange = Exchange(mechanism)
+            self.state = State.SASL
+            if initial:
+                self._hear_sasl(initial)
+            self._turns.take(Phase.CHALLENGE, now)
+        else:
+            self._turns.take(Phase.STATUS, now)
+
+    # -- SASL (RFC 5034 section 4)
+
+    def _sasl_response(self, line: bytes, now: float) -> None:
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - for mypy: the phase says so
+        if not exchange.passes(line, self.policy.max_authline_count):
+            self._refused("a SASL response", "it is one more than max_authline_count, or holds a control character")
+            self._abort()
+            return
+        if not exchange.cancelled:
+            self._hear_sasl(line.decode("utf-8", "surrogateescape"))
+        if self._journal.conversation:
+            self._journal.debug(f"client: {'*' if exchange.cancelled else '[SASL response]'}")
+        self.to_server.append(line + CRLF)
+        self._turns.take(Phase.CHALLENGE, now)
+
+    def _hear_sasl(self, response: str) -> None:
+        exchange = self._exchange
+        assert exchange is not None  # noqa: S101 - for mypy: the phase says so
+        for secret in exchange.hear(response):
+            self._journal.secret(secret)
+        name = exchange.username()
+        if name is not None:
+            self.policy.__dict__["username"] = name
+
+    # -- TLS towards the client (RFC 2595 section 4)
+
+    def _start_client_tls(self, now: float) -> None:
+        if not self._client_tls.possible():
+            self._refused("STLS", "TLS is off, or has begun already")
+            self._say(f"-ERR {INVALID_COMMAND}")
+            return
+        if len(self._client):
+            # What came in clear behind STLS would be taken for the client's word under TLS (CVE-2011-0411).
+            self._refused("STLS", "requests came in clear behind it")
+            self._client.take_all()
+            self._abort()
+            return
+        self._say("+OK Begin TLS now")
+        # RFC 2595 section 4: nothing that was learnt in clear is kept.
+        self.policy.__dict__.update(username=None, password=None)
+        self.tls_wanted = Side.CLIENT
+        self._turns.take(Phase.CLIENT_HANDSHAKE, now)
