@@ -180,7 +180,7 @@ class ContentLines:
             del rest[: stop + 3]
         else:
             del rest[: len(lines)]
-            self.too_long = len(rest) > limit + 1
+            self.too_long = len(rest) > limit + rest.endswith(b"\r")
         good = LineMeter().passing(lines, limit)
         if good < len(lines):
             self.too_long = True

@@ -1,0 +1,44 @@
+"""CAPA: what stays of a server's list, and the gateway's own."""
+
+from __future__ import annotations
+
+from pop3gw.proto.capabilities import Capabilities
+
+
+def listed(usable: str, *lines: str, added: tuple[str, ...] = ()) -> tuple[list[str | None], bytes]:
+    capabilities = Capabilities(set(usable.split()).__contains__, added)
+    return capabilities.filtered(list(lines)), capabilities.closing()
+
+
+def test_what_is_refused_and_what_is_not_relayed_is_taken_out() -> None:
+    kept, closing = listed("TOP USER PASS X-OWN", "TOP", "UIDL", "USER", "SASL PLAIN", "STLS", "X-OWN a", "X-OTHER")
+    assert kept == ["TOP", None, "USER", None, None, "X-OWN a", None]
+    assert closing == b""
+
+
+def test_what_stands_for_no_command_stays() -> None:
+    lines = ["PIPELINING", "RESP-CODES", "AUTH-RESP-CODE", "EXPIRE 60", "LOGIN-DELAY 900", "IMPLEMENTATION any"]
+    assert listed("", *lines)[0] == lines
+
+
+def test_user_needs_pass_as_well() -> None:
+    assert listed("USER", "USER")[0] == [None]
+
+
+def test_sasl_stands_for_auth() -> None:
+    assert listed("AUTH", "SASL PLAIN LOGIN")[0] == ["SASL PLAIN LOGIN"]
+
+
+def test_what_is_added_stands_once_behind_the_list() -> None:
+    assert listed("USER PASS", "user", added=("USER", "STLS"))[1] == b"STLS\r\n"
+    assert listed("USER PASS", "TOP", added=("USER", "STLS"))[1] == b"USER\r\nSTLS\r\n"
+
+
+def test_a_line_that_was_dropped_already_stays_dropped() -> None:
+    capabilities = Capabilities(lambda _name: True, ())
+    assert capabilities.filtered([None, "TOP"]) == [None, "TOP"]
+
+
+def test_the_gateways_own_answer() -> None:
+    assert Capabilities({"TOP", "UIDL", "USER", "PASS"}.__contains__, ()).own() == b"TOP\r\nUIDL\r\nUSER\r\n"
+    assert Capabilities({"UIDL"}.__contains__, ("USER",)).own() == b"UIDL\r\nUSER\r\n"
