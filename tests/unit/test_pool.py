@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import ipaddress
 from collections.abc import Iterator
 
 import pytest
@@ -366,6 +368,46 @@ def test_max_sessions_per_client_refuses_one_and_admits_another() -> None:
     assert gateway.pool.admits("192.0.2.8")
     gateway.hang_up(hands[0])
     assert gateway.pool.admits("192.0.2.7")
+
+
+def behind_proxy(**settings: int) -> Gateway:
+    gateway = Gateway(**settings)
+    gateway.rules = dataclasses.replace(gateway.rules, proxy_protocol_from=(ipaddress.ip_network("127.0.0.0/8"),))
+    return gateway.start()
+
+
+def test_connections_of_a_proxy_are_counted_by_the_client_that_it_names() -> None:
+    pool = behind_proxy(max_sessions_per_client=1, min_spare=4, max_spare=8).pool
+    hands = []
+    for _ in range(4):
+        assert pool.admits("127.0.0.1")
+        hands.append(pool.take("127.0.0.1", 1000.0))
+    first, second, third, silent = hands
+    assert pool.named(first.worker, first.seat, "192.0.2.7")
+    assert not pool.named(second.worker, second.seat, "::ffff:192.0.2.7")
+    assert pool.named(third.worker, third.seat, "192.0.2.8")
+    assert pool.sessions == 4
+    pool.finished(first.worker, first.seat, 1000.0)
+    assert pool.named(second.worker, second.seat, "192.0.2.7")
+    for hand in (second, third, silent):
+        pool.finished(hand.worker, hand.seat, 1000.0)
+    assert pool.sessions == 0
+
+
+def test_whom_a_session_serves_that_is_over_is_no_matter() -> None:
+    pool = behind_proxy(max_sessions_per_client=1).pool
+    hand = pool.take("127.0.0.1", 1000.0)
+    pool.finished(hand.worker, hand.seat, 1000.0)
+    assert not pool.named(hand.worker, hand.seat, "192.0.2.7")
+    assert not pool.named(99, 0, "192.0.2.7")
+    assert pool.sessions == 0
+
+
+def test_behind_a_proxy_without_a_limit_everybody_is_let_in() -> None:
+    pool = behind_proxy(min_spare=3).pool
+    for _ in range(3):
+        hand = pool.take("127.0.0.1", 1000.0)
+        assert pool.named(hand.worker, hand.seat, "192.0.2.7")
 
 
 def test_no_limit_by_client_unless_set() -> None:

@@ -1,0 +1,145 @@
+"""Much at once: content bit for bit, back-pressure, and memory that does not grow with what passes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Folders
+from tests.tls.certificates import NAME, Authority
+from tests.tls.gateway import PATIENCE, Gateway, Server, gateway, line, secured, until
+
+MIB = 1 << 20
+SIZE = 128 * MIB
+BLOCK = b"".join(b"%07d 0123456789abcdefghijklmnopqrstuvwxyz.\r\n" % number for number in range(16_384))
+GROWTH = 8 * MIB  # of a worker, beyond what a small session takes
+
+
+class Source:
+    """A POP3S server with one message of SIZE octets and more; it knows how much of it it could send."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.sent = 0
+        self.digest = hashlib.sha256()
+        self._context = context
+
+    def __call__(self, connection: socket.socket) -> None:
+        with secured(connection, self._context) as tls:
+            tls.sendall(b"+OK ready\r\n")
+            for answer in (b"+OK\r\n", b"+OK\r\n"):
+                line(tls)
+                tls.sendall(answer)
+            while line(tls) == b"RETR 1\r\n":
+                self._message(tls)
+            tls.sendall(b"+OK bye\r\n")
+            with contextlib.suppress(OSError):
+                tls.unwrap()
+
+    def _message(self, tls: ssl.SSLSocket) -> None:
+        self.sent = 0
+        self.digest = hashlib.sha256()
+        tls.sendall(b"+OK\r\n")
+        while self.sent < SIZE:
+            tls.sendall(BLOCK)
+            self.sent += len(BLOCK)
+            self.digest.update(BLOCK)
+        tls.sendall(b".\r\n")
+
+
+@pytest.fixture(scope="module")
+def source(authority: Authority) -> Iterator[tuple[Source, Server]]:
+    made = Source(authority.serving())
+    server = Server(made)
+    yield made, server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def running(folders: Folders, authority: Authority, source: tuple[Source, Server]) -> Iterator[Gateway]:
+    pair = authority.server
+    base: dict[str, object] = {
+        "server": f"{NAME}:{source[1].port}",
+        "server_tls": "implicit",
+        "server_ca": authority.file,
+    }
+    secure = {"tls": "implicit", "tls_certificate": pair.certificate, "tls_key": pair.key}
+    with gateway(folders(), {"secure": {**base, **secure}, "clear": base}) as made:
+        yield made
+
+
+def session(running: Gateway, service: str, authority: Authority) -> socket.socket:
+    client: socket.socket = running.connect(service)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    if service == "secure":
+        client = authority.trusting().wrap_socket(client, server_hostname=NAME)
+    for request in (b"", b"USER alice\r\n", b"PASS hunter2\r\n"):
+        client.sendall(request)
+        assert line(client).startswith(b"+OK")
+    return client
+
+
+def serving(running: Gateway, service: str) -> int:
+    """The worker that serves alice there."""
+
+    def found() -> int:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                title = path.read_bytes()
+                group = (path.parent / "stat").read_text().rpartition(")")[2].split()[3]
+                if f"worker [{service}] alice".encode() in title and int(group) == running.process.pid:
+                    return int(path.parent.name)
+        return 0
+
+    return until("a worker serves alice", found)
+
+
+def memory(pid: int, key: str = "VmRSS") -> int:
+    found = re.search(rf"^{key}:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def receive(client: socket.socket, size: int) -> hashlib._Hash:
+    """The digest of that much."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(MIB))
+    while size:
+        count = client.recv_into(buffer[: min(size, MIB)])
+        assert count
+        digest.update(buffer[:count])
+        size -= count
+    return digest
+
+
+@pytest.mark.parametrize("service", ["secure", "clear"])
+def test_a_reader_that_stops_stops_the_server_and_memory_stays_bounded(
+    running: Gateway, authority: Authority, source: tuple[Source, Server], service: str
+) -> None:
+    origin, _ = source
+    with session(running, service, authority) as client:
+        pid = serving(running, service)
+        before = memory(pid)
+        client.sendall(b"RETR 1\r\n")
+        assert line(client) == b"+OK\r\n"
+        sent = -1
+        while sent != origin.sent:  # until the server can't send any more
+            sent = origin.sent
+            time.sleep(0.2)
+        assert sent < 32 * MIB  # what lies in the kernel's buffers; nothing of it in the worker
+        assert memory(pid) - before < GROWTH
+        total = (SIZE + len(BLOCK) - 1) // len(BLOCK) * len(BLOCK)
+        digest = receive(client, total)
+        assert line(client) == b".\r\n"
+        assert digest.digest() == origin.digest.digest()
+        assert memory(pid, "VmHWM") - before < GROWTH
+        client.sendall(b"QUIT\r\n")
+        client.settimeout(PATIENCE)
+        assert line(client).startswith(b"+OK")
