@@ -62,7 +62,7 @@ def test_what_is_no_message_number(name: str, argument: str) -> None:
         ("1  1", False),
         ("1 -1", False),
         ("1 1 1", False),
-        ("1 ١", False),
+        ("1 \u0661", False),
         ("1 12345678901", False),
     ],
 )
