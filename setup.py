@@ -32,12 +32,18 @@ setup(
     package_data={"pop3gw": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=["configobj>=5.0.8", "python-daemon>=2.3.2", "setproctitle>=1.3.1"],
-    extras_require={"demo": ["Twisted>=22.4"]},
-    entry_points={"console_scripts": ["pop3gw = pop3gw.cli:main"]},
+    extras_require={
+        "demo": ["Twisted>=22.4"],
+        "metrics": ["prometheus_client>=0.16"],
+        "top": ["rich>=13.3"],
+    },
+    entry_points={"console_scripts": ["pop3gw = pop3gw.cli:main", "pop3gwctl = pop3gw.ctl:main"]},
     # All below the prefix, since a wheel can't write to /etc: the sample is there to be copied.
     data_files=[
         ("share/man/man5", shipped("man/*.5")),
         ("share/man/man7", shipped("man/*.7")),
+        ("share/bash-completion/completions", ["completion/pop3gwctl"]),
+        ("share/doc/pop3gw", ["docs/alerts.yml", "docs/grafana.json"]),
         ("share/man/man8", shipped("man/*.8")),
         ("share/doc/pop3gw/examples", ["etc/pop3gw.conf", *shipped("init/pop3gw")]),
         ("share/doc/pop3gw/examples/logrotate.d", shipped("etc/logrotate.d/*")),

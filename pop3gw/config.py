@@ -54,6 +54,8 @@ _SHAPE = "[main], [workers] or [services], and below [services] one [[NAME]] a s
 _KINDS = {item.row.kind.check: item.row.kind for item in SETTINGS}
 _PATHS = ("path", "files", "folders", "certificates", "log_target")  # kinds of settings that name files
 
+_FOREGROUND: dict[str, Any] = {"pid_file": None, "control_socket": None, "log_target": "stderr"}
+
 Path_ = tuple[str, ...]
 
 
@@ -122,10 +124,9 @@ def from_command_line(listen: str, server: str, policy: str | None) -> Config:
         raise ConfigurationError(problems)
     config = Config(
         source=source,
-        pid_file=None,
-        log_target="stderr",
         policy_path=(str(Path.cwd()),),
         services=(Service(name="try", **values),),
+        **_FOREGROUND,
         origins={("try", key): Origin(file=source) for key in values}
         | {("", "policy_path"): Origin(file=source, note="current folder,")},
     )
@@ -183,11 +184,13 @@ class _Document:
     def config(self, foreground: bool) -> Config:
         """The configuration as far as it could be read: only to be used where there are no problems."""
         origins: dict[tuple[str, str], Origin] = {}
-        main: dict[str, Any] = {"pid_file": None, "log_target": "stderr"} if foreground else {}
+        main: dict[str, Any] = dict(_FOREGROUND) if foreground else {}
         for item in _SECTIONS["main"]:
             if (value := self._value(("main",), item)) is not None:
                 main[item.key] = value
                 origins["", item.key] = self._origin(("main", item.key))
+        if "control_socket" not in main and main.get("pid_file"):
+            main["control_socket"] = str(Path(main["pid_file"]).with_suffix(".sock"))
         services = tuple(self._services(origins))
         if not self._names() and self._shape_known:
             self._add((), "", "no service", "[services] with at least one [[NAME]], which has listen and server")

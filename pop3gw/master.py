@@ -14,19 +14,24 @@ import traceback
 from collections.abc import Callable
 
 from pop3gw import activation, listeners, notify, process, template
+from pop3gw.attendance import Attendance
+from pop3gw.changes import changes
+from pop3gw.doors import Doors
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, StartError
 from pop3gw.generation import Stage
 from pop3gw.listeners import Listener
 from pop3gw.logs import Log
 from pop3gw.pidfile import PidFile
 from pop3gw.pool import NEVER
+from pop3gw.process import Account
 from pop3gw.relay import Relay
+from pop3gw.scoreboard import Ledger
 from pop3gw.serving import Serving
 from pop3gw.settings import Config
 from pop3gw.worker import Relays
 
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD)
-_ONLY_AT_START = ("pid_file", "log_target", "log_format")
+_ONLY_AT_START = ("pid_file", "control_socket", "metrics_listen", "log_target", "log_format")
 
 
 def run(
@@ -61,12 +66,31 @@ def _run(
 ) -> int:
     account = process.find_account(config.user, config.group)
     bound = listeners.bind(config, activation.take(os.environ))
+    doors = Doors.open(config, account)
+    try:
+        return _serve(config, foreground, pid_file, account, bound, doors, reload, ready, relays)
+    finally:
+        doors.close()
+
+
+def _serve(
+    config: Config,
+    foreground: bool,
+    pid_file: PidFile | None,
+    account: Account | None,
+    bound: list[Listener],
+    doors: Doors,
+    reload: Callable[[], Config],
+    ready: Callable[[], None] | None,
+    relays: Relays,
+) -> int:
     log = Log.open(config.log_target, config.log_level, config.log_format)
     if not foreground:
         problems = template.check(config)  # while there is a terminal to say it on
         if problems:
             raise ConfigurationError(problems)
         kept = [listener.socket.fileno() for listener in bound]
+        kept += doors.descriptors()
         kept += [] if pid_file is None else [pid_file.fileno()]
         logged = log.fileno_or_none()
         process.detach(kept if logged is None else [*kept, logged])
@@ -77,7 +101,7 @@ def _run(
     if account is not None and account.uid == 0:
         log.warning("user = root: policies and sessions run as root; name another account unless that is really wanted")
     try:
-        master = Master(log, reload, ready, relays, notify.manager(os.environ))
+        master = Master(log, reload, ready, relays, notify.manager(os.environ), doors, account)
         if pid_file is not None:  # whoever reads it may signal at once
             pid_file.write()
         return master.run(config, bound)
@@ -100,6 +124,8 @@ class Master:
         ready: Callable[[], None] | None,
         relays: Relays,
         tidings: notify.Tidings,
+        doors: Doors,
+        account: Account | None,
     ) -> None:
         self._log = log
         self._reload = reload
@@ -108,6 +134,8 @@ class Master:
         self._tidings = tidings
         self._selector = selectors.DefaultSelector()
         self._inbox = process.SignalInbox(_SIGNALS)
+        self._attendance = Attendance(doors, account, log, self._selector, self)
+        self._ledgers: dict[str, Ledger] = {}  # what was counted outlives a service that goes and comes again
         self._services: dict[str, Serving] = {}
         self._drained: list[Serving] = []  # no longer configured
         self._config: Config | None = None  # what holds
@@ -118,7 +146,7 @@ class Master:
         self._stopping = False
         self._announced = False
         self._on_signal: dict[int, Callable[[], None]] = {
-            signal.SIGHUP: self._want_reload,
+            signal.SIGHUP: self._hang_up,
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._end,
             signal.SIGUSR1: self._reopen_log,
@@ -138,13 +166,14 @@ class Master:
         finally:
             for serving in self._all():
                 serving.close()
+            self._attendance.close()
         self._log.info("stopped")
         return Exit.OK
 
     def _turn(self) -> None:
         services = self._all()
         due = min((serving.deadline for serving in services), default=NEVER)
-        due = min(due, self._tidings.deadline)
+        due = min(due, self._tidings.deadline, self._attendance.deadline)
         for key, mask in self._selector.select(None if due == NEVER else max(0.0, due - time.monotonic())):
             key.data(mask)
         now = time.monotonic()
@@ -156,6 +185,36 @@ class Master:
         if not self._announced and not self._stopping and self._config is not None:
             self._announce()
         self._tidings.turn(now, self._status)
+        self._attend(now)
+
+    def _attend(self, now: float) -> None:
+        renewed = [serving for serving in self._all() if serving.renewed]
+        for serving in renewed:
+            serving.renewed = False
+        if renewed:
+            self._attendance.renew()
+        if now >= self._attendance.deadline:
+            self._attendance.carry_out(now)
+
+    # What attendants ask (attendance.Owner).
+
+    def configured(self) -> tuple[Config, list[Listener]] | None:
+        """What holds; None before anything does."""
+        return None if self._config is None else (self._config, self._bound)
+
+    def servings(self) -> tuple[list[Serving], list[Serving]]:
+        """Those configured, and those that wait for their last sessions."""
+        return list(self._services.values()), self._drained
+
+    def want_reload(self) -> bool:
+        """Reload as soon as possible; False: the gateway is being stopped."""
+        self._reload_wanted = not self._stopping
+        return self._reload_wanted
+
+    def leave(self, *, now: bool) -> None:
+        """Stop the gateway, at once or when its sessions are over."""
+        if now or not self._stopping:
+            (self._end if now else self._stop)()
 
     def _status(self) -> str:
         pools = [serving.pool for serving in self._all()]
@@ -178,12 +237,16 @@ class Master:
             for serving in self._all():
                 serving.templates.ended(pid, status)
 
+    def _hang_up(self) -> None:
+        self.want_reload()
+
     def _reopen_log(self) -> None:
         self._log.reopen()
         descriptor = self._log.fileno_or_none()
         if descriptor is not None:
             for serving in self._all():
                 serving.log_reopened(descriptor)
+            self._attendance.renew()
         self._log.info("the log was reopened")
 
     def _stop(self) -> None:
@@ -204,6 +267,7 @@ class Master:
             self._tidings.stopping(max(service.shutdown_timeout for service in self._config.services))
         self._stopping = True
         self._reload_wanted = False
+        self._attendance.stopping()
         for serving in self._all():
             how(serving)
         held = self._bound if self._change is None else [*self._bound, *self._change[1]]
@@ -212,9 +276,6 @@ class Master:
         self._bound = []
 
     # A configuration is tried: listeners are bound and templates load their policies before anything else changes.
-
-    def _want_reload(self) -> None:
-        self._reload_wanted = not self._stopping
 
     def _try(self, config: Config, bound: list[Listener]) -> None:
         """Start what this configuration needs beside what serves. Pop3gwError: it can't hold."""
@@ -225,7 +286,9 @@ class Master:
         for service in config.services:
             serving = self._services.get(service.name)
             if serving is None:
-                serving = self._services[service.name] = Serving(service.name, self._selector)
+                serving = self._services[service.name] = Serving(
+                    service.name, self._selector, self._ledgers.setdefault(service.name, Ledger())
+                )
             plan = template.Plan(config, service, account, addresses, self._log, self._relays)
             try:
                 serving.templates.prepare(plan, now)
@@ -234,6 +297,7 @@ class Master:
 
     def _start_reload(self) -> None:
         self._reload_wanted = False
+        self._attendance.reload_begins()
         self._tidings.reloading(time.monotonic())
         try:
             config = self._reload()
@@ -257,6 +321,7 @@ class Master:
         self._log.error(f"the configuration was not reloaded, the old one stays: {reason}")
         self._reload_failed = True
         self._tidings.reloaded()
+        self._attendance.reload_ended(reason, done=False)
 
     def _see_change(self) -> None:
         if self._change is not None:
@@ -308,6 +373,7 @@ class Master:
             self._log.info("the configuration was reloaded")
             self._reload_failed = False
             self._tidings.reloaded()
+            self._attendance.reload_ended("\n".join(changes(old, config)), done=True)
 
     def _announce(self) -> None:
         if all(serving.pool.settled for serving in self._services.values()):
@@ -322,6 +388,7 @@ class Master:
         for serving in [one for one in self._drained if one.pool.over]:
             self._drained.remove(serving)
             serving.close()
+            self._attendance.renew()
         if self._stopping:
             for serving in [one for one in self._services.values() if one.pool.over]:
                 del self._services[serving.name]

@@ -154,9 +154,9 @@ class Pool:
         return self._serving >= rules.max_workers or self.spare >= rules.min_spare
 
     @property
-    def census(self) -> tuple[int, int, int, int]:
-        """Workers of every state, those starting, those that take sessions, and the free seats of these."""
-        return len(self._workers), self._starting, self._serving, self._vacant
+    def census(self) -> tuple[int, int]:
+        """Workers that are starting, and free seats of those that take sessions."""
+        return self._starting, self._vacant
 
     @property
     def sessions(self) -> int:

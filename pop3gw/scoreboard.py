@@ -228,9 +228,7 @@ class Board:
 class Gauge(enum.IntEnum):
     """What the master says of a service now."""
 
-    WORKERS = 0
-    STARTING = enum.auto()
-    SERVING = enum.auto()
+    STARTING = 0
     FREE_SEATS = enum.auto()
     DRAINED = enum.auto()  # 1: by the administrator
     STOPPING = enum.auto()  # 1

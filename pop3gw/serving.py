@@ -32,7 +32,6 @@ from pop3gw.succession import Succession
 
 _BATCH: Final = 64  # connections accepted in a row before others have their turn
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_CENSUS: Final = (Gauge.WORKERS, Gauge.STARTING, Gauge.SERVING, Gauge.FREE_SEATS)
 _REFUSED_KEPT: Final = 64  # refused clients that may still be reading what they were told
 _REFUSED_FOR: Final = 1.0  # s
 
@@ -40,13 +39,15 @@ _REFUSED_FOR: Final = 1.0  # s
 class Serving:
     """A service: its listeners and its workers. Call ``carry_out()`` at ``deadline`` at the latest."""
 
-    def __init__(self, name: str, selector: selectors.BaseSelector) -> None:
+    def __init__(self, name: str, selector: selectors.BaseSelector, ledger: Ledger) -> None:
         self.name = name
         self.pool = Pool(random.random)
         self.templates = Succession(name, selector, self)
-        self.ledger = Ledger()
+        self.ledger = ledger
         self.drained = False  # by the administrator: clients are turned away
-        self._census = (-1, -1, -1, -1)
+        self.renewed = False  # a generation has begun that attendants don't know
+        self._census = (-1, -1)
+        self._removed = False  # another one may have the ledger's gauges
         self._selector = selector
         self._listeners: list[socket.socket] = []
         self._polled = False
@@ -87,8 +88,11 @@ class Serving:
     def _publish(self) -> None:
         """Put where attendants see it how the pool stands."""
         self._census = self.pool.census
-        for gauge, value in zip(_CENSUS, self._census, strict=True):
-            self.ledger.show(gauge, value)
+        if self._removed:
+            return
+        starting, free = self._census
+        self.ledger.show(Gauge.STARTING, starting)
+        self.ledger.show(Gauge.FREE_SEATS, free)
         self.ledger.show(Gauge.DRAINED, self.drained)
         self.ledger.show(Gauge.STOPPING, self.pool.phase is not Phase.RUNNING)
 
@@ -121,6 +125,7 @@ class Serving:
     def drain(self) -> None:
         """The service is no longer configured: its sessions may finish."""
         self._leave(self.pool.drain)
+        self._removed = True
 
     def stop(self) -> None:
         """Stop accepting, let sessions finish within ``shutdown_timeout``."""
@@ -153,11 +158,13 @@ class Serving:
         self._held.clear()
         end(now)
         self.carry_out(now)
+        self._publish()
 
     # What templates report (succession.Owner).
 
     def began(self, generation: Generation, now: float) -> None:
         """This generation serves from now on."""
+        self.renewed = True
         generation.rows = tuple(self.ledger.rows(generation.plan.service.policy.class_name, generation.callbacks))
         self.pool.begin(generation.plan.service, now)
         self.carry_out(now)

@@ -377,6 +377,28 @@ class Config:
             example="/run/pop3gw/pop3gw.pid",
         ),
     )
+    control_socket: str | None = field(
+        default="/run/pop3gw/pop3gw.sock",
+        metadata=row(
+            Section.MAIN,
+            values.PATH,
+            "The Unix socket where pop3gwctl asks. Only root and the members of the workers' group may use it.",
+            applies=Applies.RESTART,
+            default_text="pid_file's path, ending in .sock; none in the foreground",
+            example="/run/pop3gw/pop3gw.sock",
+        ),
+    )
+    metrics_listen: Address | None = field(
+        default=None,
+        metadata=row(
+            Section.MAIN,
+            values.LISTENER,
+            "The address where Prometheus finds the metrics, at /metrics. Let only the monitoring reach it.",
+            applies=Applies.RESTART,
+            default_text="none are served",
+            example="127.0.0.1:9110",
+        ),
+    )
     policy_path: tuple[str, ...] = field(
         default=("/etc/pop3gw/policies",),
         metadata=row(

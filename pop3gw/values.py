@@ -210,6 +210,10 @@ def _parse_listeners(raw: Raw) -> tuple[Address, ...]:
     return addresses
 
 
+def _parse_listener(raw: Raw) -> Address:
+    return _parse_listeners(_one(raw))[0]
+
+
 def _parse_server(raw: Raw) -> Address:
     address = Address.parse(_one(raw))
     if address.port == 0:
@@ -236,6 +240,7 @@ LISTENERS = Kind(
     "numeric addresses of this machine with their ports, as 127.0.0.1:110, [::1]:110 or 0.0.0.0:110",
     _parse_listeners,
 )
+LISTENER = Kind("listener", "a numeric address of this machine with a port, as 127.0.0.1:9110", _parse_listener)
 SERVER = Kind("server", "a host and a port, as mail.example.com:110 or [2001:db8::1]:110", _parse_server)
 POLICY = Kind("policy", "module:Class, as office:UToAPop3", lambda raw: PolicyName.parse(_one(raw)))
 ACCOUNT = Kind("account", "the name of an account or group of this machine", _parse_account)

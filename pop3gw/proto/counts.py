@@ -123,6 +123,9 @@ FAMILIES: Final = _laid_out(
     TEMPLATES_LOST,
 ) = FAMILIES
 
+# No service's: counted in a ledger of the whole gateway.
+RELOADS: Final = Family("reloads", "Reloads of the configuration.", (("outcome", ("ok", "failed")),))
+
 COUNTERS: Final = FAMILIES[-1].at + FAMILIES[-1].size
 
 # What sessions count by: looked up, not computed, since it happens with every request.

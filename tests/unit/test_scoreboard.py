@@ -115,9 +115,9 @@ def test_the_rows_of_callbacks_are_bounded() -> None:
 
 def test_the_master_says_how_things_are() -> None:
     ledger = Ledger()
-    ledger.show(Gauge.WORKERS, 3)
+    ledger.show(Gauge.STARTING, 3)
     ledger.add(counts.WORKERS_STARTED.at)
-    assert (ledger.shown(Gauge.WORKERS), ledger.shown(Gauge.DRAINED)) == (3, 0)
+    assert (ledger.shown(Gauge.STARTING), ledger.shown(Gauge.DRAINED)) == (3, 0)
     assert ledger.totals([])[0][counts.WORKERS_STARTED.at] == 1
 
 

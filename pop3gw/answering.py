@@ -1,0 +1,213 @@
+"""The loop of an attendant: it answers short questions over a listening socket, and nobody can hold it up.
+
+A question ends with a mark, must be whole within a time and a length, and is answered once, now or later; then its
+connection is closed. Nothing here waits for a single connection. Who comes while the house is full takes the place of
+the one that has been silent the longest. It knows neither what is asked nor the master's messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from pop3gw.errors import ChannelError
+from pop3gw.fdpass import Channel, Message, Retire
+
+GUESTS: Final = 32  # connections at a time
+ASK_LIMIT: Final = 5.0  # s for a whole question
+TAKE_LIMIT: Final = 10.0  # s in which a part of the answer must be taken
+LEAVE_LIMIT: Final = 2.0  # s for the last answers, when the master is gone
+NEVER: Final = float("inf")
+
+
+class Question:
+    """One connection: what it asks, and what it is told."""
+
+    __slots__ = ("_answered", "connection", "due", "mask", "text", "unsent")
+
+    def __init__(self, connection: socket.socket, due: float) -> None:
+        self.connection = connection
+        self.due = due
+        self.mask = 0
+        self.text = bytearray()
+        self.unsent: memoryview | None = None  # None: not answered yet
+        self._answered: Callable[[Question], None] | None = None  # set once it is whole
+
+    @property
+    def whole(self) -> bool:
+        return self._answered is not None
+
+    def asked(self, answered: Callable[[Question], None]) -> None:
+        """It is whole: ``answered`` is to be called when there is an answer."""
+        self._answered = answered
+        self.due = NEVER
+
+    def answer(self, data: bytes) -> None:
+        """Answer it, once."""
+        if self.unsent is None and self._answered is not None:
+            self.unsent = memoryview(data)
+            self._answered(self)
+
+
+class Service(Protocol):
+    """What an attendant does."""
+
+    mark: bytes  # what a question ends with
+    limit: int  # octets of a question
+    too_long: bytes  # the answer to a longer one
+
+    def refusal(self, connection: socket.socket) -> bytes | None:
+        """What to say to somebody who may not ask; None: they may."""
+
+    def ask(self, question: Question) -> None:
+        """Answer this question, now or later."""
+
+    def hear(self, message: Message) -> None:
+        """The master says this."""
+
+    def tick(self, now: float) -> float:
+        """Do what is due; returns when it wants to be called again."""
+
+
+class Answering:
+    """Runs a service over a listening socket until the master retires it or is gone."""
+
+    def __init__(self, service: Service, listener: socket.socket, channel: Channel) -> None:
+        self._service = service
+        self._listener = listener
+        self._channel = channel
+        self._guests: dict[Question, None] = {}  # oldest first
+        self._selector = selectors.DefaultSelector()
+        self._open = True  # the listener is polled
+        self._leaves_at = NEVER
+        self._retired = False
+
+    def run(self) -> None:
+        """Answer until told to leave."""
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(self._channel, selectors.EVENT_READ, self._hear)
+        while not (self._retired and not self._guests) and time.monotonic() < self._leaves_at:
+            now = time.monotonic()
+            due = min(self._service.tick(now), self._leaves_at, *(guest.due for guest in self._guests), NEVER)
+            for key, mask in self._selector.select(None if due == NEVER else max(0.0, due - now)):
+                key.data(mask)
+            now = time.monotonic()
+            for guest in [guest for guest in self._guests if guest.due <= now]:
+                self._drop(guest)
+            self._poll(not self._retired and (len(self._guests) < GUESTS or self._silent() is not None))
+
+    def _poll(self, wanted: bool) -> None:
+        if wanted != self._open:
+            self._open = wanted
+            if wanted:
+                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+            else:
+                self._selector.unregister(self._listener)
+
+    def _silent(self) -> Question | None:
+        return next((guest for guest in self._guests if not guest.whole), None)
+
+    def _accept(self, _mask: int) -> None:
+        try:
+            connection = self._listener.accept()[0]
+        except OSError:  # it is gone again, or there is no descriptor for it
+            return
+        connection.setblocking(False)
+        silent = self._silent()
+        if len(self._guests) >= GUESTS and silent is not None:
+            self._drop(silent)
+        guest = Question(connection, time.monotonic() + ASK_LIMIT)
+        self._guests[guest] = None
+        refusal = self._service.refusal(connection)
+        if refusal is not None:
+            guest.asked(self._send)
+            guest.answer(refusal)
+        else:
+            self._register(guest, selectors.EVENT_READ)
+
+    def _register(self, guest: Question, mask: int) -> None:
+        if mask == guest.mask:
+            return
+        if guest.mask:
+            self._selector.unregister(guest.connection)
+        if mask:
+            call = self._read if mask & selectors.EVENT_READ else self._write
+            self._selector.register(guest.connection, mask, lambda _mask: call(guest))
+        guest.mask = mask
+
+    def _read(self, guest: Question) -> None:
+        try:
+            data = guest.connection.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        guest.text += data
+        service = self._service
+        before, mark, _ = guest.text.partition(service.mark)
+        if not mark and len(guest.text) <= service.limit:
+            if not data:
+                self._drop(guest)
+            return
+        self._register(guest, 0)
+        guest.asked(self._send)
+        if len(before) > service.limit:
+            guest.answer(service.too_long)
+            return
+        guest.text = before
+        service.ask(guest)
+
+    def _send(self, guest: Question) -> None:
+        if guest in self._guests:
+            guest.due = time.monotonic() + TAKE_LIMIT
+            self._write(guest)
+
+    def _write(self, guest: Question) -> None:
+        rest = guest.unsent
+        if rest is None:
+            return
+        try:
+            sent = guest.connection.send(rest, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._drop(guest)
+            return
+        guest.unsent = rest[sent:]
+        if not guest.unsent:
+            self._drop(guest)
+            return
+        if sent:
+            guest.due = time.monotonic() + TAKE_LIMIT
+        self._register(guest, selectors.EVENT_WRITE)
+
+    def _drop(self, guest: Question) -> None:
+        if self._guests.pop(guest, 0) is None:
+            self._register(guest, 0)
+            with contextlib.suppress(OSError):
+                guest.connection.shutdown(socket.SHUT_WR)
+            guest.connection.close()
+
+    def _hear(self, _mask: int) -> None:
+        try:
+            received = self._channel.receive()
+        except BlockingIOError:
+            return
+        except (ChannelError, OSError):
+            received = None
+        if received is None:  # the master is gone: what is answered may still be taken
+            self._selector.unregister(self._channel)
+            self._leaves_at = time.monotonic() + LEAVE_LIMIT
+        if received is None or isinstance(received[0], Retire):
+            self._retired = True
+            self._poll(False)
+            for guest in list(self._guests):
+                if not guest.whole or (received is None and guest.unsent is None):
+                    self._drop(guest)
+        else:
+            self._service.hear(received[0])

@@ -1,0 +1,182 @@
+"""What the master does for its attendants: shows them the gateway, and does what they are asked to have done.
+
+It keeps them running and decides on their requests with the master's own means. It never waits for them, and hears
+nothing of a user of theirs but the records of ``fdpass``.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from pop3gw import attendant, fdpass
+from pop3gw.attendant import Asker, Attendant
+from pop3gw.doors import Doors
+from pop3gw.fdpass import Message
+from pop3gw.listeners import Listener
+from pop3gw.logs import Log
+from pop3gw.process import Account
+from pop3gw.proto import counts
+from pop3gw.scoreboard import Ledger
+from pop3gw.serving import Serving
+from pop3gw.settings import Config
+from pop3gw.view import Overview, Watched
+
+NEVER: Final = float("inf")
+_STOPPING: Final = "the gateway is being stopped"
+
+
+class Owner(Protocol):
+    """The master, as far as attendants reach."""
+
+    def configured(self) -> tuple[Config, Sequence[Listener]] | None:
+        """What holds; None before anything does."""
+
+    def servings(self) -> tuple[Sequence[Serving], Sequence[Serving]]:
+        """Those configured, and those that wait for their last sessions."""
+
+    def want_reload(self) -> bool:
+        """Reload as soon as possible; False: the gateway is being stopped."""
+
+    def leave(self, *, now: bool) -> None:
+        """Stop the gateway, at once or when its sessions are over."""
+
+
+class Attendance:
+    """All attendants. Call ``carry_out()`` at ``deadline`` at the latest."""
+
+    def __init__(
+        self, doors: Doors, account: Account | None, log: Log, selector: selectors.BaseSelector, owner: Owner
+    ) -> None:
+        self._began = time.time()
+        self._gateway = Ledger()
+        self._log = log
+        self._owner = owner
+        self._asked_reload: list[tuple[Asker, int]] = []  # answered by the next reload
+        self._await_reload: list[tuple[Asker, int]] = []  # answered by the one that is under way
+        kinds = (("control", attendant.control(account), doors.control), ("metrics", attendant.metrics, doors.metrics))
+        self._attendants = [
+            Attendant(name, make, door, account=account, log=log, selector=selector, hear=self._hear)
+            for name, make, door in kinds
+            if door is not None
+        ]
+
+    @property
+    def deadline(self) -> float:
+        """When something is due."""
+        return min((one.deadline for one in self._attendants), default=NEVER)
+
+    def carry_out(self, now: float) -> None:
+        """Do what is due."""
+        for one in self._attendants:
+            one.carry_out(now, self._overview)
+
+    def renew(self) -> None:
+        """There is more to see than attendants know."""
+        for one in self._attendants:
+            one.renew()
+
+    def close(self) -> None:
+        """End them all."""
+        for one in self._attendants:
+            one.close()
+
+    # Reloads.
+
+    def reload_begins(self) -> None:
+        """Whoever has asked so far is answered by this one."""
+        self._await_reload += self._asked_reload
+        self._asked_reload.clear()
+
+    def reload_ended(self, text: str, *, done: bool) -> None:
+        """The configuration holds, or it does not; the text says what has changed, or why nothing has."""
+        self._gateway.add(counts.RELOADS.index("ok" if done else "failed"))
+        self._answer_reload(self._await_reload, text, done=done)
+
+    def stopping(self) -> None:
+        """There will be no more reloads."""
+        self._answer_reload(self._await_reload, _STOPPING, done=False)
+        self._answer_reload(self._asked_reload, _STOPPING, done=False)
+
+    def _answer_reload(self, askers: list[tuple[Asker, int]], text: str, *, done: bool) -> None:
+        for asker, token in askers:
+            asker.tell(token, text, done=done)
+        askers.clear()
+
+    # Requests.
+
+    def _hear(self, asker: Asker, message: Message) -> None:
+        match message:
+            case fdpass.Kill(token, pid, seat, session):
+                found = any(serving.end_session(pid, seat, session) for serving in self._all())
+                asker.tell(token, "" if found else "its worker has just ended, and the session with it", done=found)
+            case fdpass.Drain(token, on, service):
+                self._drain(asker, token, service, bool(on))
+            case fdpass.Reload(token):
+                if self._owner.want_reload():
+                    self._asked_reload.append((asker, token))
+                else:
+                    asker.tell(token, _STOPPING, done=False)
+            case fdpass.Stop(token, now):
+                sessions = sum(serving.pool.sessions for serving in self._all())
+                what = "are ended now" if now else "may finish within shutdown_timeout"
+                asker.tell(token, f"stopping; {sessions} sessions {what}", done=True)
+                self._owner.leave(now=bool(now))
+            case _:
+                self._log.error(f"{type(message).__name__} is no message of an attendant")
+
+    def _drain(self, asker: Asker, token: int, service: str, on: bool) -> None:
+        wanted = [serving for serving in self._owner.servings()[0] if service in ("", serving.name)]
+        if not wanted:
+            names = ", ".join(serving.name for serving in self._owner.servings()[0]) or "none any more"
+            asker.tell(token, f"there is no service {service}; the services are: {names}", done=False)
+            return
+        for serving in wanted:
+            serving.turn_away(on)
+        said = [
+            f"{serving.name}: new clients are turned away, {serving.pool.sessions} sessions go on"
+            if on
+            else f"{serving.name}: new clients are let in"
+            for serving in wanted
+        ]
+        asker.tell(token, "\n".join(said), done=True)
+
+    # What attendants see.
+
+    def _all(self) -> list[Serving]:
+        now, gone = self._owner.servings()
+        return [*now, *gone]
+
+    def _overview(self) -> Overview:
+        holds = self._owner.configured()
+        now, gone = self._owner.servings()
+        known = {serving.name for serving in now}
+        watched = [self._watched(serving, gone, holds[1] if holds else (), configured=True) for serving in now]
+        watched += [self._watched(serving, gone, (), configured=False) for serving in gone if serving.name not in known]
+        source = holds[0].source if holds else ""
+        return Overview(source, os.getpid(), self._began, self._gateway, tuple(filter(None, watched)))
+
+    def _watched(
+        self, serving: Serving, gone: Sequence[Serving], bound: Sequence[Listener], *, configured: bool
+    ) -> Watched | None:
+        if serving.templates.serving is None:  # its first template is not ready
+            return None
+        service = serving.templates.serving.plan.service
+        generations = [
+            generation
+            for one in {serving, *(other for other in gone if other.name == serving.name)}
+            for generation in one.templates.generations
+        ]
+        return Watched(
+            name=service.name,
+            policy=str(service.policy),
+            server=str(service.server),
+            listen=tuple(str(listener.bound) for listener in bound if listener.service == service.name),
+            max_workers=service.max_workers,
+            configured=configured,
+            ledger=serving.ledger,
+            boards=tuple((generation.board, generation.rows) for generation in generations),
+        )

@@ -1,0 +1,192 @@
+"""Attendants: processes beside the mail that tell how things are, one for pop3gwctl and one for the metrics.
+
+The master forks each with an ``Overview`` of the memory that it shares with the workers, and forks it anew when there
+is more to see: after a reload, or when it has died. The old one leaves once it has given its last answers. An attendant
+has the workers' privileges, one listening socket, and a channel on which it may ask the master to do something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from pop3gw import process
+from pop3gw.answering import Answering, Service
+from pop3gw.backoff import Backoff
+from pop3gw.errors import ChannelError
+from pop3gw.fdpass import Channel, Message, Outcome, Retire
+from pop3gw.logs import Log
+from pop3gw.process import Account
+from pop3gw.view import Overview
+
+NEVER: Final = float("inf")
+_DEAF: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_LEAVE_LIMIT: Final = 120.0  # s: a reload that an old one's guest waits for is long over then
+_CLOSE_LIMIT: Final = 3.0  # s that the master's end waits for last answers
+
+Make = Callable[[Overview, Channel], Service]
+Hear = Callable[["Asker", Message], None]
+
+
+def control(account: Account | None) -> Make:
+    """What answers pop3gwctl."""
+    uid, gid = os.geteuid(), os.getegid() if account is None else account.gid
+
+    def make(overview: Overview, channel: Channel) -> Service:
+        from pop3gw.control import Control
+
+        return Control(overview, channel, uid, gid)
+
+    return make
+
+
+def metrics(overview: Overview, _channel: Channel) -> Service:
+    """What answers Prometheus."""
+    from pop3gw.metrics import Metrics
+
+    return Metrics(overview)
+
+
+@dataclass(slots=True, eq=False)
+class Asker:
+    """One process: the master's side of it."""
+
+    pid: int
+    channel: Channel
+    due: float = NEVER  # when it must be gone
+
+    def tell(self, token: int, text: str, *, done: bool) -> None:
+        """Say what became of a request."""
+        with contextlib.suppress(OSError):  # it is gone, and with it who asked
+            self.channel.send(Outcome(token, int(done), text))
+
+
+class Attendant:
+    """One kind of attendant, kept running. Call ``carry_out()`` at ``deadline`` at the latest."""
+
+    def __init__(
+        self,
+        name: str,
+        make: Make,
+        listener: socket.socket,
+        *,
+        account: Account | None,
+        log: Log,
+        selector: selectors.BaseSelector,
+        hear: Hear,
+    ) -> None:
+        self.deadline = NEVER
+        self._name = name
+        self._make = make
+        self._listener = listener
+        self._account = account
+        self._log = log
+        self._selector = selector
+        self._told = hear
+        self._current: Asker | None = None
+        self._leaving: list[Asker] = []
+        self._backoff = Backoff()
+
+    def renew(self) -> None:
+        """There is more to see: another one takes over, at the next ``carry_out()``."""
+        self.deadline = min(self.deadline, max(time.monotonic(), self._backoff.until))
+
+    def carry_out(self, now: float, overview: Callable[[], Overview]) -> None:
+        """Fork one where one is wanted, and end those that should be gone."""
+        if now < self.deadline:
+            return
+        self.deadline = NEVER
+        for asker in [one for one in self._leaving if one.due <= now]:
+            self._forget(asker)
+            _kill(asker.pid)
+        old, self._current = self._current, None
+        try:
+            self._current = self._fork(overview())
+        except OSError as error:
+            self._current = old
+            self._backoff.failed(now)
+            self._log.error(f"the {self._name} process can't be forked: {error.strerror}")
+            self.renew()
+            return
+        if old is not None:
+            old.due = now + _LEAVE_LIMIT
+            self._leaving.append(old)
+            with contextlib.suppress(OSError):
+                old.channel.send(Retire())
+
+    def close(self) -> None:
+        """End them all; their last answers may still be taken."""
+        askers = [*self._leaving, *([] if self._current is None else [self._current])]
+        self._current = None
+        for asker in askers:
+            self._forget(asker)
+        until = time.monotonic() + _CLOSE_LIMIT
+        for asker in askers:
+            process.wait_for(asker.pid, max(0.0, until - time.monotonic()))
+
+    def _fork(self, overview: Overview) -> Asker:
+        channel, end = Channel.pair()
+        logged = self._log.fileno_or_none()
+        keep = [end.fileno(), self._listener.fileno(), *([] if logged is None else [logged])]
+        try:
+            with end:
+                pid = process.fork(lambda: self._main(overview, end), keep, _DEAF)
+        except OSError:
+            channel.close()
+            raise
+        asker = Asker(pid, channel)
+        self._selector.register(channel, selectors.EVENT_READ, partial(self._hear, asker))
+        return asker
+
+    def _main(self, overview: Overview, end: socket.socket) -> int:
+        process.title(f"pop3gw: {self._name}")
+        if self._account is not None:
+            process.drop_privileges(self._account)
+        process.forbid_dumps()
+        os.umask(process.UMASK)
+        channel = Channel(end, waits=False)
+        try:
+            Answering(self._make(overview, channel), self._listener, channel).run()
+        except Exception:  # noqa: BLE001 - the last place where it can be said
+            self._log.error(f"the {self._name} process ends by a fault of the gateway: {traceback.format_exc()}")
+            return 1
+        return 0
+
+    def _hear(self, asker: Asker, _mask: int) -> None:
+        if asker.channel.fileno() < 0:  # closed since, by an event of the same turn
+            return
+        try:
+            received = asker.channel.receive()
+        except BlockingIOError:
+            return
+        except (ChannelError, OSError):
+            received = None
+        if received is not None:
+            self._told(asker, received[0])
+            return
+        self._forget(asker)
+        if asker is self._current:
+            self._current = None
+            self._log.error(f"the {self._name} process ended by itself; another is started")
+            self._backoff.failed(time.monotonic())
+            self.renew()
+
+    def _forget(self, asker: Asker) -> None:
+        if asker in self._leaving:
+            self._leaving.remove(asker)
+        self._selector.unregister(asker.channel)
+        asker.channel.close()
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

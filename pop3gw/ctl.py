@@ -1,0 +1,319 @@
+"""The command ``pop3gwctl``: asks a running gateway how it is, and tells it what to do (pop3gwctl(8)).
+
+It knows the control socket's protocol and how to print; what it prints comes from the gateway. ``rich`` is imported by
+``top`` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from pop3gw import __version__
+from pop3gw.errors import Exit
+
+SOCKET: Final = "/run/pop3gw/pop3gw.sock"
+_PATIENCE: Final = 10.0  # s for an answer
+_RELOAD_PATIENCE: Final = 90.0  # s: every policy may take half a minute to load
+_EPILOG = """\
+examples:
+  pop3gwctl sessions alice       which sessions has alice, from where, and what are they doing?
+  pop3gwctl kill 3f2a90c1        end this one
+  pop3gwctl drain inbound        let no more clients into this service
+
+exit status: 0 done; 1 not done, or no gateway answers; 2 wrong options. More is in pop3gwctl(8).
+"""
+
+Json = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """The gateway did not do what it was asked, or could not be asked; the text says why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.do(options))
+    except RefusedError as error:
+        if options.json:
+            print(json.dumps({"ok": False, "error": str(error)}))
+        else:
+            for line in str(error).splitlines():
+                print(f"pop3gwctl: {line}", file=sys.stderr)
+        return Exit.FAILED
+    except KeyboardInterrupt:
+        return Exit.FAILED
+    except BrokenPipeError:  # the reader has left: nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+
+
+def ask(path: str, command: str, patience: float = _PATIENCE, **arguments: object) -> Json:
+    """Ask the gateway at this socket; returns the result. RefusedError: it was refused, or nobody answers."""
+    request = json.dumps({"command": command, **arguments}).encode() + b"\n"
+    answer = bytearray()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(patience)
+            connection.connect(path)
+            connection.sendall(request)
+            while data := connection.recv(65536):
+                answer += data
+    except TimeoutError:
+        raise RefusedError(f"no answer from {path} within {patience:g} s") from None
+    except OSError as error:
+        raise RefusedError(f"{path}: {error.strerror or error}{_advice(error)}") from None
+    try:
+        told = json.loads(answer)
+    except ValueError:
+        raise RefusedError("the gateway ended before it had answered") from None
+    if not told["ok"]:
+        raise RefusedError(told["error"])
+    result: Json = told["result"]
+    return result
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        return "; is the gateway running, and is this its control_socket?"
+    return "; only root and the group of the gateway's account may ask" if isinstance(error, PermissionError) else ""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pop3gwctl",
+        description="Ask a running pop3gw how it is, and tell it what to do.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"pop3gwctl {__version__}")
+    parser.add_argument("--socket", metavar="PATH", default=SOCKET, help=f"the control socket (default: {SOCKET})")
+    parser.add_argument("--json", action="store_true", help="print the gateway's answer as one line of JSON")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, do: Callable[[argparse.Namespace], int], about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        added.set_defaults(do=do)
+        return added
+
+    command("status", _status, "services, workers, sessions, rates, refusals and errors since the start")
+    found = command("sessions", _sessions, "the sessions that run: who, from where, to where, state, octets, age, TLS")
+    found.add_argument("word", nargs="*", help="only those in whose service, user, client, state or id this occurs")
+    top = command("top", _top, "status and sessions, live")
+    top.add_argument("--interval", metavar="SECONDS", type=_seconds, default=2.0, help="between two pictures")
+    kill = command("kill", _kill, "end a session")
+    kill.add_argument("session", help="its id, or the beginning of it")
+    drain = command("drain", _drain, "let no more clients in; sessions go on")
+    drain.add_argument("service", nargs="?", default="", help="default: every service")
+    resume = command("resume", _drain, "let clients in again")
+    resume.add_argument("service", nargs="?", default="", help="default: every service")
+    drain.set_defaults(command="drain")
+    resume.set_defaults(command="resume")
+    command("reload", _reload, "read the configuration anew; wait, and say what has changed or why nothing has")
+    stop = command("stop", _stop, "stop the gateway; its sessions may finish within shutdown_timeout")
+    stop.add_argument("--now", action="store_true", help="end the sessions at once")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError("a number from 0.1 to 3600")
+    return seconds
+
+
+# What can be asked.
+
+
+def _status(options: argparse.Namespace) -> int:
+    return _print(options, ask(options.socket, "status"), _status_lines)
+
+
+def _sessions(options: argparse.Namespace) -> int:
+    result = ask(options.socket, "sessions")
+    result["sessions"] = [session for session in result["sessions"] if matches(session, options.word)]
+    return _print(options, result, _session_lines)
+
+
+def _top(options: argparse.Namespace) -> int:
+    if options.json:
+        raise RefusedError("top has no JSON; status and sessions have")
+    try:
+        from pop3gw import top
+    except ImportError as error:
+        raise RefusedError(f"top needs rich ({error}): apt-get install python3-rich, or pip install rich") from None
+    return top.run(lambda command: ask(options.socket, command), options.interval)
+
+
+def _kill(options: argparse.Namespace) -> int:
+    result = ask(options.socket, "kill", session=options.session)
+    return _print(options, result, lambda told: [f"ended: {_in_a_line(told['session'])}"])
+
+
+def _drain(options: argparse.Namespace) -> int:
+    return _print(options, ask(options.socket, options.command, service=options.service), _said)
+
+
+def _reload(options: argparse.Namespace) -> int:
+    return _print(options, ask(options.socket, "reload", _RELOAD_PATIENCE), _said)
+
+
+def _stop(options: argparse.Namespace) -> int:
+    return _print(options, ask(options.socket, "stop", now=options.now), _said)
+
+
+# How it is printed.
+
+
+def _print(options: argparse.Namespace, result: Json, lines: Callable[[Json], Iterable[str]]) -> int:
+    text = json.dumps({"ok": True, "result": result}) if options.json else "\n".join(lines(result))
+    print(text, flush=True)
+    return Exit.OK
+
+
+def _said(result: Json) -> Iterable[str]:
+    return list(result["said"])
+
+
+def matches(session: Mapping[str, Any], words: Iterable[str]) -> bool:
+    """Whether each word occurs in what the session is called by, whatever its case."""
+    text = " ".join(str(session[key] or "") for key in ("session", "service", "user", "client", "state")).casefold()
+    return all(word.casefold() in text for word in words)
+
+
+def octets(number: float) -> str:
+    """A number of octets, short: ``812``, ``4.1K``, ``1.3G``."""
+    for unit in ("", "K", "M", "G"):
+        if number < 1000:
+            return f"{number:.0f}{unit}" if not unit or number >= 99.95 else f"{number:.1f}{unit}"
+        number /= 1024
+    return f"{number:.1f}T"
+
+
+def age(seconds: float) -> str:
+    """A time, short: ``4.2s``, ``3m07``, ``2h15``, ``4d03``."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    unit, size, below = ("m", 60, 1) if seconds < 3600 else ("h", 3600, 60) if seconds < 86400 else ("d", 86400, 3600)
+    return f"{int(seconds // size)}{unit}{int(seconds % size // below):02}"
+
+
+def shown(text: str) -> str:
+    """A text that a client chose, without what a terminal would obey."""
+    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
+
+
+def tls_of(session: Mapping[str, Any]) -> str:
+    """TLS on both sides: ``client/server``, a hyphen for none."""
+    sides = [(session[key] or "-").removeprefix("TLSv") for key in ("client_tls", "server_tls")]
+    return "-" if sides == ["-", "-"] else "/".join(sides)
+
+
+def session_row(session: Mapping[str, Any]) -> list[str]:
+    """A session as the cells of a table."""
+    return [
+        session["session"],
+        session["service"],
+        shown(session["user"] or "-"),
+        shown(session["client"]),
+        session["server"] or "-",
+        session["state"] or "-",
+        octets(session["from_client"]),
+        octets(session["to_client"]),
+        age(session["seconds"]),
+        tls_of(session),
+    ]
+
+
+SESSION_HEAD: Final = ["SESSION", "SERVICE", "USER", "CLIENT", "SERVER", "STATE", "IN", "OUT", "AGE", "TLS"]
+SERVICE_HEAD: Final = [
+    "SERVICE",
+    "STATE",
+    "SESSIONS",
+    "WORKERS",
+    "BUSY",
+    "MAX",
+    "SESS/S",
+    "LOGINS",
+    "FAILED",
+    "REFUSED",
+    "ERRORS",
+]
+
+
+def service_row(service: Mapping[str, Any]) -> list[str]:
+    """A service as the cells of a table."""
+    workers, total = service["workers"], service["total"]
+    return [
+        service["name"],
+        service["state"],
+        str(service["sessions"]),
+        str(workers["total"]),
+        str(workers["busy"]),
+        str(workers["max"]),
+        f"{service['rates']['sessions_per_second']:.1f}",
+        str(total["logins"]),
+        str(total["logins_failed"] + total["logins_refused"]),
+        str(total["requests_refused"] + total["answers_refused"] + total["clients_refused"]),
+        str(sum(service["errors"].values())),
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (head, *rows)]
+
+
+def headline(result: Json) -> str:
+    """The gateway in a line."""
+    reloads = result["reloads"]
+    return (
+        f"pop3gw {result['version']}, process {result['pid']}, up {age(result['seconds'])}, {result['source']},"
+        f" {reloads['ok']} reloads, {reloads['failed']} failed"
+    )
+
+
+def _status_lines(result: Json) -> Iterable[str]:
+    yield headline(result)
+    for service in result["services"]:
+        total, rates, workers = service["total"], service["rates"], service["workers"]
+        yield ""
+        listen = ", ".join(service["listen"]) or "no listener"
+        yield f"{service['name']}: {service['state']}, {listen} -> {service['server']}, {service['policy']}"
+        yield (
+            f"  now       {service['sessions']} sessions; {workers['total']} workers of at most {workers['max']}:"
+            f" {workers['busy']} busy, {workers['idle']} idle, {workers['starting']} starting"
+        )
+        yield (
+            f"  rates     {rates['sessions_per_second']:g} sessions/s, {rates['logins_per_second']:g} logins/s,"
+            f" {octets(rates['octets_per_second'])} octets/s over {rates['seconds']:g} s"
+        )
+        yield (
+            f"  total     {total['sessions']} sessions, {total['logins']} logins"
+            f" ({total['logins_failed']} failed, {total['logins_refused']} refused), {total['messages']} messages,"
+            f" {octets(total['from_client'])} octets in, {octets(total['to_client'])} out"
+        )
+        yield (
+            f"  refused   {total['requests_refused']} of {total['requests']} requests,"
+            f" {total['answers_refused']} answers, {total['clients_refused']} clients"
+        )
+        errors = [f"{name.replace('_', ' ')} {number}" for name, number in service["errors"].items() if number]
+        yield f"  errors    {', '.join(errors) or 'none'}"
+
+
+def _session_lines(result: Json) -> Iterable[str]:
+    rows = [session_row(session) for session in result["sessions"]]
+    yield from _table(SESSION_HEAD, rows) if rows else ["no session"]
+
+
+def _in_a_line(session: Mapping[str, Any]) -> str:
+    return " ".join(session_row(session))

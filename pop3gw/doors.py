@@ -1,0 +1,119 @@
+"""The sockets of the attendants: where pop3gwctl asks, and where the metrics are served.
+
+Bound by the master at its start, while it may and while there is a terminal to say what is wrong on. Who is let in at
+the control socket is decided by its mode and its group, and once more, by the peer's credentials, in ``control``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from pop3gw.errors import ConfigurationError, StartError
+from pop3gw.process import Account
+from pop3gw.settings import Config
+from pop3gw.values import Address
+
+_BACKLOG: Final = 64
+_MODE: Final = 0o660
+
+
+@dataclass(slots=True)
+class Doors:
+    """The bound sockets; None for what the configuration does not ask for."""
+
+    control: socket.socket | None = None
+    metrics: socket.socket | None = None
+    _made: tuple[str, os.stat_result] | None = None
+
+    @classmethod
+    def open(cls, config: Config, account: Account | None) -> Self:
+        """Bind what the configuration asks for. Pop3gwError: it can't be had."""
+        doors = cls()
+        try:
+            if config.metrics_listen is not None:
+                doors.metrics = _metrics(config, config.metrics_listen)
+            if config.control_socket is not None:
+                gid = os.getegid() if account is None else account.gid
+                doors.control = _control(config.control_socket, gid)
+                doors._made = (config.control_socket, Path(config.control_socket).lstat())
+        except BaseException:
+            doors.close()
+            raise
+        return doors
+
+    def descriptors(self) -> list[int]:
+        """What to keep open while daemonizing."""
+        return [door.fileno() for door in (self.control, self.metrics) if door is not None]
+
+    def close(self) -> None:
+        """Close them, and remove the control socket where it still is the one that was made."""
+        for door in (self.control, self.metrics):
+            if door is not None:
+                door.close()
+        if self._made is not None:
+            path, made = self._made
+            with contextlib.suppress(OSError):  # it is gone, or its folder is
+                if os.path.samestat(os.lstat(path), made):
+                    Path(path).unlink()
+
+
+def _control(path: str, gid: int) -> socket.socket:
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o777 & ~_MODE)  # nobody else may connect, not even between two system calls
+    try:
+        Path(path).parent.mkdir(mode=0o755, exist_ok=True)
+        _remove_stale(path)
+        door.bind(path)
+        os.chown(path, -1, gid)
+        door.listen(_BACKLOG)
+    except OSError as error:
+        door.close()
+        raise StartError(
+            f"the control socket {path} can't be made: {error.strerror or error};"
+            " set control_socket to a path in a folder that exists and that this account may write"
+        ) from error
+    finally:
+        os.umask(before)
+    return door
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket on which nobody listens. OSError: somebody does, or it is no socket."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return  # bind() says that it is taken
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+
+
+def _metrics(config: Config, wanted: Address) -> socket.socket:
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise StartError(
+            "metrics_listen needs prometheus_client: apt-get install python3-prometheus-client,"
+            " or pip install 'pop3gw[metrics]'"
+        )
+    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
+    door = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind((wanted.host, wanted.port))
+        door.listen(_BACKLOG)
+    except OSError as error:
+        door.close()
+        expected = "an address of this machine, and a port that is free"
+        found = f"{wanted} can't be used: {error.strerror}"
+        raise ConfigurationError([config.problem("", "metrics_listen", found, expected)]) from error
+    return door

@@ -1,0 +1,95 @@
+"""``pop3gwctl top``: the status and the sessions of a gateway, drawn again and again.
+
+It prints what ``ask`` returns and knows nothing of sockets. Imported by that command alone, since it needs rich. The
+busiest sessions come first, as many as fit; Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pop3gw.ctl import SERVICE_HEAD, SESSION_HEAD, RefusedError, headline, octets, service_row, session_row
+from pop3gw.errors import Exit
+
+Ask = Callable[[str], dict[str, Any]]
+
+_NUMBERS: Final = frozenset({"SESSIONS", "WORKERS", "BUSY", "MAX", "SESS/S", "LOGINS", "FAILED", "REFUSED", "ERRORS"})
+_RIGHT: Final = _NUMBERS | {"IN", "OUT", "IN/S", "OUT/S", "AGE"}
+_STYLE: Final = {
+    "serving": "green",
+    "drained": "yellow",
+    "stopping": "yellow",
+    "removed": "dim",
+    "TRANSACTION": "green",
+    "AUTHORIZATION": "yellow",
+    "USER": "yellow",
+    "SASL": "yellow",
+}
+
+
+class Picture:
+    """What is drawn from one answer to the next: rates need both."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[int, int]] = {}
+        self._at = 0.0
+
+    def draw(self, status: dict[str, Any], sessions: Sequence[Mapping[str, Any]], now: float, rows: int) -> Group:
+        """The picture, in so many rows; ``now``: seconds."""
+        head = Text(headline(status), style="bold")
+        services = _table(SERVICE_HEAD, [service_row(service) for service in status["services"]])
+        seconds = max(now - self._at, 0.001)
+        flows = {one["session"]: self._flow(one, seconds) for one in sessions}
+        self._before = {one["session"]: (one["from_client"], one["to_client"]) for one in sessions}
+        self._at = now
+        order = sorted(sessions, key=lambda one: (-sum(flows[one["session"]]), -one["seconds"]))
+        room = max(1, rows - len(status["services"]) - 6)
+        cells = [
+            [*session_row(one)[:8], *(octets(rate) for rate in flows[one["session"]]), *session_row(one)[8:]]
+            for one in order[:room]
+        ]
+        table = _table([*SESSION_HEAD[:8], "IN/S", "OUT/S", *SESSION_HEAD[8:]], cells)
+        more = len(sessions) - len(cells)
+        tail = Text(f"{more} more" if more > 0 else "", style="dim")
+        return Group(head, services, table, tail)
+
+    def _flow(self, session: Mapping[str, Any], seconds: float) -> tuple[float, float]:
+        before = self._before.get(session["session"])
+        if before is None:
+            return 0.0, 0.0
+        return (session["from_client"] - before[0]) / seconds, (session["to_client"] - before[1]) / seconds
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="reverse", expand=False)
+    for name in head:
+        table.add_column(name, justify="right" if name in _RIGHT else "left", no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLE.get(cell, "")) for cell in row))
+    return table
+
+
+def run(ask: Ask, interval: float, console: Console | None = None) -> int:
+    """Draw until interrupted, every so many seconds; returns the exit status."""
+    picture = Picture()
+    console = console or Console()
+
+    def drawn() -> Group:
+        return picture.draw(ask("status"), ask("sessions")["sessions"], time.monotonic(), console.height)
+
+    first = drawn()  # nobody there: said in plain lines, before the screen is taken
+    with Live(first, console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(interval)
+            try:
+                live.update(drawn(), refresh=True)
+            except RefusedError as error:
+                live.update(Text(f"{error}; trying again", style="red"), refresh=True)
+    return Exit.OK
