@@ -7,6 +7,7 @@ leaves when its channel ends; it serves no session and it starts nothing by itse
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -222,15 +223,19 @@ class Template:
                     _WORKER_DEAF,
                 )
         except OSError as error:
-            self._channel.send(fdpass.ForkFailed(number, error.strerror or str(error)))
+            self._tell(fdpass.ForkFailed(number, error.strerror or str(error)))
             return
         self._workers[pid] = number
-        self._channel.send(fdpass.Forked(number, pid))
+        self._tell(fdpass.Forked(number, pid))
 
     def _reap(self, inbox: process.SignalInbox) -> bool:
         inbox.read()
         for pid, status in process.reap():
             number = self._workers.pop(pid, None)
             if number is not None:  # else it is a process that the policy's module has started
-                self._channel.send(fdpass.Exited(number, pid, status))
+                self._tell(fdpass.Exited(number, pid, status))
         return True
+
+    def _tell(self, message: fdpass.Message) -> None:
+        with contextlib.suppress(OSError):  # the master is gone; the end of the channel says so to the loop
+            self._channel.send(message)

@@ -44,8 +44,11 @@ def docker_answers() -> bool:
 
 def engine(storage: Path) -> Engine:
     """The engine of this machine. What a podman of root's needs is kept in `storage`, apart from the machine's own."""
-    if docker_answers():
-        return Engine(("docker",))
+    return Engine(("docker",)) if docker_answers() else podman(storage)
+
+
+def podman(storage: Path) -> Engine:
+    """Podman, which alone knows what a systemd in a container needs."""
     if shutil.which("podman") is None:
         raise ImageError(
             "podman is missing; install it with: apt-get install --no-install-recommends podman runc uidmap"
@@ -64,7 +67,8 @@ def image(engine: Engine, recipe: Recipe) -> str:
         output(*engine.command, "import", str(root_archive(recipe)), name)
     else:
         try:
-            output(*engine.command, "build", "--tag", name, "--file", str(HERE / "Containerfile"), str(HERE))
+            packages = f"--build-arg=PACKAGES={' '.join(recipe.packages)}"
+            output(*engine.command, "build", "--tag", name, packages, "--file", str(HERE / "Containerfile"), str(HERE))
         except ImageError as error:
             raise ImageError(f"{error}\nNo registry is needed when the tests are run as root: sudo make test") from None
     return name

@@ -1,6 +1,7 @@
 """Container images made from Debian's packages, for machines that reach a Debian mirror but no image registry.
 
-``root_archive(RECIPES["dovecot"])`` is the path of a root file system as a tar archive, which every engine can import.
+``root_archive(RECIPES["dovecot"])`` is the path of a root file system as a tar archive, which every engine can import;
+``root_folder`` that of the same unpacked, which podman takes as it is, putting what a container writes elsewhere.
 It is made once (debootstrap, a minute) and kept below the user's cache folder, under a name that tells its recipe: a
 changed recipe is another file. An archive appears there whole or not at all, and is made by one process at a time,
 so runs may be interrupted and may overlap. ``python -m tests.dovecot.images [NAME]`` makes it ahead of the tests.
@@ -155,6 +156,20 @@ def root_archive(recipe: Recipe) -> Path:
             if not archive.exists():
                 build(recipe, archive, lock)
     return archive
+
+
+def root_folder(recipe: Recipe) -> Path:
+    """The folder of a recipe's root file system, unpacked first if it is not there yet. Raises ImageError."""
+    archive = root_archive(recipe)
+    folder = archive.with_name(archive.name.removesuffix(".tar.gz"))
+    if not folder.exists():
+        with alone(archive.parent):
+            if not folder.exists():
+                part = Path(tempfile.mkdtemp(prefix="building.", dir=archive.parent))
+                part.chmod(0o755)
+                output("tar", "-C", str(part), "--numeric-owner", "-xzf", str(archive))
+                part.rename(folder)
+    return folder
 
 
 def main() -> None:
