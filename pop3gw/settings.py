@@ -182,7 +182,7 @@ class Service:
         metadata=row(
             Section.SERVICE,
             values.PATH,
-            "The file that holds the passphrase of the keys.",
+            "The file that holds the passphrase of encrypted keys, also of server_key.",
             default_text="none",
             example="/etc/pop3gw/tls/passphrase",
         ),

@@ -83,6 +83,8 @@ def _client_context(service: Service) -> ssl.SSLContext:
         if service.tls_client_ca is not None:
             _trust(context, service.tls_client_ca, "tls_client_ca")
             context.verify_mode = ssl.CERT_OPTIONAL
+        # Each ticket costs a tenth of the handshake, and mail programs open one connection after the other.
+        context.num_tickets = 1
         made.append(context)
         if certificate.name:
             named[certificate.name] = context
