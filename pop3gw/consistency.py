@@ -10,14 +10,14 @@ import grp
 import itertools
 import os
 import pwd
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pop3gw.errors import Problem
+from pop3gw.loops import leads_to
 from pop3gw.settings import Config, Service
-from pop3gw.values import Address, IPAddress
+from pop3gw.values import Address
 
 
 def problems(config: Config) -> list[Problem]:
@@ -49,11 +49,6 @@ def _spares(config: Config) -> Iterator[Problem]:
             yield config.problem(service.name, "max_spare", found, "min_spare or more")
 
 
-def _unmapped(ip: IPAddress) -> IPAddress:
-    """The IPv4 address within an IPv4-mapped IPv6 address: both lead to the same listener."""
-    return getattr(ip, "ipv4_mapped", None) or ip
-
-
 def _clash(one: Address, other: Address) -> bool:
     """Whether both can't be bound; that an IPv6 wildcard leaves IPv4 alone is ``net``'s doing (IPV6_V6ONLY)."""
     if one.port != other.port or one.port == 0 or one.ip is None or other.ip is None:
@@ -76,31 +71,10 @@ def _loops(config: Config) -> Iterator[Problem]:
     listeners = [(service.name, address) for service in config.services for address in service.listen]
     for service in config.services:
         for name, listener in listeners:
-            if _leads_to(service.server, listener):
+            if leads_to(service.server, listener):
                 found = f'"{service.server}", where [{name}] of this gateway listens ({listener}): a loop'
                 yield config.problem(service.name, "server", found, "the address of a POP3 server")
                 break
-
-
-def _leads_to(server: Address, listener: Address) -> bool:
-    """Whether a connection to ``server`` arrives at ``listener``, as far as numbers tell."""
-    if server.ip is None or listener.ip is None or server.port != listener.port:
-        return False
-    to, at = _unmapped(server.ip), _unmapped(listener.ip)
-    if to.is_unspecified:  # connecting to 0.0.0.0 means this machine
-        return at.is_unspecified or at.is_loopback
-    return to == at or (at.is_unspecified and at.version == to.version and _is_local(to))
-
-
-def _is_local(ip: IPAddress) -> bool:
-    """Whether the address is one of this machine: those alone can be bound."""
-    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(ip), 0))
-    except OSError:
-        return False
-    return True
 
 
 def accounts(config: Config, uid: int, gid: int) -> Iterator[Problem]:

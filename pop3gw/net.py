@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pop3gw.loops import leads_to
 from pop3gw.values import Address
 
 # Noticing a peer that vanished: the first probe after a minute of silence, given up after four more.
@@ -38,31 +39,6 @@ def tune(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def is_own(peer: Peer, listeners: frozenset[Address]) -> bool:
-    """Whether a connection to this address would come back to one of these listeners."""
-    address = ipaddress.ip_address(peer.address.partition("%")[0])
-    for listener in listeners:
-        if listener.port != peer.port:
-            continue
-        bound = listener.ip
-        if bound is None:
-            continue
-        if bound == address or (bound.is_unspecified and _is_local(address)):
-            return True
-    return False
-
-
-def _is_local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether the address is one of this machine's: only those can be bound."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((str(address), 0))
-        except OSError:
-            return False
-    return True
 
 
 class Connector:
@@ -150,7 +126,8 @@ class Connector:
     def _try_next(self, now: float) -> None:
         while self._addresses and now < self._ends:
             family, peer = self._addresses.pop(0)
-            if is_own(peer, self._listeners):
+            where = Address(peer.address.partition("%")[0], peer.port)
+            if any(leads_to(where, listener) for listener in self._listeners):
                 self._reasons.append(f"{peer.address} is a listener of this gateway: a loop")
                 continue
             try:
