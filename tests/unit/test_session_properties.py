@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pop3gw.policy import POP3_REQ_ACCEPT, POP3_REQ_POLICY, POP3_RSP_ACCEPT, AbstractPop3Proxy, Pop3Proxy
-from pop3gw.proto.session import UNASKED
+from pop3gw.proto.clientside import UNASKED
 from tests.scenarios.player import Split, Stage, byte_by_byte, whole
 from tests.scenarios.transcript import Side
 
