@@ -30,6 +30,7 @@ class CallGuard:
     def __init__(self, give_up: Callable[[], None]) -> None:
         """``give_up`` is called before a process that can't be helped ends."""
         self.calls = 0
+        self._running = False
         self._seen = 0
         self._period = 0.0
         self._interrupted = 0
@@ -41,16 +42,24 @@ class CallGuard:
         self._seen = self.calls
         self._interrupted = 0
         self._period = milliseconds / 1000
-        signal.setitimer(signal.ITIMER_REAL, self._period)
         try:
-            result = function(*arguments)
+            try:
+                self._running = True
+                signal.setitimer(signal.ITIMER_REAL, self._period)
+                result = function(*arguments)
+            finally:
+                self._running = False  # a signal that is still on its way interrupts nothing else
         finally:
+            # Of its own: an interruption may come right before the line above, which is then not run.
             signal.setitimer(signal.ITIMER_REAL, 0)
+            self._running = False
         if self._interrupted:
             raise CallbackTimeoutError(self._text())
         return result
 
     def _alarm(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._running:
+            return
         if self.calls != self._seen:
             # Another of many calls than the one that was running when the time began.
             self._seen = self.calls

@@ -1,0 +1,116 @@
+"""Callbacks that sleep, spin and swallow their interruption, under the real timer of a real process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pop3gw.callguard import CallbackTimeoutError, CallGuard
+from pop3gw.errors import Exit
+
+LIMIT = 30  # ms
+SOON = 3.0  # s; far less than what is interrupted would take
+
+
+@pytest.fixture
+def guard() -> Iterator[CallGuard]:
+    before = signal.getsignal(signal.SIGALRM)
+    yield CallGuard(lambda: None)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def sleep() -> None:
+    time.sleep(60)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def backtrack() -> None:
+    import re
+
+    re.fullmatch(r"(a+)+b", "a" * 64)
+
+
+def swallow() -> str:
+    with contextlib.suppress(BaseException):
+        time.sleep(60)
+    return "as if nothing had been"
+
+
+def clean_up_slowly() -> None:
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(60)
+
+
+@pytest.mark.parametrize("callback", [sleep, spin, backtrack, swallow, clean_up_slowly])
+def test_what_takes_too_long_is_interrupted(guard: CallGuard, callback: Callable[[], object]) -> None:
+    began = time.monotonic()
+    with pytest.raises(CallbackTimeoutError, match=r"callback_timeout \(30 ms\)"):
+        guard.call(callback, (), LIMIT)
+    assert time.monotonic() - began < SOON
+
+
+def test_what_is_done_in_time_gives_what_it_returns_and_raises_what_it_raises(guard: CallGuard) -> None:
+    assert guard.call(max, (1, 2), LIMIT) == 2
+    with pytest.raises(ZeroDivisionError):
+        guard.call(divmod, (1, 0), LIMIT)
+
+
+def test_no_interruption_comes_once_a_call_is_over(guard: CallGuard) -> None:
+    for _ in range(200):  # ends of calls and ends of their time, as close together as they get
+        with contextlib.suppress(CallbackTimeoutError):
+            guard.call(time.sleep, (0.001,), 1)
+        os.kill(os.getpid(), signal.SIGALRM)  # and one that was on its way
+
+
+def test_each_of_many_calls_has_the_whole_time(guard: CallGuard) -> None:
+    def many() -> str:
+        end = time.monotonic() + 4 * LIMIT / 1000
+        while time.monotonic() < end:
+            guard.calls += 1
+        return "done"
+
+    assert guard.call(many, (), LIMIT) == "done"
+
+    def many_and_one_that_sleeps() -> None:
+        guard.calls += 1
+        time.sleep(60)
+
+    with pytest.raises(CallbackTimeoutError):
+        guard.call(many_and_one_that_sleeps, (), LIMIT)
+
+
+def test_one_that_swallows_every_interruption_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pop3gw.callguard.STUBBORN", 2)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+
+            def give_up() -> None:
+                os.write(writing, b"given up")
+
+            def stubborn() -> None:
+                while True:
+                    with contextlib.suppress(BaseException):
+                        time.sleep(60)
+
+            CallGuard(give_up).call(stubborn, (), LIMIT)
+        finally:
+            os._exit(99)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        assert said.read() == b"given up"
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == Exit.FAILED
