@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
 # Closing over unread input would reset the connection, and the reset would eat the answer.
 _DRAIN_SECONDS = 2.0
 _DRAIN_OCTETS = 256 * 1024
+# How long the master may take to count a client's sessions: it does so at once, or it is gone.
+_DECISION_SECONDS = 10.0
 # How long a client may take no octet of what it is still owed at the end.
 _LAST_WORDS_SECONDS = 30.0
 P = ParamSpec("P")
@@ -87,6 +89,7 @@ class Conversation:
         "_shake_by",
         "_shown",
         "_started",
+        "_undecided",
         "closed",
         "identity",
         "scheduled",
@@ -104,6 +107,7 @@ class Conversation:
         self._server: Stream | None = None
         self._server_shown = str(service.server)
         self._arrival: Arrival | None = None
+        self._undecided = False  # the master was asked whether this client may have a session
         self._connector: Connector | None = None
         self._reach_began: float | None = None  # when the connector was started
         self._peer = peer  # the client, and where it connected to: a PROXY header may say otherwise
@@ -155,13 +159,16 @@ class Conversation:
             self._reached = Peer(header.reached.address, header.reached.port)
             self.seat.introduce(self._peer.address, self._peer.port)
             if self._relay.service.max_sessions_per_client:
+                self._undecided = True
                 self._relay.ask(self, self._peer.address)
+                self._relay.schedule(time.monotonic() + _DECISION_SECONDS, self)
                 return
         self._start(time.monotonic())
 
     @_contained
     def decided(self, *, admitted: bool) -> None:
         """The master has counted this client's sessions."""
+        self._undecided = False
         now = time.monotonic()
         if admitted:
             self._start(now)
@@ -345,6 +352,9 @@ class Conversation:
         """A deadline may have come."""
         if self._arrival is not None:
             self._arrival.expire()
+            return
+        if self._undecided:
+            self._turn_away("the master does not say whether this client may have a session")
             return
         if self._connector is not None:
             if now >= self._connector.deadline:

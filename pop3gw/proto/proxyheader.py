@@ -27,7 +27,7 @@ class ProxyHeaderError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A numeric address and a port."""
+    """A numeric address and a port. An IPv4 address is written as one, however it came."""
 
     address: str
     port: int
@@ -82,7 +82,11 @@ def _endpoint(address: str, port: str, version: int) -> Endpoint:
         raise ProxyHeaderError("an address of another protocol")
     if not _PORT.fullmatch(port) or int(port) > 65_535:
         raise ProxyHeaderError("a port that is none")
-    return Endpoint(str(parsed), int(port))
+    return _named(parsed, int(port))
+
+
+def _named(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> Endpoint:
+    return Endpoint(str(getattr(address, "ipv4_mapped", None) or address), port)
 
 
 def _parse_v2(data: bytes) -> Header | None:
@@ -100,8 +104,8 @@ def _parse_v2(data: bytes) -> Header | None:
     client, reached, client_port, reached_port = struct.unpack_from(form, data, _V2_FIXED.size)
     return Header(
         whole,
-        Endpoint(str(ipaddress.ip_address(client)), client_port),
-        Endpoint(str(ipaddress.ip_address(reached)), reached_port),
+        _named(ipaddress.ip_address(client), client_port),
+        _named(ipaddress.ip_address(reached), reached_port),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -51,6 +52,15 @@ class Authority:
     def chained(self, *names: str) -> Pair:
         """One that an authority below this one signed; the chain is in the file."""
         return self._write(self._authority.create_child_ca().issue_cert(*names))
+
+    def self_signed(self, name: str) -> Pair:
+        """One that nobody else signed."""
+        pair = Pair(self._folder / f"self-{name}.pem", self._folder / f"self-{name}.key")
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-days", "2"]
+        command += ["-out", str(pair.certificate), "-keyout", str(pair.key)]
+        subprocess.run(command, check=True, capture_output=True)
+        return pair
 
     @cached_property
     def server(self) -> Pair:

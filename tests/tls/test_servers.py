@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -70,11 +71,14 @@ def _with(pair: str) -> Callable[[Authority, Authority], ssl.SSLContext]:
                 return authority.serving(authority.expired(NAME))
             case "elsewhere":
                 return authority.serving(authority.sign("elsewhere.example"))
+            case "self-signed":
+                return authority.serving(stranger.self_signed(NAME))
             case "unknown":
                 return authority.serving(stranger.server)
             case _:
                 old = authority.serving()
-                old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+                with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+                    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
                 old.set_ciphers("ALL:@SECLEVEL=0")
                 return old
 
@@ -85,6 +89,7 @@ FAILURES = {
     "expired": "the certificate fails: certificate has expired",
     "elsewhere": "the certificate fails: Hostname mismatch",
     "unknown": "the certificate fails: unable to get local issuer certificate",
+    "self-signed": "the certificate fails: self-signed certificate",
     "TLS 1.1": "alert protocol version",
 }
 CASES = [
@@ -167,6 +172,14 @@ def test_a_server_by_its_fingerprint_alone_or_never(folders: Folders, authority:
         with running.connect("wrong") as client:
             assert rest(client).startswith(b"-ERR [SYS/TEMP]")
         running.wait_for(f"fingerprint is {authority.server.fingerprint}")
+
+
+def test_a_self_signed_certificate_is_trusted_by_itself(folders: Folders, authority: Authority) -> None:
+    pair = authority.self_signed(NAME)
+    server = Server(at_once(authority.serving(pair)))
+    settings = {"server": f"{NAME}:{server.port}", "server_tls": "implicit", "server_ca": pair.certificate}
+    with contextlib.closing(server), gateway(folders(), {"one": settings}) as running, running.connect("one") as client:
+        assert line(client) == GREETING
 
 
 def test_a_message_without_its_close_notify_is_cut(folders: Folders, authority: Authority) -> None:

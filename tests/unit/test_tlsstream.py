@@ -20,6 +20,7 @@ from pop3gw.tls import Contexts, contexts
 from pop3gw.tlsstream import TlsStream, subject_text
 from pop3gw.values import Address, Certificate, Tls, TlsVersion
 from tests.tls.certificates import NAME, Authority, Pair
+from tests.tls.peer import Peer
 
 
 @pytest.fixture(scope="module")
@@ -33,56 +34,6 @@ def service(pair: Pair | None = None, /, **settings: object) -> Service:
         given |= {"tls": Tls.IMPLICIT, "tls_certificate": (Certificate("", str(pair.certificate)),)}
         given |= {"tls_key": (str(pair.key),)}
     return Service(**given)  # type: ignore[arg-type]  # by name
-
-
-class Peer:
-    """The other end, as OpenSSL in memory; what it says and hears passes through a real socket."""
-
-    def __init__(self, context: ssl.SSLContext, end: socket.socket, *, server_side: bool = False) -> None:
-        self.come, self.go = ssl.MemoryBIO(), ssl.MemoryBIO()
-        name = None if server_side else NAME
-        self.tls = context.wrap_bio(self.come, self.go, server_side=server_side, server_hostname=name)
-        self.socket = end
-
-    def exchange(self) -> None:
-        """Send what is to be sent, take what has come."""
-        if self.go.pending:
-            self.socket.sendall(self.go.read())
-        try:
-            while data := self.socket.recv(1 << 20):
-                self.come.write(data)
-            self.come.write_eof()
-        except BlockingIOError:
-            pass
-
-    def shake(self, stream: TlsStream) -> None:
-        """Both shake hands."""
-        done = [False, False]
-        while not all(done):
-            done[0] = done[0] or stream.shake_hands()
-            self.exchange()
-            try:
-                self.tls.do_handshake()
-                done[1] = True
-            except ssl.SSLWantReadError:
-                pass
-            self.exchange()
-
-    def say(self, data: bytes) -> None:
-        self.tls.write(data)
-        self.exchange()
-
-    def hears(self) -> bytes:
-        self.exchange()
-        heard = b""
-        while True:
-            try:
-                data = self.tls.read(1 << 20)
-            except ssl.SSLWantReadError:
-                return heard
-            if not data:
-                return heard
-            heard += data
 
 
 Pairs = Callable[..., tuple[TlsStream, Peer]]
