@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pop3gw.ctl import SERVICE_HEAD, SESSION_HEAD, RefusedError, headline, octets, service_row, session_row
-from pop3gw.errors import Exit
+from pop3gw.errors import Exit, RefusedError
+from pop3gw.listing import SERVICE_HEAD, SESSION_HEAD, headline, octets, service_row, session_row
 
 Ask = Callable[[str], dict[str, Any]]
 
