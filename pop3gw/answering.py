@@ -123,12 +123,7 @@ class Answering:
             self._drop(silent)
         guest = Question(connection, time.monotonic() + ASK_LIMIT)
         self._guests[guest] = None
-        refusal = self._service.refusal(connection)
-        if refusal is not None:
-            guest.asked(self._send)
-            guest.answer(refusal)
-        else:
-            self._register(guest, selectors.EVENT_READ)
+        self._register(guest, selectors.EVENT_READ)
 
     def _register(self, guest: Question, mask: int) -> None:
         if mask == guest.mask:
@@ -156,8 +151,10 @@ class Answering:
             return
         self._register(guest, 0)
         guest.asked(self._send)
-        if len(before) > service.limit:
-            guest.answer(service.too_long)
+        # Not before it has asked: over octets that were not read, a close would eat the refusal.
+        refusal = service.too_long if len(before) > service.limit else service.refusal(guest.connection)
+        if refusal is not None:
+            guest.answer(refusal)
             return
         guest.text = before
         service.ask(guest)

@@ -57,6 +57,7 @@ class Attendance:
         self._owner = owner
         self._asked_reload: list[tuple[Asker, int]] = []  # answered by the next reload
         self._await_reload: list[tuple[Asker, int]] = []  # answered by the one that is under way
+        self._reloaded = ""  # what to answer them, once whoever asks next sees it
         kinds = (("control", attendant.control(account), doors.control), ("metrics", attendant.metrics, doors.metrics))
         self._attendants = [
             Attendant(name, make, door, account=account, log=log, selector=selector, hear=self._hear)
@@ -73,6 +74,9 @@ class Attendance:
         """Do what is due."""
         for one in self._attendants:
             one.carry_out(now, self._overview)
+        if self._reloaded:
+            self._answer_reload(self._await_reload, self._reloaded, done=True)
+            self._reloaded = ""
 
     def renew(self) -> None:
         """There is more to see than attendants know."""
@@ -94,7 +98,11 @@ class Attendance:
     def reload_ended(self, text: str, *, done: bool) -> None:
         """The configuration holds, or it does not; the text says what has changed, or why nothing has."""
         self._gateway.add(counts.RELOADS.index("ok" if done else "failed"))
-        self._answer_reload(self._await_reload, text, done=done)
+        if done:
+            self._reloaded = text
+            self.renew()
+        else:
+            self._answer_reload(self._await_reload, text, done=False)
 
     def stopping(self) -> None:
         """There will be no more reloads."""

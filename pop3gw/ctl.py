@@ -6,6 +6,7 @@ It knows the control socket's protocol; how answers look is in ``listing``. ``ri
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -60,8 +61,9 @@ def ask(path: str, command: str, patience: float = _PATIENCE, **arguments: objec
             connection.settimeout(patience)
             connection.connect(path)
             connection.sendall(request)
-            while data := connection.recv(65536):
-                answer += data
+            with contextlib.suppress(ConnectionResetError):  # it was refused before all of it was read
+                while data := connection.recv(65536):
+                    answer += data
     except TimeoutError:
         raise RefusedError(f"no answer from {path} within {patience:g} s") from None
     except OSError as error:

@@ -22,6 +22,8 @@ Ask = Callable[[str], dict[str, Any]]
 
 _NUMBERS: Final = frozenset({"SESSIONS", "WORKERS", "BUSY", "MAX", "SESS/S", "LOGINS", "FAILED", "REFUSED", "ERRORS"})
 _RIGHT: Final = _NUMBERS | {"IN", "OUT", "IN/S", "OUT/S", "AGE"}
+# What goes first where the terminal is narrow.
+_DISPENSABLE: Final = ("SERVER", "TLS", "IN/S", "MAX", "IN", "SERVICE", "OUT/S", "WORKERS", "OUT", "SESS/S", "STATE")
 _STYLE: Final = {
     "serving": "green",
     "drained": "yellow",
@@ -41,10 +43,13 @@ class Picture:
         self._before: dict[str, tuple[int, int]] = {}
         self._at = 0.0
 
-    def draw(self, status: dict[str, Any], sessions: Sequence[Mapping[str, Any]], now: float, rows: int) -> Group:
-        """The picture, in so many rows; ``now``: seconds."""
-        head = Text(headline(status), style="bold")
-        services = _table(SERVICE_HEAD, [service_row(service) for service in status["services"]])
+    def draw(
+        self, status: dict[str, Any], sessions: Sequence[Mapping[str, Any]], now: float, size: tuple[int, int]
+    ) -> Group:
+        """The picture, for so many columns and rows; ``now``: seconds."""
+        columns, rows = size
+        head = Text(headline(status), style="bold", no_wrap=True, overflow="ellipsis")
+        services = _table(SERVICE_HEAD, [service_row(service) for service in status["services"]], columns)
         seconds = max(now - self._at, 0.001)
         flows = {one["session"]: self._flow(one, seconds) for one in sessions}
         self._before = {one["session"]: (one["from_client"], one["to_client"]) for one in sessions}
@@ -55,7 +60,7 @@ class Picture:
             [*session_row(one)[:8], *(octets(rate) for rate in flows[one["session"]]), *session_row(one)[8:]]
             for one in order[:room]
         ]
-        table = _table([*SESSION_HEAD[:8], "IN/S", "OUT/S", *SESSION_HEAD[8:]], cells)
+        table = _table([*SESSION_HEAD[:8], "IN/S", "OUT/S", *SESSION_HEAD[8:]], cells, columns)
         more = len(sessions) - len(cells)
         tail = Text(f"{more} more" if more > 0 else "", style="dim")
         return Group(head, services, table, tail)
@@ -67,9 +72,14 @@ class Picture:
         return (session["from_client"] - before[0]) / seconds, (session["to_client"] - before[1]) / seconds
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> Table:
+    widths = {name: max(map(len, cells)) + 2 for name, *cells in zip(head, head, *rows, strict=True)}
+    for name in _DISPENSABLE:
+        if sum(widths.values()) - 2 > columns and (name != "SERVICE" or name != head[0]):
+            widths.pop(name, None)
+    rows = [[cell for name, cell in zip(head, row, strict=True) if name in widths] for row in rows]
     table = Table(box=None, pad_edge=False, header_style="reverse", expand=False)
-    for name in head:
+    for name in widths:
         table.add_column(name, justify="right" if name in _RIGHT else "left", no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLE.get(cell, "")) for cell in row))
@@ -82,7 +92,7 @@ def run(ask: Ask, interval: float, console: Console | None = None) -> int:
     console = console or Console()
 
     def drawn() -> Group:
-        return picture.draw(ask("status"), ask("sessions")["sessions"], time.monotonic(), console.height)
+        return picture.draw(ask("status"), ask("sessions")["sessions"], time.monotonic(), console.size)
 
     first = drawn()  # nobody there: said in plain lines, before the screen is taken
     with Live(first, console=console, screen=True, auto_refresh=False) as live:

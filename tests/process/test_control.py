@@ -1,0 +1,535 @@
+"""pop3gwctl against a live gateway: each command, who may use the socket, and who only tries to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pop3gw import ctl
+from tests.process.gateway import ACCEPTS_ALL, PATIENCE, Client, Gateway, Make, Server, cpu_seconds, titles, until
+
+ROOT = os.geteuid() == 0
+SESSIONS = 50
+STUBBORN = (
+    ACCEPTS_ALL
+    + """\
+    def config(self):
+        Pop3Proxy.config(self)
+        self.request["NOOP"] = (POP3_REQ_POLICY, self.wait)
+
+    def wait(self, command):
+        import time
+        time.sleep(60)
+"""
+)
+
+
+class Ctl:
+    """pop3gwctl for one gateway, run in this process."""
+
+    def __init__(self, gateway: Gateway, capture: pytest.CaptureFixture[str]) -> None:
+        self.path = str(gateway.main["control_socket"])
+        self._capture = capture
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        """Exit status, and what was printed."""
+        self._capture.readouterr()
+        status = ctl.main(["--socket", self.path, *arguments])
+        said = self._capture.readouterr()
+        return status, said.out + said.err
+
+    def json(self, *arguments: str) -> Any:
+        status, said = self("--json", *arguments)
+        told = json.loads(said)
+        assert (status == 0) is told["ok"]
+        return told.get("result", told.get("error"))
+
+    def service(self) -> Any:
+        (service,) = self.json("status")["services"]
+        return service
+
+
+def start(gateway: Gateway) -> Gateway:
+    gateway.main["control_socket"] = gateway.folder / "pop3gw.sock"
+    return gateway.start()
+
+
+@pytest.fixture(scope="module")
+def full(server: Server) -> Iterator[tuple[Gateway, list[Client]]]:
+    """A gateway with 50 sessions, alice0 to alice49."""
+    with Gateway(server, min_spare=8, max_spare=16, max_workers=60) as gateway:
+        start(gateway)
+        clients = [gateway.connect().logged_in(f"alice{number}") for number in range(SESSIONS)]
+        yield gateway, clients
+
+
+@pytest.fixture
+def control(full: tuple[Gateway, list[Client]], capsys: pytest.CaptureFixture[str]) -> Ctl:
+    return Ctl(full[0], capsys)
+
+
+@pytest.fixture
+def one(make: Make, capsys: pytest.CaptureFixture[str]) -> tuple[Gateway, Ctl]:
+    gateway = start(make())
+    return gateway, Ctl(gateway, capsys)
+
+
+# Looking.
+
+
+def test_status(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
+    service = control.service()
+    assert (service["name"], service["state"], service["sessions"]) == (full[0].name, "serving", SESSIONS)
+    assert service["policy"] == "office:Office"
+    assert service["listen"] == [f"127.0.0.1:{full[0].port}"]
+    assert service["workers"]["busy"] == SESSIONS
+    assert service["workers"]["max"] == 60
+    assert service["total"]["sessions"] >= SESSIONS
+    assert service["total"]["logins"] >= SESSIONS
+    assert not any(service["errors"].values())
+    status, said = control("status")
+    assert status == 0
+    assert f"{SESSIONS} sessions;" in said
+    assert "errors    none" in said
+
+
+def test_sessions(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
+    gateway, clients = full
+    sessions = {session["user"]: session for session in control.json("sessions")["sessions"]}
+    assert set(sessions) == {f"alice{number}" for number in range(SESSIONS)}
+    session = sessions["alice7"]
+    address, port = clients[7].socket.getsockname()
+    assert session["client"] == f"{address}:{port}"
+    assert session["server"] == gateway.settings["server"]
+    assert session["state"] == "TRANSACTION"
+    assert session["from_client"] == len("USER alice7\r\nPASS secret\r\n")
+    assert session["to_client"] == len("+OK ready\r\n+OK\r\n+OK\r\n")
+    assert 0 <= session["seconds"] < 120
+    assert session["client_tls"] is None
+    assert session["pid"] in gateway.workers("alice7 ")
+    _, said = control("sessions")
+    assert len(said.splitlines()) == SESSIONS + 1
+    assert said.startswith("SESSION ")
+
+
+def test_a_session_is_found_by_its_user_or_client(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
+    _, said = control("sessions", "ALICE13")
+    assert [line.split()[2] for line in said.splitlines()[1:]] == ["alice13"]
+    port = full[1][3].socket.getsockname()[1]
+    (session,) = control.json("sessions", f"127.0.0.1:{port}", "trans")["sessions"]
+    assert session["user"] == "alice3"
+    assert control("sessions", "nobody-of-that-name") == (0, "no session\n")
+
+
+def test_octets_and_states_are_those_of_now(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
+    def shown() -> Any:
+        return control.json("sessions", "alice49")["sessions"][0]
+
+    before = shown()
+    full[1][49].ask("STAT")
+    until("counted", lambda: shown()["to_client"] > before["to_client"])
+    after = shown()
+    assert after["from_client"] - before["from_client"] == len("STAT\r\n")
+    assert after["to_client"] - before["to_client"] == len("+OK 0 0\r\n")
+
+
+def test_top_in_a_terminal(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
+    terminal = f"pop3gw-{full[0].name}"
+
+    def tmux(*arguments: str) -> str:
+        done = subprocess.run(["tmux", "-L", terminal, "-f", "/dev/null", *arguments], capture_output=True, text=True)
+        return done.stdout
+
+    program = "import sys; from pop3gw.ctl import main; sys.exit(main())"
+    command = [
+        "env",
+        "-u",
+        "COLUMNS",
+        "-u",
+        "LINES",
+        sys.executable,
+        "-c",
+        program,
+        "--socket",
+        control.path,
+        "top",
+        "--interval",
+        "0.2",
+    ]
+    try:
+        tmux("new-session", "-d", "-x", "180", "-y", "70", shlex.join(command))
+        until("top draws", lambda: "alice49" in tmux("capture-pane", "-p"))
+        picture = tmux("capture-pane", "-p")
+        assert re.search(rf"^{full[0].name} +serving +{SESSIONS} ", picture, re.M)
+        assert all(f"alice{number} " in picture for number in range(SESSIONS))
+        line = next(line for line in picture.splitlines() if " alice20 " in line)
+        for _ in range(3):  # it is drawn again: octets grow before one's eyes, and the busy come first
+            full[1][20].ask("STAT")
+        until("it is drawn again", lambda: line not in tmux("capture-pane", "-p"))
+        tmux("send-keys", "C-c")
+        until("it ends", lambda: not tmux("list-sessions"))
+    finally:
+        tmux("kill-server")
+
+
+# Doing.
+
+
+def test_kill_ends_this_session_and_no_other(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
+    gateway, clients = full
+    (session,) = control.json("sessions", "alice0 ".strip(), f":{clients[0].socket.getsockname()[1]}")["sessions"]
+    status, said = control("kill", session["session"][:8])
+    assert status == 0
+    assert said.startswith(f"ended: {session['session']} ")
+    assert clients[0].hear() == ""
+    gateway.wait_for(f"{session['session']}: ended by the gateway: the administrator ended it")
+    assert re.search(rf"{session['session']}: session ended .* end=killed by=gateway", gateway.log)
+    assert "kill " in gateway.log
+    assert clients[1].ask("NOOP") == "+OK"
+    until("the worker serves on", lambda: control.service()["sessions"] == SESSIONS - 1)
+    assert control("kill", session["session"])[0] == 1
+    clients[0] = gateway.connect().logged_in("alice0")
+
+
+@pytest.mark.parametrize(("wanted", "said"), [("0123456789ab", "there is no session"), ("0", "the id of a session")])
+def test_what_is_no_session_is_not_killed(control: Ctl, wanted: str, said: str) -> None:
+    status, text = control("kill", wanted)
+    assert status == 1
+    assert said in text
+    assert said in control.json("kill", wanted)
+
+
+def test_one_of_many_sessions_of_a_worker_is_killed(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway = start(make(sessions_per_worker=10, min_spare=1, max_spare=1, max_workers=1))
+    control = Ctl(gateway, capsys)
+    clients = [gateway.connect().logged_in(f"bob{number}") for number in range(4)]
+    (session,) = control.json("sessions", "bob2")["sessions"]
+    control.json("kill", session["session"])
+    assert clients[2].hear() == ""
+    for number in (0, 1, 3):
+        clients[number].quits()
+    assert gateway.count("end=killed") == 1
+
+
+def test_a_session_that_can_not_be_ended_is_told_with_its_process(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    gateway.policy(STUBBORN)
+    control.json("reload")
+    client = gateway.connect().logged_in("carol")
+    client.socket.sendall(b"NOOP\r\n")
+    (session,) = control.json("sessions", "carol")["sessions"]
+    pid = session["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        status, said = control("kill", session["session"])
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert status == 1
+    assert f"kill -9 {pid}" in said
+    os.kill(pid, signal.SIGKILL)
+    assert client.hear() == ""
+    until("it is counted as lost", lambda: control.service()["errors"]["sessions_lost"] == 1)
+
+
+def test_drain_turns_clients_away_until_resume_also_over_a_reload(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    running = gateway.connect().logged_in()
+    assert control("drain", gateway.name) == (
+        0,
+        f"{gateway.name}: new clients are turned away, 1 sessions go on\n",
+    )
+    for _ in range(2):
+        assert gateway.connect().hear() == "-ERR [SYS/TEMP] this service takes no new sessions now"
+        assert control.service()["state"] == "drained"
+        assert control("reload")[0] == 0
+    assert running.ask("NOOP") == "+OK"
+    assert control.service()["total"]["clients_refused"] == 2
+    assert control("resume")[0] == 0
+    gateway.connect().logged_in().quits()
+    assert control.service()["state"] == "serving"
+    status, said = control("drain", "outbound")
+    assert (status, said) == (1, f"pop3gwctl: there is no service outbound; the services are: {gateway.name}\n")
+
+
+def test_reload_waits_and_says_what_has_changed(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    running = gateway.connect().logged_in()
+    assert control("reload") == (0, "no setting has changed; the policies were loaded anew\n")
+    gateway.settings["max_workers"] = 20
+    gateway.main["log_level"] = "warning"
+    gateway.write_config()
+    assert control("reload") == (
+        0,
+        f"[main] log_level: info -> warning\n[{gateway.name}] max_workers: 256 -> 20\n",
+    )
+    assert control.service()["workers"]["max"] == 20
+    assert control.json("reload")["said"] == ["no setting has changed; the policies were loaded anew"]
+    assert control.json("status")["reloads"] == {"ok": 3, "failed": 0}
+    assert control.service()["sessions"] == 1  # of an older generation
+    running.quits()
+
+
+def test_a_reload_that_fails_says_why(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    gateway.policy("class Office(:\n")
+    status, said = control("reload")
+    assert status == 1
+    assert "SyntaxError" in said
+    gateway.settings["max_workers"] = "many"
+    gateway.write_config()
+    status, said = control("reload")
+    assert status == 1
+    assert 'max_workers: "many"' in said
+    assert control.json("status")["reloads"] == {"ok": 0, "failed": 2}
+    gateway.connect().logged_in().quits()
+
+
+def test_stop_lets_sessions_finish(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    running = gateway.connect().logged_in()
+    assert control("stop") == (0, "stopping; 1 sessions may finish within shutdown_timeout\n")
+    assert control.service()["state"] == "stopping"
+    assert control("reload") == (1, "pop3gwctl: the gateway is being stopped\n")
+    running.quits()
+    assert gateway.wait() == 0
+    assert not Path(control.path).exists()
+    status, said = control("status")
+    assert status == 1
+    assert "is the gateway running" in said
+
+
+def test_stop_now_ends_them(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    running = gateway.connect().logged_in()
+    assert control("stop", "--now") == (0, "stopping; 1 sessions are ended now\n")
+    assert running.hear() == ""
+    assert gateway.wait() == 0
+
+
+def test_counts_outlive_a_service_that_goes_and_comes_again(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    second = f"  [[b{gateway.name}]]\n  listen = 127.0.0.1:0\n  server = {gateway.settings['server']}\n"
+    gateway.more = second
+    gateway.write_config()
+    assert control("reload") == (0, f"[b{gateway.name}] is new\n")
+    running = Client(gateway.port_of(f"b{gateway.name}")).logged_in()
+    gateway.more = ""
+    gateway.write_config()
+    assert control("reload") == (0, f"[b{gateway.name}] is removed; its sessions may finish\n")
+    states = {service["name"]: service["state"] for service in control.json("status")["services"]}
+    assert states == {gateway.name: "serving", f"b{gateway.name}": "removed"}
+    running.quits()
+    until("it is over", lambda: len(control.json("status")["services"]) == 1)
+    gateway.more = second
+    gateway.write_config()
+    control("reload")
+    services = {service["name"]: service for service in control.json("status")["services"]}
+    assert services[f"b{gateway.name}"]["total"]["sessions"] == 1
+
+
+# Who may.
+
+
+def attempt(path: str, user: int, group: int, more: list[int]) -> str:
+    """What somebody with this uid and these groups is told."""
+    program = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+    program += 's.sendall(b\'{"command": "status"}\\n\'); print(s.makefile().read())'
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", program, path],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        user=user if ROOT else None,
+        group=group if ROOT else None,
+        extra_groups=more if ROOT else None,
+    )
+    return done.stdout + done.stderr
+
+
+def test_only_root_and_the_group_of_the_account_may_use_the_socket(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = make()
+    if ROOT:
+        gateway.main.update(user="daemon", group="mail")
+    start(gateway)
+    control = Ctl(gateway, capsys)
+    mail = 8 if ROOT else os.getegid()
+    made = Path(control.path).stat()
+    assert stat.S_IMODE(made.st_mode) == 0o660
+    assert (made.st_uid, made.st_gid) == (os.geteuid(), mail)
+    assert control.service()["state"] == "serving"
+    assert '"ok": true' in attempt(control.path, 65534, mail, [])
+    assert '"ok": true' in attempt(control.path, 65534, 65534, [4, mail])
+    if ROOT:
+        assert "PermissionError" in attempt(control.path, 65534, 65534, [])
+        Path(control.path).chmod(0o666)  # an administrator's mistake: the credentials still count
+        assert "only root and the group" in attempt(control.path, 65534, 65534, [4])
+        assert "only root and the group" in attempt(control.path, 1, 1, [])
+        gateway.wait_for("uid 65534 may not use the control socket")
+
+
+def test_a_socket_of_a_gateway_that_runs_is_not_taken_and_one_left_behind_is(
+    one: tuple[Gateway, Ctl], make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway, control = one
+    second = make()
+    second.main["control_socket"] = control.path
+    second.launch()
+    assert second.wait() == 1
+    assert f"the control socket {control.path} can't be made" in second.log
+    gateway.signal(signal.SIGKILL)
+    gateway.wait()
+    until(
+        "all of it is gone",
+        lambda: not [pid for pid, title in titles() if title == "pop3gw: control" and _has(pid, control.path)],
+    )
+    third = make()
+    third.main["control_socket"] = control.path
+    third.start()
+    assert Ctl(third, capsys).service()["name"] == third.name
+
+
+def _has(pid: int, path: str) -> bool:
+    """Whether this process holds the socket of that path."""
+    listed = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    inodes = {f"socket:[{fields[6]}]" for fields in listed if fields[-1] == path}
+    try:
+        return any(str(entry.readlink()) in inodes for entry in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+# Who only tries to.
+
+
+def raw(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(PATIENCE)
+    connection.connect(path)
+    return connection
+
+
+def told(connection: socket.socket) -> Any:
+    with closing(connection), connection.makefile("rb") as file:
+        return json.loads(file.readline())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\n",
+        b"status\n",
+        b"[]\n",
+        b"[" * 4000 + b"\n",
+        b'{"command": 7}\n',
+        b'{"command": "obey"}\n',
+        b'{"command": "status", "more": 1}\n',
+        b'{"command": "stop", "now": "yes"}\n',
+        b'{"command": "kill", "session": ["a"]}\n',
+        b"\xff\xfe\0\x80\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"x" * 100_000,
+    ],
+    ids=lambda text: text[:12].decode("latin-1").strip() or "empty",
+)
+def test_garbage_is_answered_with_an_error(control: Ctl, request_: bytes) -> None:
+    connection = raw(control.path)
+    with suppress(BrokenPipeError, ConnectionResetError):  # answered before all of it was sent
+        connection.sendall(request_)
+    answer = told(connection)
+    assert answer["ok"] is False
+    assert answer["error"]
+
+
+def test_hostile_users_of_the_socket_delay_nobody(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
+    """Silent ones, a flood, a megabyte without an end, and one that asks and never takes its answer."""
+    gateway, clients = full
+    before = cpu_seconds(gateway.master)
+    held: list[socket.socket] = []
+    try:
+        for _ in range(40):
+            held.append(raw(control.path))
+            held[-1].setblocking(False)
+        flood = raw(control.path)
+        held.append(flood)
+        flood.setblocking(False)
+        with pytest.raises((BlockingIOError, BrokenPipeError, ConnectionResetError)):
+            for _ in range(64):
+                flood.send(b"x" * 16384)
+        deaf = raw(control.path)
+        held.append(deaf)
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        deaf.sendall(b'{"command": "sessions"}\n')
+        began = time.monotonic()
+        assert control.service()["sessions"] == SESSIONS
+        assert clients[5].ask("NOOP") == "+OK"
+        gateway.connect().logged_in("dave").quits()
+        assert time.monotonic() - began < 5
+    finally:
+        for connection in held:
+            connection.close()
+    assert cpu_seconds(gateway.master) - before < 1
+    assert control.service()["sessions"] == SESSIONS
+
+
+def test_the_process_behind_the_socket_can_be_killed(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    running = gateway.connect().logged_in()
+    (pid,) = [pid for pid, title in titles() if title == "pop3gw: control" and _has(pid, control.path)]
+    os.kill(pid, signal.SIGKILL)
+    gateway.wait_for("the control process ended by itself; another is started")
+    assert until("asked again", lambda: answered(control))["sessions"] == 1
+    assert running.ask("NOOP") == "+OK"
+
+
+def answered(control: Ctl) -> Any:
+    status, said = control("--json", "status")
+    return json.loads(said)["result"]["services"][0] if status == 0 else None
+
+
+def test_it_has_the_privileges_of_a_worker(one: tuple[Gateway, Ctl]) -> None:
+    _, control = one
+    control.service()
+    (pid,) = [pid for pid, title in titles() if title == "pop3gw: control" and _has(pid, control.path)]
+    status = Path(f"/proc/{pid}/status").read_text()
+    uids = re.findall(r"^Uid:\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)$", status, re.M)[0]
+    assert ("0" in uids) is not ROOT if ROOT else True
+    assert "CapEff:\t0000000000000000" in status
+
+
+def test_bash_completes_commands_services_and_sessions(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
+    completion = Path(__file__).parents[2] / "completion" / "pop3gwctl"
+    program = shlex.join([sys.executable, "-c", "import sys; from pop3gw.ctl import main; sys.exit(main())"])
+
+    def completed(*words: str) -> list[str]:
+        line = shlex.join(["pop3gwctl", "--socket", control.path, *words])
+        script = f"""
+            pop3gwctl() {{ {program} "$@"; }}
+            source {shlex.quote(str(completion))}
+            COMP_WORDS=({line}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+            _pop3gwctl; printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("re") == ["resume", "reload"]
+    assert completed("drain", "") == [full[0].name]
+    assert set(completed("sessions", "alice4")) == {"alice4", *(f"alice4{number}" for number in range(10))}
+    (session,) = control.json("sessions", "alice33")["sessions"]
+    assert completed("kill", session["session"][:6]) == [session["session"]]
