@@ -52,6 +52,7 @@ class Serving:
         self._listeners: list[socket.socket] = []
         self._polled = False
         self._workers: dict[int, Worker] = {}
+        self._unreported: dict[int, Generation] = {}  # workers whose template has not said how they ended
         self._held: deque[tuple[socket.socket, str, int]] = deque()  # accepted, and nobody there to serve them
         self._refused: deque[tuple[float, socket.socket]] = deque()
         self._do: dict[Act, Callable[[Order], None]] = {
@@ -80,10 +81,19 @@ class Serving:
             self._poll(not self._polled)
         if now >= self.templates.deadline:
             self.templates.tidy(now)
+            self._count_unreported()
         while self._refused and (self._refused[0][0] <= now or len(self._refused) > _REFUSED_KEPT):
             self._refused.popleft()[1].close()
         if pool.census != self._census:
             self._publish()
+
+    def _count_unreported(self) -> None:
+        """Count the workers that are gone, and whose template is gone too: an old one does not outlive its last."""
+        left = [one for one in self.templates.generations if one.stage is not Stage.GONE]
+        for number, generation in list(self._unreported.items()):
+            if number not in self._workers and generation not in left:
+                del self._unreported[number]
+                self.ledger.add(counts.WORKERS_ENDED.index("retired"))
 
     def _publish(self) -> None:
         """Put where attendants see it how the pool stands."""
@@ -179,6 +189,7 @@ class Serving:
         self.ledger.add(counts.WORKERS_STARTED.at)
         if worker in self._workers:
             self._workers[worker].pid = pid
+            self._unreported[worker] = self._workers[worker].generation
 
     def fork_failed(self, worker: int, reason: str, now: float) -> None:
         """The worker does not run, and won't."""
@@ -191,6 +202,7 @@ class Serving:
         """The worker is gone."""
         how = "signal" if os.WIFSIGNALED(status) else "exit" if status else "retired"
         self.ledger.add(counts.WORKERS_ENDED.index(how))
+        self._unreported.pop(worker, None)
         if status:
             how = process.describe_status(status)
             log().error(f"worker {pid} ended: {how}; its sessions ended with it", self.name)
@@ -306,8 +318,6 @@ class Serving:
         self._selector.unregister(worker.channel)
         worker.channel.close()
         worker.generation.workers.discard(worker)
-        if worker.pid and worker.generation.stage is Stage.GONE:  # nobody is left who could report its status
-            self.ledger.add(counts.WORKERS_ENDED.index("retired"))
         self.ledger.fold(worker.generation.board, worker.slot, worker.generation.rows)
         self.pool.ended(worker.number, now)
         if worker.generation is not self.templates.serving and not worker.generation.workers:
