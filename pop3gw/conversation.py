@@ -258,9 +258,9 @@ class Conversation:
             else:
                 self.seat.show(server_tls=hands.facts().version)
             self._session.tls_started(side, hands.facts(), now, hands.subject() if side is Side.CLIENT else None)
-            if side is Side.CLIENT:
+            if hands.holds and side is Side.CLIENT:
                 self._hear_client(now)
-            else:
+            elif hands.holds:
                 self._hear_server(hands, now)
 
     def _shake_failed(self, reason: str, now: float) -> None:

@@ -28,7 +28,7 @@ _Wrap = Callable[[ssl.MemoryBIO, ssl.MemoryBIO], ssl.SSLObject]
 class TlsStream(Stream):
     """The connection of ``plain``, once ``shake_hands`` has said so. ``unsent`` is sealed already."""
 
-    __slots__ = ("_fingerprints", "_incoming", "_outgoing", "_said_bye", "_tls", "_waiting")
+    __slots__ = ("_began", "_fingerprints", "_incoming", "_outgoing", "_said_bye", "_tls", "_waiting")
 
     def __init__(self, plain: Stream, wrap: _Wrap, fingerprints: frozenset[str] = frozenset()) -> None:
         super().__init__(plain.socket)
@@ -36,6 +36,7 @@ class TlsStream(Stream):
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = wrap(self._incoming, self._outgoing)
         self._fingerprints = fingerprints
+        self._began = False  # the first flight of a client is out
         self._waiting: deque[memoryview] = deque()  # behind ``unsent``, not sealed yet
         self._said_bye = False
 
@@ -46,21 +47,28 @@ class TlsStream(Stream):
 
     def shake_hands(self) -> bool:
         """Go on with the handshake; False while more must come. OSError: it failed, ``str()`` says why."""
-        while self.unsent is None or super().flush():
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                if not self._send_sealed() or not self._take():
-                    return False
-            except ssl.SSLError as error:
-                with contextlib.suppress(OSError):  # the alert, if the peer is there to hear it
-                    self._send_sealed()
-                raise OSError(_reason(error)) from None
-            else:
+        if self.unsent is not None and not super().flush():
+            return False
+        if not self._take() and (self._began or self._tls.server_side):
+            return False
+        self._began = True
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._send_sealed()
+            return False
+        except ssl.SSLError as error:
+            with contextlib.suppress(OSError):  # the alert, if the peer is there to hear it
                 self._send_sealed()
-                self._check_fingerprint()
-                return True
-        return False
+            raise OSError(_reason(error)) from None
+        self._send_sealed()
+        self._check_fingerprint()
+        return True
+
+    @property
+    def holds(self) -> bool:
+        """Whether something has come that no selector can see: words that came together with the handshake."""
+        return self._incoming.pending > 0
 
     def facts(self) -> TlsFacts:
         """What was negotiated."""
@@ -73,10 +81,7 @@ class TlsStream(Stream):
         return subject_text(certificate["subject"]) if certificate else None  # type: ignore[arg-type]  # pairs
 
     def read(self) -> bytes | None:
-        """As Stream.read. Where the peer's last words came together with its end, ``ended`` is set beside them.
-
-        Call it once when hands are shaken: words may have come behind the handshake, which no selector can see.
-        """
+        """As Stream.read. Where the peer's last words came together with its end, ``ended`` is set beside them."""
         data = super().read()
         if self._said_bye or (data is None and not self._incoming.pending):
             return data
@@ -136,6 +141,8 @@ class TlsStream(Stream):
         try:
             while chunk := read(_RECORD):
                 opened.append(chunk)
+                if not self._incoming.pending:  # one more read would say so too, by an exception that costs as much
+                    return
         except ssl.SSLWantReadError:
             return
         except ssl.SSLError as error:
