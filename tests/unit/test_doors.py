@@ -1,0 +1,87 @@
+"""The sockets of attendants: bound, refused, removed."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from pop3gw.doors import Doors
+from pop3gw.errors import ConfigurationError, StartError
+from pop3gw.settings import Config
+from pop3gw.values import Address
+
+
+def config(**settings: object) -> Config:
+    return Config(source="pop3gw.conf", **{"control_socket": None, **settings})  # type: ignore[arg-type]
+
+
+def test_nothing_that_is_not_asked_for() -> None:
+    doors = Doors.open(config(), None)
+    assert (doors.control, doors.metrics, doors.descriptors()) == (None, None, [])
+    doors.close()
+
+
+def test_the_control_socket_is_made_with_its_folder_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "pop3gw.sock"
+    doors = Doors.open(config(control_socket=str(path)), None)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    doors.close()
+    assert not path.exists()
+
+
+def test_one_that_was_left_behind_is_replaced_one_that_is_used_is_not(tmp_path: Path) -> None:
+    path = str(tmp_path / "pop3gw.sock")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(path)
+    doors = Doors.open(config(control_socket=path), None)
+    with pytest.raises(StartError, match="Address already in use"):
+        Doors.open(config(control_socket=path), None)
+    assert Path(path).is_socket()
+    doors.close()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes"
+    path.write_text("mine")
+    with pytest.raises(StartError, match="can't be made"):
+        Doors.open(config(control_socket=str(path)), None)
+    assert path.read_text() == "mine"
+
+
+def test_a_socket_that_another_gateway_made_since_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "pop3gw.sock"
+    first = Doors.open(config(control_socket=str(path)), None)
+    path.unlink()
+    second = Doors.open(config(control_socket=str(path)), None)
+    first.close()
+    assert path.is_socket()
+    second.close()
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all/pop3gw.sock", "/tmp/" + "x" * 120])
+def test_a_path_that_can_not_be_is_named(path: str) -> None:
+    with pytest.raises(StartError, match="set control_socket"):
+        Doors.open(config(control_socket=path), None)
+
+
+def test_without_prometheus_client_the_start_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(StartError, match="python3-prometheus-client"):
+        Doors.open(config(metrics_listen=Address("127.0.0.1", 0)), None)
+
+
+def test_where_one_can_not_be_had_the_other_is_given_back(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match="metrics_listen"):
+            Doors.open(config(metrics_listen=Address("127.0.0.1", port)), None)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(StartError):
+        Doors.open(config(metrics_listen=Address("127.0.0.1", port), control_socket=str(tmp_path)), None)
+    socket.create_server(("127.0.0.1", port)).close()
