@@ -37,11 +37,13 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
 # After the last answer: how long, and for how many octets, the client may go on before its connection is closed.
 # Closing over unread input would reset the connection, and the reset would eat the answer.
 _DRAIN_SECONDS = 2.0
-_DRAIN_OCTETS = 256 * 1024
+_DRAIN_OCTETS = 64 * 1024 * 1024
 # How long the master may take to count a client's sessions: it does so at once, or it is gone.
 _DECISION_SECONDS = 10.0
 # How long a client may take no octet of what it is still owed at the end.
 _LAST_WORDS_SECONDS = 30.0
+# Requests are short. What is read at once is decided at once: a flood of them must not delay a worker's other sessions.
+_CLIENT_READ = 4096
 P = ParamSpec("P")
 NEVER = float("inf")
 
@@ -103,7 +105,7 @@ class Conversation:
         self.seat = seat
         self.scheduled = NEVER
         self._relay = relay
-        self._client = Stream(client)
+        self._client = Stream(client, _CLIENT_READ)
         self._server: Stream | None = None
         self._server_shown = str(service.server)
         self._arrival: Arrival | None = None

@@ -13,18 +13,19 @@ LARGEST = 256 * 1024
 
 
 class Stream:
-    """A non-blocking TCP connection."""
+    """A non-blocking TCP connection; ``most``: octets that one read takes from it."""
 
-    __slots__ = ("_size", "ended", "mask", "received", "sent", "socket", "unsent")
+    __slots__ = ("_size", "ended", "mask", "most", "received", "sent", "socket", "unsent")
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, most: int = LARGEST) -> None:
         self.socket = connection
+        self.most = most
         self.unsent: memoryview | None = None
         self.mask = 0  # what it is registered for
         self.ended = False  # the peer sends no more
         self.received = 0  # octets
         self.sent = 0
-        self._size = _SMALLEST
+        self._size = min(_SMALLEST, most)
 
     def read(self) -> bytes | None:
         """What has come; ``b""`` at the end of it, None when there is nothing now. OSError: the peer is gone."""
@@ -37,9 +38,9 @@ class Stream:
         self.received += length
         # Reads grow with what comes, and shrink again, so that a session without bulk never touches so much memory.
         if length == size:
-            self._size = LARGEST
+            self._size = self.most
         elif length < _SMALLEST // 4:
-            self._size = _SMALLEST
+            self._size = min(_SMALLEST, self.most)
             self.ended = not length
         return data
 

@@ -31,7 +31,7 @@ class TlsStream(Stream):
     __slots__ = ("_began", "_fingerprints", "_incoming", "_outgoing", "_said_bye", "_tls", "_waiting")
 
     def __init__(self, plain: Stream, wrap: _Wrap, fingerprints: frozenset[str] = frozenset()) -> None:
-        super().__init__(plain.socket)
+        super().__init__(plain.socket, plain.most)
         self.received, self.sent = plain.received, plain.sent
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = wrap(self._incoming, self._outgoing)
