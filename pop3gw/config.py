@@ -185,6 +185,8 @@ class _Document:
         """The configuration as far as it could be read: only to be used where there are no problems."""
         origins: dict[tuple[str, str], Origin] = {}
         main: dict[str, Any] = dict(_FOREGROUND) if foreground else {}
+        if foreground and (folders := os.environ.get("RUNTIME_DIRECTORY")):  # a unit of systemd gives it one
+            main["control_socket"] = f"{folders.partition(':')[0]}/pop3gw.sock"
         for item in _SECTIONS["main"]:
             if (value := self._value(("main",), item)) is not None:
                 main[item.key] = value

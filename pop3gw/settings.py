@@ -384,7 +384,8 @@ class Config:
             values.PATH,
             "The Unix socket where pop3gwctl asks. Only root and the members of the workers' group may use it.",
             applies=Applies.RESTART,
-            default_text="pid_file's path, ending in .sock; none in the foreground",
+            default_text="pid_file's path, ending in .sock; in the foreground none, but as a service of systemd"
+            " pop3gw.sock in its RuntimeDirectory",
             example="/run/pop3gw/pop3gw.sock",
         ),
     )

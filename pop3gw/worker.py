@@ -31,6 +31,9 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.tls import Contexts
 
 CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect
+# Descriptors that a worker and its policy need themselves, and those of a session (client, server, resolver).
+_OWN_DESCRIPTORS: Final = 16
+_SESSION_DESCRIPTORS: Final = 3
 
 
 class Sessions(Protocol):
@@ -93,6 +96,8 @@ class Worker:
         self._channel = fdpass.Channel(end, waits=True)
         self._slot = slot
         self._free_seats = len(slot.seats)
+        # Sessions beyond the descriptors that there are would be refused: their clients rather wait, or go elsewhere.
+        self._most = max(1, (process.descriptor_limit() - _OWN_DESCRIPTORS) // _SESSION_DESCRIPTORS)
         self._granted = 0  # sessions that the master may still send
         self._leaves = False
         self._selector = selectors.DefaultSelector()
@@ -182,7 +187,11 @@ class Worker:
 
     def _credit(self) -> int:
         """How many sessions more than already granted may come."""
-        return 0 if self._leaves else min(CREDIT, self._free_seats) - self._granted
+        if self._leaves:
+            return 0
+        seats = len(self._slot.seats)
+        room = min(seats, self._most) - (seats - self._free_seats)
+        return min(CREDIT, room) - self._granted
 
     def _offer(self) -> None:
         credit = self._credit()

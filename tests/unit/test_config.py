@@ -400,3 +400,13 @@ def test_the_configspec_has_every_setting_where_it_belongs() -> None:
     for item in SETTINGS:
         line = f"{item.key} = {item.row.kind.check}"
         assert spec.count(line) == (2 if item.row.section is Section.WORKERS else 1)
+
+
+def test_a_service_of_systemd_has_a_control_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "pop3gw.conf"
+    file.write_text("[services]\n[[one]]\nlisten = 127.0.0.1:0\nserver = 192.0.2.1:110\n")
+    assert config.load(str(file), foreground=True).control_socket is None
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/one:/run/two")
+    loaded = config.load(str(file), foreground=True)
+    assert (loaded.control_socket, loaded.pid_file) == ("/run/one/pop3gw.sock", None)
+    assert config.load(str(file), foreground=False).control_socket == "/run/pop3gw/pop3gw.sock"
