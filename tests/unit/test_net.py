@@ -1,0 +1,210 @@
+"""Reaching a server: names, several addresses, one deadline; over the real loopback, with a resolver of the test's."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pop3gw.net import Connector, Peer
+from pop3gw.values import Address
+
+PATIENCE = 10.0  # s
+NAME = "mail.example.com"
+Found = list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]]
+
+
+@dataclass
+class Attempt:
+    """A connector at work, and what it came to."""
+
+    timeout: float = PATIENCE
+    listeners: frozenset[Address] = frozenset()
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    outcome: list[tuple[socket.socket | None, Peer | None, str]] = field(default_factory=list)
+
+    def begin(self, server: Address) -> Connector:
+        connector = Connector(
+            server,
+            timeout=self.timeout,
+            listeners=self.listeners,
+            selector=self.selector,
+            done=lambda connection, peer, reason: self.outcome.append((connection, peer, reason)),
+        )
+        connector.start(time.monotonic())
+        return connector
+
+    def run(self, server: Address) -> tuple[Peer | None, str]:
+        """Let it end; the connection is closed."""
+        connector = self.begin(server)
+        ends = time.monotonic() + PATIENCE
+        while not self.outcome and time.monotonic() < ends:
+            for key, mask in self.selector.select(max(0.0, connector.deadline - time.monotonic())):
+                key.data(mask)
+            if not self.outcome and time.monotonic() >= connector.deadline:
+                connector.expire(time.monotonic())
+        ((connection, peer, reason),) = self.outcome
+        if connection is not None and peer is not None:
+            assert connection.getpeername()[:2] == (peer.address, peer.port)
+            connection.close()
+        assert not self.selector.get_map()
+        return peer, reason
+
+
+def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: str, hangs: threading.Event | None = None) -> None:
+    """Every name has these addresses from now on; where it ``hangs``, not before that event."""
+
+    def found(_host: str, port: int, **_hints: object) -> Found:
+        if hangs is not None:
+            hangs.wait(PATIENCE)
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
+        return [
+            (family, socket.SOCK_STREAM, 6, "", (address, port) if family == socket.AF_INET else (address, port, 0, 0))
+            for family, address in zip(families, addresses, strict=True)
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    """A port where something listens on 127.0.0.1, and nothing on ::1 or 127.0.0.9."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def silent(server: int) -> Iterator[str]:
+    """An address that never answers on the server's port: its backlog is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.8", server), backlog=0))
+        for _ in range(8):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0.2)
+            try:
+                waiting.connect(listener.getsockname())
+            except TimeoutError:
+                break
+        yield "127.0.0.8"
+
+
+def test_an_address(server: int) -> None:
+    assert Attempt().run(Address("127.0.0.1", server)) == (Peer("127.0.0.1", server), "")
+
+
+def test_a_closed_port(server: int) -> None:
+    peer, reason = Attempt().run(Address("127.0.0.9", server))
+    assert peer is None
+    assert reason == f"127.0.0.9:{server}: 127.0.0.9: Connection refused"
+
+
+def test_the_addresses_of_a_name_are_tried_in_order(monkeypatch: pytest.MonkeyPatch, server: int) -> None:
+    resolves_to(monkeypatch, "127.0.0.9", "::1", "127.0.0.1", "127.0.0.7")
+    assert Attempt().run(Address(NAME, server)) == (Peer("127.0.0.1", server), "")
+
+
+def test_an_address_that_never_answers_has_its_share_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, server: int, silent: str
+) -> None:
+    resolves_to(monkeypatch, silent, "127.0.0.1")
+    began = time.monotonic()
+    assert Attempt(timeout=1.0).run(Address(NAME, server)) == (Peer("127.0.0.1", server), "")
+    assert 0.4 < time.monotonic() - began < 1.0
+
+
+def test_all_addresses_together_have_the_timeout(monkeypatch: pytest.MonkeyPatch, server: int, silent: str) -> None:
+    resolves_to(monkeypatch, silent, "127.0.0.9", silent)
+    began = time.monotonic()
+    peer, reason = Attempt(timeout=0.5).run(Address(NAME, server))
+    assert time.monotonic() - began < 3
+    assert peer is None
+    assert reason.startswith(
+        f"{NAME}:{server}: {silent}: timed out; 127.0.0.9: Connection refused; {silent}: timed out"
+    )
+
+
+def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolves_to(monkeypatch)
+    peer, reason = Attempt().run(Address(NAME, 110))
+    assert peer is None
+    assert "Name or service not known" in reason
+
+
+def test_a_name_that_does_not_resolve_in_time(monkeypatch: pytest.MonkeyPatch, server: int) -> None:
+    answers = threading.Event()
+    resolves_to(monkeypatch, "127.0.0.1", hangs=answers)
+    began = time.monotonic()
+    peer, reason = Attempt(timeout=0.2).run(Address(NAME, server))
+    assert time.monotonic() - began < 3
+    assert peer is None
+    assert reason == f"{NAME}:{server}: its name was not resolved within 0.2 s"
+    answers.set()  # the answer that comes too late disturbs nothing
+    for thread in threading.enumerate():
+        if thread.name == "resolve":
+            thread.join(PATIENCE)
+
+
+def cancel_while_resolving(monkeypatch: pytest.MonkeyPatch, _silent: str) -> Callable[[], None]:
+    answers = threading.Event()
+    resolves_to(monkeypatch, "127.0.0.1", hangs=answers)
+    return answers.set
+
+
+def cancel_while_connecting(monkeypatch: pytest.MonkeyPatch, silent: str) -> Callable[[], None]:
+    resolves_to(monkeypatch, silent)
+    return lambda: None
+
+
+@pytest.mark.parametrize("when", [cancel_while_resolving, cancel_while_connecting])
+def test_one_that_is_given_up_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+    server: int,
+    silent: str,
+    when: Callable[[pytest.MonkeyPatch, str], Callable[[], None]],
+) -> None:
+    finish = when(monkeypatch, silent)
+    attempt = Attempt()
+    connector = attempt.begin(Address(NAME, server))
+    if when is cancel_while_connecting:
+        for key, mask in attempt.selector.select(PATIENCE):
+            key.data(mask)
+    connector.cancel()
+    finish()
+    assert not attempt.selector.get_map()
+    assert attempt.outcome == []
+
+
+@pytest.mark.parametrize(
+    ("listener", "address", "loops"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("::", "::1", True),
+        ("127.0.0.1", "::ffff:127.0.0.1", True),
+        ("127.0.0.9", "127.0.0.1", False),
+        ("::", "127.0.0.1", False),  # an IPv6 listener of the gateway takes no IPv4
+    ],
+)
+def test_what_a_name_turns_out_to_be_is_no_listener_of_the_gateway(
+    monkeypatch: pytest.MonkeyPatch, server: int, listener: str, address: str, loops: bool
+) -> None:
+    resolves_to(monkeypatch, address)
+    peer, reason = Attempt(listeners=frozenset({Address(listener, server)})).run(Address(NAME, server))
+    assert (peer is None) == loops
+    assert ("a loop" in reason) == loops
+
+
+def test_where_one_address_loops_the_next_is_taken(monkeypatch: pytest.MonkeyPatch, server: int) -> None:
+    resolves_to(monkeypatch, "127.0.0.9", "127.0.0.1")
+    listeners = frozenset({Address("127.0.0.9", server)})
+    assert Attempt(listeners=listeners).run(Address(NAME, server)) == (Peer("127.0.0.1", server), "")
