@@ -84,7 +84,7 @@ class Attendant:
         selector: selectors.BaseSelector,
         hear: Hear,
     ) -> None:
-        self.deadline = NEVER
+        self._renew_at = NEVER
         self._name = name
         self._make = make
         self._listener = listener
@@ -96,18 +96,23 @@ class Attendant:
         self._leaving: list[Asker] = []
         self._backoff = Backoff()
 
+    @property
+    def deadline(self) -> float:
+        """When something is due, on the clock of time.monotonic()."""
+        return min([self._renew_at, *(asker.due for asker in self._leaving)])
+
     def renew(self) -> None:
         """There is more to see: another one takes over, at the next ``carry_out()``."""
-        self.deadline = min(self.deadline, max(time.monotonic(), self._backoff.until))
+        self._renew_at = min(self._renew_at, max(time.monotonic(), self._backoff.until))
 
     def carry_out(self, now: float, overview: Callable[[], Overview]) -> None:
         """Fork one where one is wanted, and end those that should be gone."""
-        if now < self.deadline:
-            return
-        self.deadline = NEVER
         for asker in [one for one in self._leaving if one.due <= now]:
             self._forget(asker)
             _kill(asker.pid)
+        if now < self._renew_at:
+            return
+        self._renew_at = NEVER
         old, self._current = self._current, None
         try:
             self._current = self._fork(overview())

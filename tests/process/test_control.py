@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from pop3gw import ctl
 from tests.process.gateway import ACCEPTS_ALL, PATIENCE, Client, Gateway, Make, Server, cpu_seconds, titles, until
@@ -186,6 +188,22 @@ def test_top_in_a_terminal(full: tuple[Gateway, list[Client]], control: Ctl) -> 
         tmux("kill-server")
 
 
+def test_tls_is_shown(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    authority = trustme.CA()
+    pair = authority.issue_cert("pop.example")
+    gateway = make(tls="implicit")
+    gateway.settings["tls_certificate"] = gateway.folder / "cert.pem"
+    pair.private_key_and_cert_chain_pem.write_to_path(str(gateway.folder / "cert.pem"))
+    start(gateway)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    plain = socket.create_connection(("127.0.0.1", gateway.port), PATIENCE)
+    with context.wrap_socket(plain, server_hostname="pop.example") as client:
+        assert client.recv(100).startswith(b"+OK")
+        (session,) = Ctl(gateway, capsys).json("sessions")["sessions"]
+        assert (session["client_tls"], session["server_tls"]) == (client.version(), None)
+
+
 # Doing.
 
 
@@ -296,6 +314,32 @@ def test_a_reload_that_fails_says_why(one: tuple[Gateway, Ctl]) -> None:
     assert 'max_workers: "many"' in said
     assert control.json("status")["reloads"] == {"ok": 0, "failed": 2}
     gateway.connect().logged_in().quits()
+
+
+def test_a_full_service_is_drained_resumed_reloaded_and_stopped_and_no_session_notices(
+    make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = start(make(min_spare=8, max_spare=16, max_workers=60))
+    control = Ctl(gateway, capsys)
+    clients = [gateway.connect().logged_in(f"bob{number}") for number in range(SESSIONS)]
+
+    def all_there() -> bool:
+        return all(client.ask("NOOP") == "+OK" for client in clients)
+
+    assert control.json("drain")["said"] == [f"{gateway.name}: new clients are turned away, {SESSIONS} sessions go on"]
+    assert gateway.connect().hear().startswith("-ERR [SYS/TEMP]")
+    assert all_there()
+    assert control.json("resume")["said"] == [f"{gateway.name}: new clients are let in"]
+    assert control.json("reload")["said"] == ["no setting has changed; the policies were loaded anew"]
+    assert all_there()
+    assert control.service()["sessions"] == SESSIONS
+    gateway.connect().logged_in().quits()
+    assert control.json("stop")["said"] == [f"stopping; {SESSIONS} sessions may finish within shutdown_timeout"]
+    assert all_there()
+    for client in clients:
+        client.quits()
+    assert gateway.wait() == 0
+    assert gateway.count("end=quit by=client") == SESSIONS + 1
 
 
 def test_stop_lets_sessions_finish(one: tuple[Gateway, Ctl]) -> None:
