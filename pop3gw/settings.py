@@ -207,8 +207,8 @@ class Service:
             Section.SERVICE,
             values.TEXT,
             "The ciphers of TLS 1.2, on both sides, as an OpenSSL cipher list.",
-            default_text="those of Python and OpenSSL",
-            example="HIGH:!aNULL",
+            default_text="towards clients ECDHE with AES-GCM or ChaCha20, towards servers those of Python",
+            example="ECDHE+AESGCM:ECDHE+AES256",
         ),
     )
     server_tls: Tls = field(

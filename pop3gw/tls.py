@@ -21,6 +21,8 @@ from pop3gw.tlsstream import TlsStream
 from pop3gw.values import Tls, TlsVersion
 
 _VERSIONS = {TlsVersion.V1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.V1_3: ssl.TLSVersion.TLSv1_3}
+# Towards clients, of TLS 1.2: forward secrecy and AEAD (https://wiki.mozilla.org/Security/Server_Side_TLS).
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ def _client_context(service: Service) -> ssl.SSLContext:
     made: list[ssl.SSLContext] = []
     for number, certificate in enumerate(service.tls_certificate):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers(_CIPHERS)
         _common(context, service)
         key = service.tls_key[number] if service.tls_key else certificate.file
         _load(context, certificate.file, key, service.tls_key_passphrase, ("tls_certificate", "tls_key"))

@@ -193,6 +193,16 @@ def test_the_oldest_version_is_that_of_the_settings(talk: Pairs, authority: Auth
         talk(context, tls_min_version=TlsVersion.V1_3)
 
 
+def test_a_cipher_without_aead_is_for_whom_asks_for_it(talk: Pairs, authority: Authority) -> None:
+    context = authority.trusting()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE-ECDSA-AES256-SHA384")
+    with pytest.raises(OSError, match="no shared cipher"):
+        talk(context)
+    stream, _ = talk(context, tls_ciphers="ECDHE+AES")
+    assert stream.facts().cipher == "ECDHE-ECDSA-AES256-SHA384"
+
+
 def test_ciphers_are_those_of_the_settings(talk: Pairs, authority: Authority) -> None:
     context = authority.trusting()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
