@@ -130,6 +130,7 @@ def test_sdist_and_wheel_have_everything(tmp_path: Path) -> None:
     modules = {str(path) for path in debs.sources() if path.parts[0] == "pop3gw" and path.suffix in (".py", ".typed")}
     assert modules <= set(names)
     prefix = tmp_path / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    # --ignore-installed: pip would else remove the pop3gw that these tests run with.
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed"]
     debs.run([*pip, f"--prefix={prefix}", str(wheel)], tmp_path)
     assert {str(path.relative_to(prefix)) for path in prefix.rglob("*") if path.is_file()} >= SHIPPED | {"bin/pop3gw"}
