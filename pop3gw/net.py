@@ -73,7 +73,10 @@ class Connector:
         try:
             ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
-            self._resolve(host)
+            try:
+                self._resolve(host)
+            except OSError as error:  # no descriptors are left
+                self._done(None, None, f"{self._server}: {error.strerror}")
         else:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._addresses = [(family, Peer(host, self._server.port))]
@@ -112,7 +115,11 @@ class Connector:
             finally:
                 os.close(writing)  # its end of file wakes the selector
 
-        threading.Thread(target=resolve, name="resolve", daemon=True).start()
+        try:
+            threading.Thread(target=resolve, name="resolve", daemon=True).start()
+        except RuntimeError as error:  # the limit of processes, threads included, is reached
+            self._reasons = [f"{host}: {error}"]
+            os.close(writing)
 
     def _resolver_done(self, _mask: int) -> None:
         self._selector.unregister(self._resolved)

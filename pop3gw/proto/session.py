@@ -116,7 +116,10 @@ class Session(ClientSide):
 
     def _configure(self) -> None:
         try:
-            self.policy = instance(self._policy_class, self._facts)
+            limit = self._policy_class.callback_timeout
+            made = self._guard.call(instance, (self._policy_class, self._facts), limit)
+            assert isinstance(made, AbstractPop3Proxy)  # noqa: S101 - for mypy
+            self.policy = made
         except BaseException:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
             self._journal.error(f"{self._policy_class.__name__}: no instance could be made; run pop3gw --check")
             self.callback_failures.append("__init__")

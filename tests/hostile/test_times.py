@@ -76,11 +76,22 @@ class Lazy(Pop3Proxy):
             time.sleep(60)
 
 
+class Unborn(Pop3Proxy):
+    callback_timeout = 300
+    made = 0
+
+    def __init__(self):
+        Unborn.made += 1
+        if Unborn.made > 1:  # not where it is checked
+            time.sleep(60)
+
+
 class Patient(Pop3Proxy):
     def config(self):
         Pop3Proxy.config(self)
         self.max_auth_failures = 10
 """
+CLASSES = ("Hasty", "Slow", "Busy", "Lazy", "Unborn")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +105,7 @@ def mailbox() -> Iterator[tuple[Mailbox, Server]]:
 @pytest.fixture(scope="module")
 def running(folders: Folders, mailbox: tuple[Mailbox, Server]) -> Iterator[Gateway]:
     base: dict[str, object] = {"server": f"127.0.0.1:{mailbox[1].port}"}
-    services = {name.lower(): {**base, "policy": f'"times:{name}"'} for name in ("Hasty", "Slow", "Busy", "Lazy")}
+    services = {name.lower(): {**base, "policy": f'"times:{name}"'} for name in CLASSES}
     services["plain"] = base
     services["shared"] = {**base, "policy": '"times:Patient"', "sessions_per_worker": 8, "max_workers": 1}
     services["shared"]["max_spare"] = 1
@@ -148,11 +159,20 @@ def test_a_message_whose_line_callback_takes_too_long_never_looks_whole(running:
     running.wait_for(r" slow .*Slow\.stall failed on .*callback_timeout")
 
 
-def test_a_config_that_takes_too_long_refuses_the_session(running: Gateway, mailbox: tuple[Mailbox, Server]) -> None:
+@pytest.mark.parametrize(
+    ("service", "said"),
+    [
+        ("lazy", r"Lazy: callback Lazy\.config failed on config\(\).*callback_timeout"),
+        ("unborn", "Unborn: no instance"),
+    ],
+)
+def test_a_policy_that_takes_too_long_to_begin_refuses_the_session(
+    running: Gateway, mailbox: tuple[Mailbox, Server], service: str, said: str
+) -> None:
     visits = len(mailbox[0].visits)
-    with dial(running.port("lazy")) as client:
+    with dial(running.port(service)) as client:
         assert rest(client) == b"-ERR [SYS/TEMP] Service not available\r\n"
-    running.wait_for(r" lazy .*Lazy: callback Lazy\.config failed on config\(\).*callback_timeout")
+    running.wait_for(f" {service} .*{said}")
     assert len(mailbox[0].visits) == visits
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import selectors
 import socket
 import threading
@@ -151,6 +153,23 @@ def test_a_name_that_does_not_resolve_in_time(monkeypatch: pytest.MonkeyPatch, s
     for thread in threading.enumerate():
         if thread.name == "resolve":
             thread.join(PATIENCE)
+
+
+def test_without_threads_or_descriptors_the_server_is_unreachable_and_nothing_breaks(
+    monkeypatch: pytest.MonkeyPatch, server: int
+) -> None:
+    def no_thread(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def no_pipe(_flags: int) -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    peer, reason = Attempt().run(Address(NAME, server))
+    assert (peer, reason) == (None, f"{NAME}:{server}: {NAME}: can't start new thread")
+    monkeypatch.setattr(os, "pipe2", no_pipe)
+    peer, reason = Attempt().run(Address(NAME, server))
+    assert (peer, reason) == (None, f"{NAME}:{server}: Too many open files")
 
 
 def cancel_while_resolving(monkeypatch: pytest.MonkeyPatch, _silent: str) -> Callable[[], None]:
