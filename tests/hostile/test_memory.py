@@ -267,11 +267,12 @@ def noisy_session(port: int, seed: int) -> None:
         rest(client)
 
 
-def test_after_three_hundred_sessions_of_noise_all_is_as_before(folders: Folders) -> None:
+@pytest.mark.parametrize("sessions_per_worker", [1, 50])
+def test_after_three_hundred_sessions_of_noise_all_is_as_before(folders: Folders, sessions_per_worker: int) -> None:
     server = NoisyServer()
     ends = Server(server)
     settings: dict[str, object] = {"server": f"127.0.0.1:{ends.port}", "max_workers": WORKERS}
-    settings |= {"min_spare": WORKERS, "max_spare": WORKERS}
+    settings |= {"min_spare": WORKERS, "max_spare": WORKERS, "sessions_per_worker": sessions_per_worker}
     with contextlib.closing(ends), gateway(folders(), {"noisy": settings}) as running:
         port = running.port("noisy")
 
