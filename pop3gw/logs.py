@@ -8,8 +8,10 @@ Known limit: what a policy logs through ``logging`` is escaped but not redacted,
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 
 from pop3gw.errors import StartError
 from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, journal_entry, quoted
@@ -122,6 +124,19 @@ _current = Log(FileSink(2), LogLevel.WARNING)
 def current() -> Log:
     """The log of this process: stderr, warnings and worse, until one was opened."""
     return _current
+
+
+@contextlib.contextmanager
+def to_nowhere() -> Iterator[None]:
+    """Within, lines of this process are made and thrown away. OSError: there is no null device."""
+    global _current
+    kept = _current
+    with open(os.devnull, "ab") as nowhere:  # noqa: PTH123 - not a path of anyone's
+        _current = Log(FileSink(nowhere.fileno(), form=FILE_FORMS[LogFormat.TEXT]), kept.level)
+        try:
+            yield
+        finally:
+            _current = kept
 
 
 class _Joined(logging.Handler):

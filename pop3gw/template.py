@@ -25,6 +25,7 @@ from pop3gw.loading import Distrust
 from pop3gw.logs import Log
 from pop3gw.process import Account
 from pop3gw.proto.counts import callback_names
+from pop3gw.rehearsal import rehearse
 from pop3gw.relay import Relay
 from pop3gw.scoreboard import Board
 from pop3gw.settings import Config, Service
@@ -174,7 +175,8 @@ class Template:
     def run(self) -> None:
         """Fork workers until the master closes the channel."""
         inbox = process.SignalInbox((signal.SIGCHLD,))
-        # What workers will run is best run once here, before the freeze: its pages are then shared.
+        # What workers will run has run here before the freeze: its pages are shared, its byte code specialized.
+        rehearse(self._duty.service, self._duty.listeners)
         # What was made so far is never collected: collecting it would write to it, and unshare it, in each worker.
         gc.collect()
         gc.freeze()
@@ -215,16 +217,17 @@ class Template:
         return True
 
     def _fork(self, number: int, slot: int, end: socket.socket) -> None:
-        try:
-            with end:
+        with end:
+            try:
                 pid = process.fork(
                     lambda: worker.main(self._duty, end, self._board.slot(slot)),
                     _kept(self._duty.log, end),
                     _WORKER_DEAF,
                 )
-        except OSError as error:
-            self._tell(fdpass.ForkFailed(number, error.strerror or str(error)))
-            return
+            except OSError as error:
+                # Said before the worker's channel ends: the master then knows why it does.
+                self._tell(fdpass.ForkFailed(number, error.strerror or str(error)))
+                return
         self._workers[pid] = number
         self._tell(fdpass.Forked(number, pid))
 

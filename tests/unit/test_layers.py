@@ -28,7 +28,7 @@ activation answering doors logsinks tls view
 logs
 control metrics conversation
 relay attendant
-worker
+rehearsal worker
 template
 generation
 succession

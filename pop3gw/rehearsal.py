@@ -1,0 +1,150 @@
+"""A few sessions played in the template, so that the workers that it forks share what serving one has touched.
+
+A worker that runs code for the first times loads modules, compiles patterns, and lets the interpreter specialize its
+byte code: all that writes to memory, which is then the worker's own, and costs each worker what it could have
+inherited. So the whole way of a session is gone here once, between two ends on the loopback interface, before the
+memory is frozen. The built-in policy is rehearsed, not the service's: its callbacks are not for nobody's sessions.
+
+Nothing of it is logged, counted or shown. Known limits: without TLS, and where the loopback interface can't be used
+there is no rehearsal; workers are then dearer, and do the same.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+from pop3gw import logs
+from pop3gw.net import Peer
+from pop3gw.policy import Pop3Proxy
+from pop3gw.relay import Relay
+from pop3gw.scoreboard import Board, Seat
+from pop3gw.settings import Service
+from pop3gw.values import Address, SendProxy, Tls
+
+SESSIONS: Final = 24  # the interpreter specializes what has run some times, and again what it first got wrong
+LIMIT: Final = 2.0  # s; it takes some hundredths
+_REQUESTS: Final = ("CAPA", "USER u", "PASS p", "STAT", "LIST", "UIDL", "RETR 1", "TOP 1 0", "DELE 1", "NOOP", "QUIT")
+_CONTENT: Final = b"+OK\r\nline\r\n.\r\n"
+_ANSWERS: Final = {
+    b"STAT": b"+OK 1 6\r\n",
+    b"LIST": b"+OK\r\n1 6\r\n.\r\n",
+    b"UIDL": b"+OK\r\n1 a\r\n.\r\n",
+    b"RETR": _CONTENT,
+    b"TOP ": _CONTENT,
+    b"CAPA": b"+OK\r\nUSER\r\nTOP\r\n.\r\n",
+}
+
+
+def rehearse(service: Service, listeners: frozenset[Address]) -> None:
+    """Play some sessions of a service. Takes the SIGALRM handler while it lasts."""
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        with (
+            logs.to_nowhere(),
+            selectors.DefaultSelector() as selector,
+            socket.create_server(("127.0.0.1", 0)) as front,
+            socket.create_server(("127.0.0.1", 0)) as behind,
+        ):
+            _play(service, listeners, selector, front, behind)
+    except OSError:
+        pass
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def _play(
+    service: Service,
+    listeners: frozenset[Address],
+    selector: selectors.BaseSelector,
+    front: socket.socket,
+    behind: socket.socket,
+) -> None:
+    server = Address("127.0.0.1", behind.getsockname()[1])
+    plain = replace(
+        service, server=server, tls=Tls.OFF, server_tls=Tls.OFF, proxy_protocol_from=(), send_proxy=SendProxy.OFF
+    )
+    slot = Board(1, 1).slot(0)
+    seat = slot.seats[0]
+    over: list[Seat] = []
+    relay = Relay(
+        service=plain,
+        policy=Pop3Proxy,
+        selector=selector,
+        slot=slot,
+        listeners=listeners,
+        ended=over.append,
+        ask=lambda _seat, _address: None,
+        tls=None,
+    )
+    until = time.monotonic() + LIMIT
+    for _ in range(SESSIONS):
+        over.clear()
+        with socket.create_connection(front.getsockname()) as client, _Server(behind, selector):
+            selector.register(client, selectors.EVENT_READ, _Client(client, selector).hear)
+            connection, (address, port) = front.accept()
+            seat.open(address, port)
+            relay.adopt(connection, Peer(address, port), Peer(*front.getsockname()), seat)
+            while not over:
+                now = time.monotonic()
+                if now > until:
+                    relay.end_all("it took too long")
+                    return
+                for key, mask in selector.select(until - now):
+                    key.data(mask)
+            seat.close()
+
+
+class _Client:
+    """Says the next request whenever it hears something, and leaves when the other side does."""
+
+    def __init__(self, end: socket.socket, selector: selectors.BaseSelector) -> None:
+        self._end = end
+        self._selector = selector
+        self._requests: Iterator[str] = iter(_REQUESTS)
+
+    def hear(self, _mask: int) -> None:
+        if not self._end.recv(4096):
+            self._selector.unregister(self._end)
+            self._end.close()
+        elif request := next(self._requests, None):
+            self._end.send(f"{request}\r\n".encode())
+
+
+class _Server:
+    """Greets who connects, and answers one request at a time."""
+
+    def __init__(self, listener: socket.socket, selector: selectors.BaseSelector) -> None:
+        self._listener = listener
+        self._selector = selector
+        self._end: socket.socket | None = None
+
+    def __enter__(self) -> None:
+        self._selector.register(self._listener, selectors.EVENT_READ, self._greet)
+
+    def __exit__(self, *_: object) -> None:
+        self._selector.unregister(self._listener)
+        self._leave()
+
+    def _greet(self, _mask: int) -> None:
+        self._end, _ = self._listener.accept()
+        self._selector.register(self._end, selectors.EVENT_READ, self._answer)
+        self._end.send(b"+OK ready\r\n")
+
+    def _answer(self, _mask: int) -> None:
+        request = self._end.recv(4096) if self._end is not None else b""
+        if self._end is not None and request:
+            self._end.send(_ANSWERS.get(request[:4], b"+OK\r\n"))
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._end is not None:
+            self._selector.unregister(self._end)
+            self._end.close()
+            self._end = None

@@ -1,0 +1,52 @@
+"""The rehearsal: it goes the whole way of a session, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from pop3gw import logs, rehearsal
+from pop3gw.conversation import Conversation
+from pop3gw.relay import Relay
+from pop3gw.settings import Service
+from pop3gw.values import Address
+
+SERVICE = Service(name="t", listen=(), server=Address("192.0.2.1", 110))
+
+
+def test_it_leaves_nothing_behind(capfd: pytest.CaptureFixture[str]) -> None:
+    def descriptors() -> list[str]:
+        return sorted(one.name for one in Path("/proc/self/fd").iterdir())
+
+    log, handler, before = logs.current(), signal.getsignal(signal.SIGALRM), descriptors()
+    began = time.monotonic()
+    rehearsal.rehearse(SERVICE, frozenset({Address("127.0.0.1", 110)}))
+    assert time.monotonic() - began < rehearsal.LIMIT
+    assert logs.current() is log
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert len(descriptors()) == len(before)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_every_session_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[str] = []
+    real = Relay.done
+
+    def done(relay: Relay, conversation: Conversation) -> None:
+        ends.append(str(conversation._session.ending))
+        real(relay, conversation)
+
+    monkeypatch.setattr(Relay, "done", done)
+    rehearsal.rehearse(SERVICE, frozenset())
+    assert ends == ["Ending.QUIT"] * rehearsal.SESSIONS
+
+
+def test_without_a_loopback_interface_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr("socket.create_server", refused)
+    rehearsal.rehearse(SERVICE, frozenset())
