@@ -1,7 +1,8 @@
 """The transcripts once more, over real sockets: `pop3gw --foreground`, its master and workers, a client and a server.
 
-One gateway serves all of them, a service for each policy. Limits: time passes by itself here, so conversations in which
-more than two seconds pass are left to ``test_scenarios``; of the log only what it must lack is looked at.
+One gateway serves all of them, a service for each policy; then another one, with many sessions a worker. Limits: time
+passes by itself here, so conversations in which more than two seconds pass are left to ``test_scenarios``; of the log
+only what it must lack is looked at.
 """
 
 from __future__ import annotations
@@ -91,12 +92,15 @@ def _write_policy(folder: Path, transcript: Transcript, name: str) -> str:
     return f"{name}:Policy"
 
 
-def _write_configuration(folder: Path, servers: dict[Behind, socket.socket]) -> dict[str, Behind]:
+def _write_configuration(
+    folder: Path, servers: dict[Behind, socket.socket], *, sessions_per_worker: int
+) -> dict[str, Behind]:
     """Write the configuration, and the policies; returns the services by name."""
     policies = folder / "policies"
     policies.mkdir()
     lines = ["[main]", f"policy_path = {policies}", "log_level = debug"]
-    lines += ["[workers]", "min_spare = 1", "max_spare = 1", "[services]"]
+    lines += ["[workers]", f"sessions_per_worker = {sessions_per_worker}"]
+    lines += ["min_spare = 1", "max_spare = 1", "[services]"]
     names: dict[str, Behind] = {}
     for transcript, conversation in PLAYED:
         behind = (transcript.policy, _unreachable(conversation))
@@ -147,16 +151,16 @@ def _started(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
             process.wait()
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    """The gateway with all services."""
+@pytest.fixture(scope="module", params=[1, 200], ids=lambda many: f"{many}-a-worker")
+def running(request: pytest.FixtureRequest) -> Iterator[Running]:
+    """The gateway with all services, each with so many sessions a worker."""
     # pytest's own temporary folders are closed to the workers' account.
     folder = Path(tempfile.mkdtemp(prefix="pop3gw-scenarios."))
     folder.chmod(0o755)
     umask = os.umask(0o022)
     servers: dict[Behind, socket.socket] = {}
     try:
-        names = _write_configuration(folder, servers)
+        names = _write_configuration(folder, servers, sessions_per_worker=request.param)
         with _started(folder) as (process, log):
             ports = _await_ready(process, log)
             yield Running({names[name]: Service(port, servers[names[name]]) for name, port in ports.items()}, log)
