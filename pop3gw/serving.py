@@ -307,6 +307,8 @@ class Serving:
             case fdpass.Leaving(), _:
                 self.pool.leaving(worker.number, now)
             case _:
+                if not worker.pid:  # it was never there, or not for long: its template may have said why
+                    self.templates.catch_up(worker.generation)
                 self._lose(worker, now)
         self.carry_out(now)
         return True

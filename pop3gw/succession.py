@@ -103,6 +103,11 @@ class Succession:
             except OSError:
                 log().warning(f"template {generation.pid} could not be told that the log was reopened", self._service)
 
+    def catch_up(self, generation: Generation) -> None:
+        """Take all that this template has said so far."""
+        while self._hear(generation, 0):
+            pass
+
     def ended(self, pid: int, status: int) -> None:
         """A child of the master has ended: say so where it was a template that is missed."""
         serving = self.serving
@@ -128,14 +133,15 @@ class Succession:
         candidates = (self.serving, self.coming, *self._older)
         return [one for one in candidates if one is not None and one.stage in (Stage.LOADING, Stage.READY)]
 
-    def _hear(self, generation: Generation, _mask: int) -> None:
+    def _hear(self, generation: Generation, _mask: int) -> bool:
+        """Take one message; False where there was none."""
         if generation.channel.fileno() < 0:  # closed since, by an event of the same turn
-            return
+            return False
         now = time.monotonic()
         try:
             received = generation.channel.receive()
         except BlockingIOError:
-            return
+            return False
         except (ChannelError, OSError) as error:
             log().error(f"template {generation.pid} is given up: {error}", self._service)
             received = None
@@ -159,6 +165,7 @@ class Succession:
                 self._failed(generation, template.ended(generation.plan), now)
             case _:
                 self._gone(generation, now)
+        return True
 
     def _failed(self, generation: Generation, failed: fdpass.Failed, now: float) -> None:
         generation.failed = failed
