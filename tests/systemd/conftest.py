@@ -83,6 +83,14 @@ def installed(boxes: Boxes) -> Iterator[Service]:
 @pytest.fixture
 def service(installed: Service) -> Service:
     """That machine, its gateway as it is after installation, configured for the Dovecot, and running."""
-    installed.reset()
-    installed.start()
+    installed.serve()
+    installed.is_pristine = False
+    return installed
+
+
+@pytest.fixture
+def untouched(installed: Service) -> Service:
+    """The same for a test that only uses it, and changes nothing."""
+    if not installed.is_pristine:
+        installed.serve()
     return installed

@@ -23,6 +23,7 @@ class Service:
         self.server = server
         self.port = free_port()
         self.cursor = ""  # where the journal was at the reset
+        self.is_pristine = False  # running as a reset and a start have left it
 
     @property
     def account(self) -> Account:
@@ -41,6 +42,12 @@ class Service:
         self.cursor = shown.partition("cursor: ")[2].strip()
         self.port = free_port()
         self.configure()
+
+    def serve(self) -> None:
+        """Run as a fresh installation that was configured for the Dovecot."""
+        self.reset()
+        self.start()
+        self.is_pristine = True
 
     def configure(self, main: str = "", **settings: object) -> None:
         """Write the configuration; ``main`` are lines of its first section."""

@@ -43,9 +43,11 @@ def noop(service: Service) -> bytes:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_mail_is_fetched_inside_the_sandbox_as_without_a_gateway(client: str, service: Service, tmp_path: Path) -> None:
+def test_mail_is_fetched_inside_the_sandbox_as_without_a_gateway(
+    client: str, untouched: Service, tmp_path: Path
+) -> None:
     fetched = []
-    for port in (service.server.port, service.port):
+    for port in (untouched.server.port, untouched.port):
         folder = tmp_path / str(port)
         folder.mkdir()
         fetched.append(CLIENTS[client](Account(port, "reader"), folder))
@@ -60,12 +62,12 @@ def test_every_octet_inside_the_sandbox(service: Service) -> None:
     assert transcript(service.account, mailbox.MESSAGES) == direct
 
 
-def test_the_sandbox_is_tight(service: Service) -> None:
-    service.box.run("systemd-analyze", "security", "--no-pager", "--threshold=15", UNIT)
-    uid, gid = service.box.shell("id -u pop3gw; id -g pop3gw").split()
-    group = service.box.show(UNIT, "ControlGroup")
-    processes = service.box.read(f"/sys/fs/cgroup/systemd{group}/cgroup.procs").split()
-    owners = service.box.shell(f"stat --format='%u %g' {' '.join(f'/proc/{pid}' for pid in processes)}")
+def test_the_sandbox_is_tight(untouched: Service) -> None:
+    untouched.box.run("systemd-analyze", "security", "--no-pager", "--threshold=15", UNIT)
+    uid, gid = untouched.box.shell("id -u pop3gw; id -g pop3gw").split()
+    group = untouched.box.show(UNIT, "ControlGroup")
+    processes = untouched.box.read(f"/sys/fs/cgroup/systemd{group}/cgroup.procs").split()
+    owners = untouched.box.shell(f"stat --format='%u %g' {' '.join(f'/proc/{pid}' for pid in processes)}")
     assert len(processes) >= 4
     assert set(owners.splitlines()) == {f"{uid} {gid}"}
 
@@ -80,11 +82,11 @@ def test_a_low_port_needs_no_root(service: Service) -> None:
 # Start and status.
 
 
-def test_the_status_line_counts_sessions_and_workers(service: Service) -> None:
-    session = login(service)
-    until("one session is shown", lambda: service.box.show(UNIT, "StatusText").startswith("1 sessions, "))
+def test_the_status_line_counts_sessions_and_workers(untouched: Service) -> None:
+    session = login(untouched)
+    until("one session is shown", lambda: untouched.box.show(UNIT, "StatusText").startswith("1 sessions, "))
     session.quit()
-    until("no session is shown", lambda: service.box.show(UNIT, "StatusText").startswith("0 sessions, "))
+    until("no session is shown", lambda: untouched.box.show(UNIT, "StatusText").startswith("0 sessions, "))
 
 
 def test_a_wrong_configuration_is_told_and_not_tried_again(service: Service) -> None:
@@ -129,9 +131,9 @@ def test_a_bad_reload_shows_in_the_status(service: Service) -> None:
     assert transcript(service.account, 1)
 
 
-def test_the_gateway_can_be_asked(service: Service) -> None:
-    session = login(service)
-    assert "reader" in service.box.run("pop3gwctl", "sessions")
+def test_the_gateway_can_be_asked(untouched: Service) -> None:
+    session = login(untouched)
+    assert "reader" in untouched.box.run("pop3gwctl", "sessions")
     session.quit()
 
 
