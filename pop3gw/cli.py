@@ -7,6 +7,7 @@ What is slow or optional to import is imported by the command that needs it.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -116,8 +117,13 @@ def _check(options: argparse.Namespace) -> int:
         loaded, problems = _load(options), list[Problem]()
     else:
         loaded, problems = config.examine(options.config or CONFIG_FILE, foreground=options.foreground)
-    # Without the folders or the account that were meant, policies would be accused of what isn't theirs.
-    if not {problem.key for problem in problems} & {"policy_path", "user", "group"}:
+    wrong = {problem.key for problem in problems}
+    if wrong & {"user", "group"}:  # then as the account that would be taken by default
+        loaded = dataclasses.replace(loaded, user=None, group=None)
+    # Without the folders that were meant, policies would be accused of what isn't theirs.
+    if "policy_path" in wrong:
+        _complain(f"{loaded.source}: no policy was checked, since policy_path is wrong; check again once it is right")
+    else:
         problems += template.check(loaded)
     for problem in problems:
         _complain(str(problem))

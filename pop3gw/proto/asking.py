@@ -82,11 +82,11 @@ class Asking:
     def entry(self, key: str, row: Command | None) -> Entry | None:
         """The entry that decides on a command, or None. A malformed one is logged and refuses."""
         hashed = self.policy.request
-        value = hashed.get(key)
-        if value is None and row is not None and row.shape is not Shape.LOCAL:
-            value = hashed.get(ANY_KNOWN)
-        if value is None:
-            return None
+        if key not in hashed:
+            if row is None or row.shape is Shape.LOCAL or ANY_KNOWN not in hashed:
+                return None
+            key = ANY_KNOWN
+        value = hashed[key]
         try:
             return entry(key, value)
         except ValueError as fault:

@@ -128,6 +128,22 @@ def test_check_tells_settings_and_policies_at_once(tmp_path: Path) -> None:
     assert "No module named 'pop3gw.policies.nowhere'" in err
 
 
+def test_check_tells_of_policies_beside_a_wrong_account(tmp_path: Path) -> None:
+    text = SMALLEST.replace("[main]\n", "[main]\nuser = nobody-of-that-name\n") + "  policy = pop3gw.policies.nowhere:X\n"
+    status, _, err = run("--check", "--config", write(tmp_path, text))
+    assert status == 78
+    assert "nobody-of-that-name" in err
+    assert "No module named 'pop3gw.policies.nowhere'" in err
+
+
+def test_check_says_where_it_could_not_look(tmp_path: Path) -> None:
+    text = SMALLEST.replace("policy_path = .", "policy_path = /no/such/folder") + "  policy = nowhere:X\n"
+    status, _, err = run("--check", "--config", write(tmp_path, text))
+    assert status == 78
+    assert "/no/such/folder" in err
+    assert "no policy was checked" in err
+
+
 def test_check_of_a_first_try() -> None:
     status, out, _ = run("--check", "--listen", "127.0.0.1:0", "--server", "mail:110")
     assert (status, out) == (0, "command line: nothing is wrong\n")

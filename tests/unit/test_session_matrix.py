@@ -27,8 +27,10 @@ from pop3gw.policy import (
     check,
 )
 from pop3gw.proto import events
+from pop3gw.proto.asking import Asking, Unguarded
+from pop3gw.proto.commands import COMMANDS
 from pop3gw.proto.session import QUEUE_OCTETS
-from tests.scenarios.player import Stage
+from tests.scenarios.player import RecordingJournal, Stage
 from tests.scenarios.transcript import Side
 
 INVALID = b"-ERR Invalid command.\r\n"
@@ -948,3 +950,19 @@ def test_what_the_summary_counts() -> None:
     session = stage.session
     assert (session.user, session.login) == ("alice", "pass")
     assert (session.retrieved, session.deleted, session.refused) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("key", ["DELE", "XFOO", "STLS", "*", "GREETING"])
+@pytest.mark.parametrize("value", [None, True, (), "ACCEPT"])
+def test_a_malformed_entry_refuses_whatever_stands_beside_it(key: str, value: object) -> None:
+    class Policy(AbstractPop3Proxy):
+        def config(self) -> None:
+            self.permit_unknown_command = True
+            self.request["*"] = POP3_REQ_ACCEPT
+            self.request[key] = value
+
+    asking = Asking(Policy(), Unguarded(), RecordingJournal())
+    asking.configure()
+    found = asking.entry(key if key != "*" else "NOOP", COMMANDS.get(key if key != "*" else "NOOP"))
+    assert found is not None
+    assert found.verdict.action == POP3_REQ_REJECT
