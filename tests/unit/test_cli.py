@@ -129,7 +129,8 @@ def test_check_tells_settings_and_policies_at_once(tmp_path: Path) -> None:
 
 
 def test_check_tells_of_policies_beside_a_wrong_account(tmp_path: Path) -> None:
-    text = SMALLEST.replace("[main]\n", "[main]\nuser = nobody-of-that-name\n") + "  policy = pop3gw.policies.nowhere:X\n"
+    text = SMALLEST.replace("[main]\n", "[main]\nuser = nobody-of-that-name\n")
+    text += "  policy = pop3gw.policies.nowhere:X\n"
     status, _, err = run("--check", "--config", write(tmp_path, text))
     assert status == 78
     assert "nobody-of-that-name" in err
