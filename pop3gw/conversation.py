@@ -21,14 +21,13 @@ from pop3gw.logs import SessionLog
 from pop3gw.net import Connector, Peer, tune
 from pop3gw.policy import SessionFacts
 from pop3gw.pool import TOO_MANY
-from pop3gw.proto import counts
-from pop3gw.proto.commands import State
-from pop3gw.proto.events import Ending, Side, Summary
+from pop3gw.proto.events import Ending, Side
 from pop3gw.proto.proxyheader import Endpoint, Header, written
 from pop3gw.proto.session import Session
-from pop3gw.scoreboard import CALLBACKS_AT, Seat
+from pop3gw.scoreboard import Seat
 from pop3gw.stream import Stream
-from pop3gw.values import Address, SendProxy
+from pop3gw.tally import Tally
+from pop3gw.values import SendProxy
 
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.relay import Relay
@@ -74,7 +73,6 @@ class Conversation:
         "_client",
         "_close_at",
         "_connector",
-        "_counters",
         "_drained",
         "_failures",
         "_hands",
@@ -82,15 +80,12 @@ class Conversation:
         "_peer",
         "_reach_began",
         "_reached",
-        "_received",
         "_relay",
-        "_sent",
         "_server",
-        "_server_shown",
         "_session",
         "_shake_by",
-        "_shown",
         "_started",
+        "_tally",
         "_undecided",
         "closed",
         "identity",
@@ -107,7 +102,6 @@ class Conversation:
         self._relay = relay
         self._client = Stream(client, _CLIENT_READ)
         self._server: Stream | None = None
-        self._server_shown = str(service.server)
         self._arrival: Arrival | None = None
         self._undecided = False  # the master was asked whether this client may have a session
         self._connector: Connector | None = None
@@ -117,16 +111,13 @@ class Conversation:
         self._hands: TlsStream | None = None  # the stream that is shaking hands
         self._shake_by = NEVER
         self._journal = SessionLog(identity, service.name)
-        self._shown: tuple[State, str | None] | None = None
-        self._counters = relay.slot.counters
-        self._received = self._sent = 0  # octets of the client that are counted
+        self._tally = Tally(relay, seat, self._journal, peer, service.server)
         self._close_at: float | None = None  # set once the session is over and summarized
         self._drained = 0
         self._failures = 0  # failed logins that were logged
         self._started = time.monotonic()
         facts = SessionFacts(identity, peer.address, peer.port, began=time.time())
         self._session = Session(relay.policy, facts=facts, journal=self._journal, guard=relay.guard, rules=relay.rules)
-        self._counters[counts.SESSIONS.at] += 1
         seat.show(session=identity)
 
     @_contained
@@ -159,7 +150,7 @@ class Conversation:
             self._peer = Peer(header.client.address, header.client.port)
             self._session.introduce(self._peer.address, self._peer.port)
             self._reached = Peer(header.reached.address, header.reached.port)
-            self.seat.introduce(self._peer.address, self._peer.port)
+            self._tally.introduce(self._peer)
             if self._relay.service.max_sessions_per_client:
                 self._undecided = True
                 self._relay.ask(self, self._peer.address)
@@ -206,13 +197,11 @@ class Conversation:
         self._connector = None
         now = time.monotonic()
         if connection is None or peer is None:
-            self._counters[counts.CONNECT_FAILURES.at] += 1
+            self._tally.connect_failed()
             self._session.connect_failed(reason, now)
         else:
             self._server = Stream(connection)
-            self._server_shown = str(Address(peer.address, peer.port))
-            self.seat.show(server=self._server_shown)
-            self._count_time(counts.CONNECT_SECONDS, now - (self._reach_began or now))
+            self._tally.connected(peer, now - (self._reach_began or now))
             self._send_proxy_header(self._server)
             self._session.connected(now, peer.address, peer.port)
         self._proceed(now)
@@ -255,10 +244,7 @@ class Conversation:
             return
         if done:
             self._hands, self._shake_by = None, NEVER
-            if side is Side.CLIENT:
-                self.seat.show(client_tls=hands.facts().version)
-            else:
-                self.seat.show(server_tls=hands.facts().version)
+            self._tally.tls_started(side, hands.facts().version)
             self._session.tls_started(side, hands.facts(), now, hands.subject() if side is Side.CLIENT else None)
             if hands.holds and side is Side.CLIENT:
                 self._hear_client(now)
@@ -269,7 +255,7 @@ class Conversation:
         side = self._session.tls_wanted
         self._hands, self._shake_by = None, NEVER
         if side is not None:
-            self._counters[counts.TLS_FAILURES.index(side.value)] += 1
+            self._tally.tls_failed(side)
             self._session.tls_failed(side, reason, now)
         if side is Side.CLIENT:
             self._client.ended = True
@@ -388,7 +374,7 @@ class Conversation:
         if session.logins_failed != self._failures:
             self._failures = session.logins_failed
             self._journal.login_failed(self._peer.address, session.user)
-        self._count()
+        self._tally.count(session, self._client)
         if session.over:
             self._finish(now)
             return
@@ -400,7 +386,7 @@ class Conversation:
             self._reach(now)
             if self.closed or self._connector is None:
                 return
-        self._show()
+        self._tally.show(session)
         self._wait()
         deadline = session.deadline if self._connector is None else self._connector.deadline
         if deadline is not None and (deadline := min(deadline, self._shake_by)) < self.scheduled:
@@ -448,35 +434,6 @@ class Conversation:
             selector.unregister(stream.socket)
         stream.mask = mask
 
-    def _show(self) -> None:
-        """Put what has changed where titles and status are read."""
-        session = self._session
-        shown = (session.state, session.user)
-        if shown != self._shown:
-            self._shown = shown
-            self.seat.show(state=session.state.value, user=session.user or "")
-
-    def _count(self) -> None:
-        """Put what has grown where it outlives this process."""
-        session, client, counters = self._session, self._client, self._counters
-        for index in session.counted:
-            counters[index] += 1
-        session.counted.clear()
-        if session.callback_failures:
-            for name in session.callback_failures:
-                counters[CALLBACKS_AT + self._relay.callbacks.get(name, 0)] += 1
-            session.callback_failures.clear()
-        received, sent = client.received, client.sent
-        if received != self._received or sent != self._sent:
-            counters[counts.FROM_CLIENT] += received - self._received
-            counters[counts.TO_CLIENT] += sent - self._sent
-            self._received, self._sent = received, sent
-            self.seat.passed(received, sent)
-
-    def _count_time(self, family: counts.Family, seconds: float) -> None:
-        self._counters[counts.bucket(family, seconds)] += 1
-        self._counters[counts.sum_at(family)] += int(seconds * 1e6)
-
     # -- the end
 
     def _finish(self, now: float) -> None:
@@ -484,7 +441,7 @@ class Conversation:
         client = self._client
         if self._close_at is None:
             self._close_server()
-            self._summarize(now)
+            self._tally.conclude(self._session, client, now - self._started)
             self._close_at = now + _LAST_WORDS_SECONDS
             if client.unsent is None:
                 self._end_writing(now)
@@ -503,30 +460,6 @@ class Conversation:
             self._client.end_writing()
         except OSError:
             self._client.ended = True
-
-    def _summarize(self, now: float) -> None:
-        session, client = self._session, self._client
-        ending, by = session.ending or Ending.FAULT, session.ended_by or Side.GATEWAY
-        self._counters[counts.ENDED_AT[ending, by]] += 1
-        self._count_time(counts.SESSION_SECONDS, now - self._started)
-        facts = session.policy.session
-        self._journal.summary(
-            Summary(
-                client=str(Address(self._peer.address, self._peer.port)),
-                server=self._server_shown,
-                user=session.user,
-                login=session.login,
-                retrieved=session.retrieved,
-                deleted=session.deleted,
-                from_client=client.received,
-                to_client=client.sent,
-                seconds=now - self._started,
-                end=ending,
-                by=by,
-                client_tls=facts.client_tls.version if facts.client_tls else None,
-                server_tls=facts.server_tls.version if facts.server_tls else None,
-            )
-        )
 
     def fault(self) -> None:
         """The gateway itself failed: this session ends, with nothing said that could look whole."""
@@ -547,9 +480,9 @@ class Conversation:
             self._server = None
 
     def _close(self) -> None:
-        self._count()
+        self._tally.count(self._session, self._client)
         if self._close_at is None:
-            self._summarize(time.monotonic())
+            self._tally.conclude(self._session, self._client, time.monotonic() - self._started)
         self._close_server()
         self._register(self._client, 0, self._client_ready)
         self._client.close()

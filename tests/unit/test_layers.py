@@ -26,6 +26,7 @@ config
 callguard arrival net fdpass process pidfile loading logline listeners scoreboard tlsstream
 activation answering doors logsinks tls view
 logs
+tally
 control metrics conversation
 relay attendant
 rehearsal worker

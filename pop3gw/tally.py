@@ -1,0 +1,120 @@
+"""What a session leaves behind: counters and a seat that outlive its process, and one summary line in the log.
+
+It must not know what is decided or how bytes move: it reads what a session and its client's connection have come to.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pop3gw.logs import SessionLog
+from pop3gw.net import Peer
+from pop3gw.proto import counts
+from pop3gw.proto.commands import State
+from pop3gw.proto.events import Ending, Side, Summary
+from pop3gw.proto.session import Session
+from pop3gw.scoreboard import CALLBACKS_AT, Seat, Slot
+from pop3gw.stream import Stream
+from pop3gw.values import Address
+
+
+class Counting(Protocol):
+    """Where the sessions of a worker are counted."""
+
+    slot: Slot
+    callbacks: dict[str, int]  # whose failures are counted one by one
+
+
+class Tally:
+    """One session's."""
+
+    __slots__ = ("_callbacks", "_client", "_counters", "_journal", "_received", "_seat", "_sent", "_server", "_shown")
+
+    def __init__(self, counting: Counting, seat: Seat, journal: SessionLog, client: Peer, server: Address) -> None:
+        self._callbacks = counting.callbacks
+        self._counters = counting.slot.counters
+        self._seat = seat
+        self._journal = journal
+        self._client = client
+        self._server = str(server)
+        self._received = self._sent = 0  # octets of the client that are counted
+        self._shown: tuple[State, str | None] | None = None
+        self._counters[counts.SESSIONS.at] += 1
+
+    def introduce(self, client: Peer) -> None:
+        """The client is another one than the connection's peer."""
+        self._client = client
+        self._seat.introduce(client.address, client.port)
+
+    def connected(self, server: Peer, seconds: float) -> None:
+        """The server was reached."""
+        self._server = str(Address(server.address, server.port))
+        self._seat.show(server=self._server)
+        self._count_time(counts.CONNECT_SECONDS, seconds)
+
+    def connect_failed(self) -> None:
+        """The server was not reached."""
+        self._counters[counts.CONNECT_FAILURES.at] += 1
+
+    def tls_started(self, side: Side, version: str) -> None:
+        """A handshake is done."""
+        if side is Side.CLIENT:
+            self._seat.show(client_tls=version)
+        else:
+            self._seat.show(server_tls=version)
+
+    def tls_failed(self, side: Side) -> None:
+        """A handshake failed."""
+        self._counters[counts.TLS_FAILURES.index(side.value)] += 1
+
+    def show(self, session: Session) -> None:
+        """Put what has changed where titles and status are read."""
+        shown = (session.state, session.user)
+        if shown != self._shown:
+            self._shown = shown
+            self._seat.show(state=session.state.value, user=session.user or "")
+
+    def count(self, session: Session, client: Stream) -> None:
+        """Put what has grown where it outlives this process."""
+        counters = self._counters
+        for index in session.counted:
+            counters[index] += 1
+        session.counted.clear()
+        if session.callback_failures:
+            for name in session.callback_failures:
+                counters[CALLBACKS_AT + self._callbacks.get(name, 0)] += 1
+            session.callback_failures.clear()
+        received, sent = client.received, client.sent
+        if received != self._received or sent != self._sent:
+            counters[counts.FROM_CLIENT] += received - self._received
+            counters[counts.TO_CLIENT] += sent - self._sent
+            self._received, self._sent = received, sent
+            self._seat.passed(received, sent)
+
+    def conclude(self, session: Session, client: Stream, seconds: float) -> None:
+        """The session is over, after so many seconds: one line in the log says how."""
+        ending, by = session.ending or Ending.FAULT, session.ended_by or Side.GATEWAY
+        self._counters[counts.ENDED_AT[ending, by]] += 1
+        self._count_time(counts.SESSION_SECONDS, seconds)
+        facts = session.policy.session
+        self._journal.summary(
+            Summary(
+                client=str(Address(self._client.address, self._client.port)),
+                server=self._server,
+                user=session.user,
+                login=session.login,
+                retrieved=session.retrieved,
+                deleted=session.deleted,
+                from_client=client.received,
+                to_client=client.sent,
+                seconds=seconds,
+                end=ending,
+                by=by,
+                client_tls=facts.client_tls.version if facts.client_tls else None,
+                server_tls=facts.server_tls.version if facts.server_tls else None,
+            )
+        )
+
+    def _count_time(self, family: counts.Family, seconds: float) -> None:
+        self._counters[counts.bucket(family, seconds)] += 1
+        self._counters[counts.sum_at(family)] += int(seconds * 1e6)
