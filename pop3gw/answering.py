@@ -201,10 +201,10 @@ class Answering:
             self._selector.unregister(self._channel)
             self._leaves_at = time.monotonic() + LEAVE_LIMIT
         if received is None or isinstance(received[0], Retire):
+            # Who has been let in may still ask: a question is on its way, or its time will soon be over.
             self._retired = True
             self._poll(False)
-            for guest in list(self._guests):
-                if not guest.whole or (received is None and guest.unsent is None):
-                    self._drop(guest)
+            for guest in [guest for guest in self._guests if received is None and guest.unsent is None]:
+                self._drop(guest)
         else:
             self._service.hear(received[0])

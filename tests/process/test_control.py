@@ -57,7 +57,7 @@ class Ctl:
     def json(self, *arguments: str) -> Any:
         status, said = self("--json", *arguments)
         told = json.loads(said)
-        assert (status == 0) is told["ok"]
+        assert (status == 0) is told["ok"], told
         return told.get("result", told.get("error"))
 
     def service(self) -> Any:
