@@ -82,9 +82,5 @@ class ChannelError(Pop3gwError):
     """A message between master, template and worker was cut, or no record of ours."""
 
 
-class ConnectError(Pop3gwError):
-    """The server could not be reached: not resolved, refused, or not within ``connect_timeout``."""
-
-
 class RefusedError(Exception):
     """The gateway did not do what pop3gwctl asked, or could not be asked; the text says why."""

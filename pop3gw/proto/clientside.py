@@ -27,12 +27,11 @@ from pop3gw.proto.requests import Answer, Local, Relay, Requests
 from pop3gw.proto.sasl import Exchange
 from pop3gw.proto.turns import CLIENT_TURNS, Phase
 from pop3gw.proto.upgrade import ClientTls
-from pop3gw.proto.wire import CRLF, Lines, LineTooLongError
+from pop3gw.proto.wire import CONTROL, CRLF, Lines, LineTooLongError
 
 TLS_NEEDED = "Say STLS first: logging in without TLS is not allowed here"
 UNASKED = "it sent something that nobody asked for"
 
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 # A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
 _KEYWORD = re.compile(r"[A-Z]{1,4}")
 _NOTHING_ASKED = Relay("", "", unknown("", multiline=False), False, "GREETING")
@@ -85,7 +84,7 @@ class ClientSide(Outcome):
         argument = rest.decode("utf-8", "surrogateescape")
         if self._journal.conversation:
             self._journal.debug(f"client: {self._shown(name, argument)}")
-        if not name or _CONTROL.search(line):
+        if not name or CONTROL.search(line):
             self._refused(self._shown(name, argument), "it is empty" if not name else "it holds a control character")
             self._say(f"-ERR {INVALID_COMMAND}")
             self.counted.append(OTHER_REQUEST_AT + REFUSED)

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+from pop3gw.proto.wire import CONTROL
+
 _XOAUTH2_USER = re.compile(r"(?:^|\x01)user=([^\x01]*)")
 _GS2_AUTHZID = re.compile(r"[nyp][^,]*,a=([^,]*),")
 _SCRAM_NAME = re.compile(r"^[nyp][^,]*,[^,]*,n=([^,]*),")
@@ -103,7 +104,7 @@ class Exchange:
             self.cancelled = True
             return True
         self._lines += 1
-        return self._lines <= most and not self.cancelled and _CONTROL.search(line) is None
+        return self._lines <= most and not self.cancelled and CONTROL.search(line) is None
 
     def hear(self, response: str) -> list[str]:
         """Take one response of the client; gives the texts in it that no log may show."""

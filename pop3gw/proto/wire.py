@@ -14,6 +14,8 @@ import re
 
 TERMINATOR = b"\r\n.\r\n"
 CRLF = b"\r\n"
+# What no request and no line of a SASL exchange may hold.
+CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class LineTooLongError(Exception):

@@ -15,8 +15,8 @@ ORDER = """
 errors values backoff redaction scan stream notify listing demo.server
 policy
 policies.apop policies.tls
-settings loops proto.wire proto.commands proto.events proto.capabilities proto.sasl proto.proxyheader
-proto.asking proto.content proto.counts proto.turns
+settings loops proto.wire proto.commands proto.events proto.capabilities proto.proxyheader
+proto.asking proto.content proto.counts proto.sasl proto.turns
 proto.upgrade proto.outcome
 proto.requests
 proto.answers proto.clientside
