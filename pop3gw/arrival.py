@@ -6,10 +6,10 @@ TLS, begins with the first octet behind it. It knows sockets and ``proto.proxyhe
 
 from __future__ import annotations
 
-import selectors
 import socket
 from collections.abc import Callable
 
+from pop3gw.poller import READ, Poller
 from pop3gw.proto.proxyheader import LONGEST, Header, ProxyHeaderError, parse
 
 SECONDS = 10.0  # in which the header must come
@@ -22,16 +22,17 @@ class Arrival:
         self,
         client: socket.socket,
         *,
-        selector: selectors.BaseSelector,
+        poller: Poller,
         now: float,
         done: Callable[[Header | None, str], None],
     ) -> None:
         self._client = client
-        self._selector = selector
+        self._poller = poller
         self._done = done
         self._seen = 0
+        self._over = False
         self.deadline = now + SECONDS
-        selector.register(client, selectors.EVENT_READ, self._ready)
+        poller.watch(client.fileno(), READ, self._ready)
 
     def expire(self) -> None:
         """The deadline has come."""
@@ -39,9 +40,12 @@ class Arrival:
 
     def cancel(self) -> None:
         """Give up; ``done`` is not called."""
-        self._selector.unregister(self._client)
+        self._over = True
+        self._poller.forget(self._client.fileno())
 
-    def _ready(self, _mask: int) -> None:
+    def _ready(self, _events: int) -> None:
+        if self._over:  # by an earlier event of the same round
+            return
         try:
             data = self._client.recv(LONGEST, socket.MSG_PEEK)
             if len(data) == self._seen:
@@ -65,5 +69,5 @@ class Arrival:
             self._end(header, "")
 
     def _end(self, header: Header | None, reason: str) -> None:
-        self._selector.unregister(self._client)
+        self.cancel()
         self._done(header, reason)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -33,43 +34,64 @@ class CallGuard:
         self._running = False
         self._seen = 0
         self._period = 0.0
+        self._ends = 0.0  # when the call that runs must be over (time.monotonic())
+        self._rings = 0.0  # when the timer goes off; 0: it is not set
         self._interrupted = 0
         self._give_up = give_up
         signal.signal(signal.SIGALRM, self._alarm)
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object:
-        """``function(*arguments)``; what it raises, or CallbackTimeoutError."""
+        """``function(*arguments)``; what it raises, or CallbackTimeoutError.
+
+        A timer that is set already and goes off early enough is left as it is: it is set anew when it goes off, which
+        is seldom, instead of twice a call.
+        """
         self._seen = self.calls
         self._interrupted = 0
         self._period = milliseconds / 1000
+        now = time.monotonic()
+        self._ends = now + self._period
         try:
             try:
                 self._running = True
-                signal.setitimer(signal.ITIMER_REAL, self._period)
+                if not now < self._rings <= self._ends:
+                    self._set(self._period, now)
                 result = function(*arguments)
             finally:
                 self._running = False  # a signal that is still on its way interrupts nothing else
         finally:
             # Of its own: an interruption may come right before the line above, which is then not run.
-            signal.setitimer(signal.ITIMER_REAL, 0)
             self._running = False
         if self._interrupted:
             raise CallbackTimeoutError(self._text())
         return result
 
+    def rest(self) -> None:
+        """Nothing is called for a while: no timer wakes this process up."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._rings = 0.0
+
+    def _set(self, seconds: float, now: float) -> None:
+        self._rings = now + seconds
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
     def _alarm(self, _number: int, _frame: FrameType | None) -> None:
+        self._rings = 0.0
         if not self._running:
             return
+        now = time.monotonic()
         if self.calls != self._seen:
             # Another of many calls than the one that was running when the time began.
             self._seen = self.calls
-            signal.setitimer(signal.ITIMER_REAL, self._period)
+            self._ends = now + self._period
+        if now < self._ends:  # it was set for an earlier call
+            self._set(self._ends - now, now)
             return
         self._interrupted += 1
         if self._interrupted > STUBBORN:
             self._give_up()
             os._exit(Exit.FAILED)
-        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+        self._set(_AGAIN, now)
         raise CallbackTimeoutError(self._text())
 
     def _text(self) -> str:

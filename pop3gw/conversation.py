@@ -3,12 +3,14 @@
 What is said is decided by ``proto.session``. Here nothing is read from one side while the other has not taken what it
 was sent, what is answered before a close is delivered, and a side that is done with is closed at once. It knows nothing
 of POP3.
+
+The fast path is ``_client_ready`` or ``_server_ready``, then ``_proceed``: one read, one question to the session, one
+write. Whatever is not needed for each event stands behind ``session.changed``, in ``_follow``.
 """
 
 from __future__ import annotations
 
 import secrets
-import selectors
 import socket
 import time
 import traceback
@@ -20,6 +22,7 @@ from pop3gw.arrival import Arrival
 from pop3gw.logs import SessionLog
 from pop3gw.net import Connector, Peer, tune
 from pop3gw.policy import SessionFacts
+from pop3gw.poller import BROKEN, READ, WRITE
 from pop3gw.pool import TOO_MANY
 from pop3gw.proto.events import Ending, Side
 from pop3gw.proto.proxyheader import Endpoint, Header, written
@@ -46,15 +49,12 @@ _CLIENT_READ = 4096
 P = ParamSpec("P")
 NEVER = float("inf")
 
-_READ = selectors.EVENT_READ
-_WRITE = selectors.EVENT_WRITE
-
 
 def _contained(method: Callable[Concatenate[Conversation, P], None]) -> Callable[Concatenate[Conversation, P], None]:
     """Whatever goes wrong in one conversation ends that one alone."""
 
     def call(conversation: Conversation, /, *arguments: P.args, **named: P.kwargs) -> None:
-        # The selector may still hold an event for what another event of the same round has closed.
+        # The poller may still hold an event for what another event of the same round has closed.
         if conversation.closed:
             return
         try:
@@ -117,14 +117,23 @@ class Conversation:
         self._failures = 0  # failed logins that were logged
         self._started = time.monotonic()
         facts = SessionFacts(identity, peer.address, peer.port, began=time.time())
-        self._session = Session(relay.policy, facts=facts, journal=self._journal, guard=relay.guard, rules=relay.rules)
-        seat.show(session=identity)
+        self._session = Session(
+            relay.policy,
+            facts=facts,
+            journal=self._journal,
+            counters=relay.slot.counters,
+            guard=relay.guard,
+            rules=relay.rules,
+        )
+        seat.open(peer.address, peer.port, identity)
 
     @_contained
     def begin(self) -> None:
         """Start the session, once it is known who the client is."""
+        client = self._client.socket
+        client.setblocking(False)
         try:
-            tune(self._client.socket)
+            tune(client)
         except OSError:
             self._client_gone(self._started)
             return
@@ -135,9 +144,7 @@ class Conversation:
         if not any(ip_address(self._peer.address) in network for network in trusted):
             self._turn_away("it comes from outside proxy_protocol_from")
             return
-        self._arrival = Arrival(
-            self._client.socket, selector=self._relay.selector, now=self._started, done=self._arrived
-        )
+        self._arrival = Arrival(client, poller=self._relay.poller, now=self._started, done=self._arrived)
         self._relay.schedule(self._arrival.deadline, self)
 
     @_contained
@@ -181,29 +188,33 @@ class Conversation:
 
     def _reach(self, now: float) -> None:
         """Connect to the server."""
-        service = self._relay.service
+        relay = self._relay
         self._reach_began = now
         self._connector = Connector(
-            service.server,
-            timeout=service.connect_timeout,
-            listeners=self._relay.listeners,
-            selector=self._relay.selector,
+            relay.route,
+            timeout=relay.service.connect_timeout,
+            poller=relay.poller,
             done=self._connected,
+            speaks_first=relay.server_speaks_first,
+            patience=self._session.policy.timeout / 1000,
         )
         self._connector.start(now)
 
     @_contained
     def _connected(self, connection: socket.socket | None, peer: Peer | None, reason: str) -> None:
-        self._connector = None
+        connector, self._connector = self._connector, None
         now = time.monotonic()
-        if connection is None or peer is None:
+        if connection is None or peer is None or connector is None:
             self._tally.connect_failed()
             self._session.connect_failed(reason, now)
         else:
-            self._server = Stream(connection)
+            server = self._server = Stream(connection, mask=READ)
+            self._relay.poller.hand_over(connection.fileno(), self._server_ready)
             self._tally.connected(peer, now - (self._reach_began or now))
-            self._send_proxy_header(self._server)
-            self._session.connected(now, peer.address, peer.port)
+            self._send_proxy_header(server)
+            self._session.connected(connector.began, peer.address, peer.port)
+            if self._relay.server_speaks_first:  # what it said is how it is known to be connected
+                self._hear_server(server, now)
         self._proceed(now)
 
     def _send_proxy_header(self, server: Stream) -> None:
@@ -260,23 +271,63 @@ class Conversation:
         if side is Side.CLIENT:
             self._client.ended = True
 
-    # -- events of the selector
+    # -- events of the poller
 
-    @_contained
-    def _client_ready(self, mask: int) -> None:
-        client, now = self._client, time.monotonic()
-        if client is self._hands:
-            self._shake(now)
-            self._proceed(now)
+    def _client_ready(self, events: int) -> None:
+        if self.closed:  # by an earlier event of the same round
             return
         try:
-            if mask & _WRITE:
+            now = time.monotonic()
+            if events == READ and self._hands is None:
+                self._hear_client(now)
+            else:
+                self._client_stirred(events, now)
+            self._proceed(now)
+        except Exception:  # noqa: BLE001 - the fault is logged with its traceback
+            self.fault()
+
+    def _server_ready(self, events: int) -> None:
+        server = self._server
+        if server is None:  # closed by an earlier event of the same round
+            return
+        try:
+            now = time.monotonic()
+            if events == READ and self._hands is None:
+                self._hear_server(server, now)
+            else:
+                self._server_stirred(server, events, now)
+            self._proceed(now)
+        except Exception:  # noqa: BLE001 - the fault is logged with its traceback
+            self.fault()
+
+    def _client_stirred(self, events: int, now: float) -> None:
+        """Something else than mere input."""
+        client = self._client
+        if self._hands is not None:
+            if client is self._hands:
+                self._shake(now)
+            return
+        if events & (WRITE | BROKEN) and client.mask & WRITE:
+            try:
                 self._flush(Side.CLIENT, client, now)
-        except OSError:
-            self._client_gone(now)
-        if mask & client.mask & _READ:
+            except OSError:
+                self._client_gone(now)
+        if events & (READ | BROKEN) and client.mask & READ:
             self._hear_client(now)
-        self._proceed(now)
+
+    def _server_stirred(self, server: Stream, events: int, now: float) -> None:
+        """Something else than mere input."""
+        if self._hands is not None:
+            if server is self._hands:
+                self._shake(now)
+            return
+        if events & (WRITE | BROKEN) and server.mask & WRITE:
+            try:
+                self._flush(Side.SERVER, server, now)
+            except OSError:
+                self._session.server_eof(now)
+        if events & (READ | BROKEN) and server.mask & READ:
+            self._hear_server(server, now)
 
     def _hear_client(self, now: float) -> None:
         client = self._client
@@ -292,24 +343,6 @@ class Conversation:
             self._session.client_data(data, now)
         if client.ended:
             self._session.client_eof(now)
-
-    @_contained
-    def _server_ready(self, mask: int) -> None:
-        server, now = self._server, time.monotonic()
-        if server is None:
-            return
-        if server is self._hands:
-            self._shake(now)
-            self._proceed(now)
-            return
-        try:
-            if mask & _WRITE:
-                self._flush(Side.SERVER, server, now)
-        except OSError:
-            self._session.server_eof(now)
-        if mask & server.mask & _READ:
-            self._hear_server(server, now)
-        self._proceed(now)
 
     def _hear_server(self, server: Stream, now: float) -> None:
         try:
@@ -351,6 +384,7 @@ class Conversation:
             self._shake_failed("it was not done within connect_timeout", now)
         else:
             self._session.expire(now)
+        self._session.changed = True  # whatever has come of it: the next deadline is to be looked for
         self._proceed(now)
 
     def end(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
@@ -361,23 +395,39 @@ class Conversation:
     # -- what follows
 
     def _proceed(self, now: float) -> None:
-        """Send what the session said, show where it stands, and wait for the right things."""
+        """Send what the session said, and see what else has come of it."""
         session = self._session
         if self.closed:
             return
         if session.to_client:
-            chunks, session.to_client = session.to_client, []
-            self._send(Side.CLIENT, self._client, chunks, now)
+            self._send(Side.CLIENT, self._client, session.to_client, now)
         if session.to_server and self._server is not None:
-            chunks, session.to_server = session.to_server, []
-            self._send(Side.SERVER, self._server, chunks, now)
+            self._send(Side.SERVER, self._server, session.to_server, now)
+        self._tally.count(session, self._client)
+        if session.changed:
+            self._follow(now)
+
+    def _send(self, side: Side, stream: Stream, chunks: list[bytes], now: float) -> None:
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        try:
+            if not stream.write(data):
+                self._session.blocked(side, now)
+        except OSError:
+            # A server that is gone says so to the next read, behind what it may still have sent.
+            if side is Side.CLIENT:
+                self._client_gone(now)
+
+    def _follow(self, now: float) -> None:
+        """Show where the session stands, wait for the right things until the right time; or end it."""
+        session = self._session
         if session.logins_failed != self._failures:
             self._failures = session.logins_failed
             self._journal.login_failed(self._peer.address, session.user)
-        self._tally.count(session, self._client)
         if session.over:
             self._finish(now)
             return
+        session.changed = False
         if session.tls_wanted is not None and self._hands is None and self._all_sent():
             self._begin_tls(session.tls_wanted, now)
             self._proceed(now)
@@ -395,16 +445,6 @@ class Conversation:
     def _all_sent(self) -> bool:
         return self._client.unsent is None and (self._server is None or self._server.unsent is None)
 
-    def _send(self, side: Side, stream: Stream, chunks: list[bytes], now: float) -> None:
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        try:
-            if not stream.write(data):
-                self._session.blocked(side, now)
-        except OSError:
-            # A server that is gone says so to the next read, behind what it may still have sent.
-            if side is Side.CLIENT:
-                self._client_gone(now)
-
     def _wait(self) -> None:
         """Read where reading is wanted and nothing is unsent, write where something is."""
         client, server, session = self._client, self._server, self._session
@@ -416,22 +456,22 @@ class Conversation:
             return
         full = client.unsent is not None
         stuck = server is not None and server.unsent is not None
-        mask = 0 if full or stuck or not session.reads_client else _READ
-        self._register(client, mask | _WRITE if full else mask, self._client_ready)
+        mask = 0 if full or stuck or not session.reads_client else READ
+        self._register(client, mask | WRITE if full else mask, self._client_ready)
         if server is not None:
-            mask = 0 if full or not session.reads_server else _READ
-            self._register(server, mask | _WRITE if stuck else mask, self._server_ready)
+            mask = 0 if full or not session.reads_server else READ
+            self._register(server, mask | WRITE if stuck else mask, self._server_ready)
 
     def _register(self, stream: Stream, mask: int, call: Callable[[int], None]) -> None:
         if mask == stream.mask:
             return
-        selector = self._relay.selector
+        poller, descriptor = self._relay.poller, stream.socket.fileno()
         if not stream.mask:
-            selector.register(stream.socket, mask, call)
+            poller.watch(descriptor, mask, call)
         elif mask:
-            selector.modify(stream.socket, mask, call)
+            poller.change(descriptor, mask)
         else:
-            selector.unregister(stream.socket)
+            poller.forget(descriptor)
         stream.mask = mask
 
     # -- the end
@@ -445,12 +485,12 @@ class Conversation:
             self._close_at = now + _LAST_WORDS_SECONDS
             if client.unsent is None:
                 self._end_writing(now)
-        elif client.unsent is None and not client.mask & _READ:
+        elif client.unsent is None and not client.mask & READ:
             self._end_writing(now)
         if (client.ended and client.unsent is None) or self._drained > _DRAIN_OCTETS or now >= self._close_at:
             self._close()
             return
-        self._register(client, _WRITE if client.unsent is not None else _READ, self._client_ready)
+        self._register(client, WRITE if client.unsent is not None else READ, self._client_ready)
         if self._close_at < self.scheduled:
             self._relay.schedule(self._close_at, self)
 

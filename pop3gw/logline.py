@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pop3gw.proto.events import Summary
 from pop3gw.redaction import escaped
@@ -19,12 +20,12 @@ from pop3gw.values import LogFormat, LogLevel
 
 NAME = "pop3gw"
 _LINE_LIMIT = 8000  # characters of a text
+_PLAIN = re.compile(r'[^ "=]+')
 _FACILITY_MAIL = 2 << 3
 _SYSLOG_SEVERITY = {LogLevel.DEBUG: 7, LogLevel.INFO: 6, LogLevel.WARNING: 4, LogLevel.ERROR: 3}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What is logged. ``service`` and ``session`` say of what; ``logger`` is another's name in Python's logging."""
 
     level: LogLevel
@@ -162,7 +163,7 @@ def quoted(text: str | None) -> str:
     if text is None:
         return "-"
     plain = escaped(text)
-    if plain and plain != "-" and not any(character in ' "=' for character in plain):
+    if plain != "-" and _PLAIN.fullmatch(plain):
         return plain
     return '"' + plain.replace('"', '\\"') + '"'
 
@@ -179,5 +180,7 @@ def _pairs(summary: Summary) -> str:
 
 def _tls(summary: Summary) -> str:
     """The versions of TLS, where there was any."""
+    if summary.client_tls is None and summary.server_tls is None:
+        return ""
     sides = (("client_tls", summary.client_tls), ("server_tls", summary.server_tls))
     return "".join(f" {name}={version}" for name, version in sides if version is not None)

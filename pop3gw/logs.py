@@ -22,6 +22,7 @@ from pop3gw.values import LogFormat, LogLevel
 
 SYSLOG_SOCKET = "/dev/log"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
+_INFO = LogLevel.INFO
 _NUMBER = {LogLevel.DEBUG: 10, LogLevel.INFO: 20, LogLevel.WARNING: 30, LogLevel.ERROR: 40}
 
 
@@ -198,7 +199,7 @@ class SessionLog:
     def summary(self, summary: Summary) -> None:
         """Log the session's end. Not redacted: a user whose password is their name is still to be found."""
         if self._log.threshold <= 20:
-            self._log.write(Entry(LogLevel.INFO, "session ended", self._service, self._session, summary=summary))
+            self._log.write(Entry(_INFO, "session ended", self._service, self._session, "", summary))
 
     def _write(self, level: LogLevel, text: str) -> None:
         self._log.write(Entry(level, self._secrets.redacted(text), self._service, self._session))

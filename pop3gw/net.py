@@ -1,119 +1,184 @@
 """Connections to servers: names resolved, each address tried in order, all within one deadline.
 
-Nothing here blocks: a name is resolved in a thread that can be given up, a connection is made in the caller's selector.
-Known limit: ``getaddrinfo`` can't be cancelled; a thread that was given up lives until the resolver's own time is over.
+Nothing here blocks: a name is resolved in a thread that can be given up, a connection is made in the caller's poller.
+A server that speaks first is known to be connected by what it says, which is one thing less to wake up for; one that
+keeps silent is looked at when its time is over.
+
+Known limits: ``getaddrinfo`` can't be cancelled; a thread that was given up lives until the resolver's own time is
+over. Whether an address is one of the gateway's own listeners is found out once a process.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import ipaddress
 import os
-import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from pop3gw.loops import leads_to
+from pop3gw.poller import BROKEN, READ, WRITE, Poller
 from pop3gw.values import Address
+
+_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+_LOOPS_KEPT = 64  # addresses of which it is known whether they loop: a name may have many, one after another
 
 # Noticing a peer that vanished: the first probe after a minute of silence, given up after four more.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 4))
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """The other end of a connection: a numeric address and a port."""
 
     address: str
     port: int
 
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
 
 def tune(connection: socket.socket) -> None:
-    """Make a TCP connection fit for an interactive protocol: non-blocking, no Nagle, keep-alive."""
-    connection.setblocking(False)
+    """Make a TCP connection fit for an interactive protocol: no Nagle, keep-alive."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+_Target: TypeAlias = tuple[socket.AddressFamily, Peer]
+
+
+class Route:
+    """The way to one server: what all attempts of a process to reach it have in common."""
+
+    __slots__ = ("_listeners", "_loops", "numeric", "server")
+
+    def __init__(self, server: Address, listeners: frozenset[Address]) -> None:
+        self.server = server
+        self._listeners = listeners
+        self._loops: dict[Peer, bool] = {}
+        self.numeric: _Target | None = None  # None: a name
+        try:
+            ipaddress.ip_address(server.host.partition("%")[0])
+        except ValueError:
+            return
+        family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+        self.numeric = (family, Peer(server.host, server.port))
+
+    def loops(self, peer: Peer) -> bool:
+        """Whether a connection to this address would arrive at a listener of this gateway."""
+        found = self._loops.get(peer)
+        if found is None:
+            if len(self._loops) >= _LOOPS_KEPT:
+                self._loops.clear()
+            where = Address(peer.address.partition("%")[0], peer.port)
+            found = self._loops[peer] = any(leads_to(where, listener) for listener in self._listeners)
+        return found
+
+
 class Connector:
-    """One attempt to reach a server. ``done(socket, peer, reason)`` is called once: with a connection, or why not."""
+    """One attempt to reach a server. ``done(socket, peer, reason)`` is called once: with a connection, or why not.
+
+    A connection is still watched, for READ: the caller takes it over or forgets it. ``began`` tells since when it was
+    tried. ``speaks_first``: the server does, so that nobody has to know earlier that it is connected; ``patience``:
+    seconds after which one that has not spoken is looked at.
+    """
+
+    __slots__ = (
+        "_addresses",
+        "_done",
+        "_ends",
+        "_found",
+        "_patience",
+        "_peer",
+        "_poller",
+        "_reasons",
+        "_resolved",
+        "_route",
+        "_share_ends",
+        "_speaks_first",
+        "_timeout",
+        "_trying",
+        "began",
+        "deadline",
+    )
 
     def __init__(
         self,
-        server: Address,
+        route: Route,
         *,
         timeout: float,
-        listeners: frozenset[Address],
-        selector: selectors.BaseSelector,
+        poller: Poller,
         done: Callable[[socket.socket | None, Peer | None, str], None],
+        speaks_first: bool = False,
+        patience: float = float("inf"),
     ) -> None:
-        self._server = server
-        self._listeners = listeners
-        self._selector = selector
+        self._route = route
+        self._poller = poller
         self._done = done
         self._timeout = timeout
-        self._found: list[Any] = []  # what getaddrinfo gives, written by the resolving thread
-        self._addresses: list[tuple[socket.AddressFamily, Peer]] = []
+        self._speaks_first = speaks_first
+        self._patience = patience
+        self._found: list[Any] | None = None  # what getaddrinfo gives, written by the resolving thread
+        self._addresses: list[_Target] = []
         self._reasons: list[str] = []
         self._trying: socket.socket | None = None
+        self._peer: Peer | None = None
         self._resolved = -1  # the descriptor that the resolving thread writes to
-        self._ends = 0.0
+        self._ends = self._share_ends = 0.0
+        self.began = 0.0
         self.deadline = 0.0  # when ``expire`` is wanted
 
     def start(self, now: float) -> None:
         """Begin; may call ``done`` at once."""
         self._ends = self.deadline = now + self._timeout
-        host = self._server.host
-        try:
-            ipaddress.ip_address(host.partition("%")[0])
-        except ValueError:
-            try:
-                self._resolve(host)
-            except OSError as error:  # no descriptors are left
-                self._done(None, None, f"{self._server}: {error.strerror}")
-        else:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._addresses = [(family, Peer(host, self._server.port))]
+        if self._route.numeric is not None:
+            self._addresses.append(self._route.numeric)
             self._try_next(now)
+            return
+        try:
+            self._resolve(self._route.server.host)
+        except OSError as error:  # no descriptors are left
+            self._done(None, None, f"{self._route.server}: {error.strerror}")
 
     def expire(self, now: float) -> None:
         """The deadline has come: the next address, or the end."""
-        if self._trying is not None:
+        trying = self._trying
+        if trying is None:
+            self.cancel()
+            self._done(None, None, f"{self._route.server}: its name was not resolved within {self._timeout:g} s")
+        elif self._speaks_first and _is_connected(trying):
+            self._connected(trying)
+        elif now < self._share_ends:
+            self.deadline = self._share_ends
+        else:
             self._gave_up("timed out")
             self._try_next(now)
-        else:
-            self.cancel()
-            self._done(None, None, f"{self._server}: its name was not resolved within {self._timeout:g} s")
 
     def cancel(self) -> None:
         """Give up; ``done`` is not called."""
         if self._trying is not None:
             self._gave_up("")
         if self._resolved >= 0:
-            self._selector.unregister(self._resolved)
-            os.close(self._resolved)
-            self._resolved = -1
+            self._forget_resolver()
 
     # -- resolving
 
     def _resolve(self, host: str) -> None:
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._resolved = reading
-        self._selector.register(reading, selectors.EVENT_READ, self._resolver_done)
+        self._poller.watch(reading, READ, self._resolver_done)
 
         def resolve() -> None:
             try:
-                self._found = socket.getaddrinfo(host, self._server.port, type=socket.SOCK_STREAM)
+                self._found = socket.getaddrinfo(host, self._route.server.port, type=socket.SOCK_STREAM)
             except (OSError, UnicodeError) as error:
                 self._reasons = [f"{host}: {error}"]
             finally:
-                os.close(writing)  # its end of file wakes the selector
+                os.close(writing)  # its end of file wakes the poller
 
         try:
             threading.Thread(target=resolve, name="resolve", daemon=True).start()
@@ -121,66 +186,80 @@ class Connector:
             self._reasons = [f"{host}: {error}"]
             os.close(writing)
 
-    def _resolver_done(self, _mask: int) -> None:
-        self._selector.unregister(self._resolved)
+    def _resolver_done(self, _events: int) -> None:
+        if self._resolved < 0:  # given up by an earlier event of the same round
+            return
+        self._forget_resolver()
+        self._addresses = [(family, Peer(str(where[0]), int(where[1]))) for family, _, _, _, where in self._found or ()]
+        self._try_next(time.monotonic())
+
+    def _forget_resolver(self) -> None:
+        self._poller.forget(self._resolved)
         os.close(self._resolved)
         self._resolved = -1
-        self._addresses = [(family, Peer(str(where[0]), int(where[1]))) for family, _, _, _, where in self._found]
-        self._try_next(time.monotonic())
 
     # -- connecting
 
     def _try_next(self, now: float) -> None:
         while self._addresses and now < self._ends:
             family, peer = self._addresses.pop(0)
-            where = Address(peer.address.partition("%")[0], peer.port)
-            if any(leads_to(where, listener) for listener in self._listeners):
+            if self._route.loops(peer):
                 self._reasons.append(f"{peer.address} is a listener of this gateway: a loop")
                 continue
             try:
-                trying = socket.socket(family, socket.SOCK_STREAM)
+                self._trying = self._begin(family, peer)
             except OSError as error:
-                self._reasons.append(f"{peer.address}: {error.strerror}")
+                self._reasons.append(f"{peer.address}: {os.strerror(error.errno or 0)}")
                 continue
-            self._trying, self._peer = trying, peer
-            tune(trying)
-            try:
-                trying.connect((peer.address, peer.port))
-            except BlockingIOError:
-                # Each address gets its share of the time, so that one that never answers does not use it all up.
-                self.deadline = now + (self._ends - now) / (len(self._addresses) + 1)
-                self._selector.register(trying, selectors.EVENT_WRITE, self._answered)
-                return
-            except OSError as error:
-                trying.close()
-                self._trying = None
-                self._reasons.append(f"{peer.address}: {error.strerror}")
-                continue
-            self._connected(trying)
+            self._peer = peer
+            self.began = now
+            # Each address gets its share of the time, so that one that never answers does not use it all up.
+            self._share_ends = now + (self._ends - now) / (len(self._addresses) + 1)
+            self.deadline = min(self._share_ends, now + self._patience)
             return
         reason = "; ".join(self._reasons) or "its name has no address"
-        self._done(None, None, f"{self._server}: {reason}")
+        self._done(None, None, f"{self._route.server}: {reason}")
 
-    def _answered(self, _mask: int) -> None:
+    def _begin(self, family: socket.AddressFamily, peer: Peer) -> socket.socket:
+        trying = socket.socket(family, _STREAM)
+        try:
+            tune(trying)
+            error = trying.connect_ex(peer)
+            if error not in (0, errno.EINPROGRESS):
+                raise OSError(error, "")
+            self._poller.watch(trying.fileno(), READ if self._speaks_first else WRITE, self._answered)
+        except OSError:
+            trying.close()
+            raise
+        return trying
+
+    def _answered(self, events: int) -> None:
         trying = self._trying
-        if trying is None:
+        if trying is None:  # given up by an earlier event of the same round
             return
-        error = trying.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
+        if events & BROKEN and (error := trying.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
             self._gave_up(os.strerror(error))
             self._try_next(time.monotonic())
             return
-        self._selector.unregister(trying)
         self._connected(trying)
 
     def _connected(self, trying: socket.socket) -> None:
         self._trying = None
+        if not self._speaks_first:
+            self._poller.change(trying.fileno(), READ)
         self._done(trying, self._peer, "")
 
     def _gave_up(self, reason: str) -> None:
         trying, self._trying = self._trying, None
-        if trying is not None:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(trying)
+        if trying is not None and self._peer is not None:
+            self._poller.forget(trying.fileno())
             trying.close()
             self._reasons.append(f"{self._peer.address}: {reason}")
+
+
+def _is_connected(trying: socket.socket) -> bool:
+    try:
+        trying.getpeername()
+    except OSError:
+        return False
+    return True

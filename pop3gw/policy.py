@@ -247,8 +247,8 @@ class Entry(NamedTuple):
     response_callback: Callable[..., object] | None = None
 
 
-# What most entries are: looked up at each request.
-_BARE = {action: Entry(Verdict(action)) for action in _NAMES if action != POP3_REQ_POLICY}
+# What most entries are, understood: looked up at each request.
+BARE = {action: Entry(Verdict(action)) for action in _NAMES if action != POP3_REQ_POLICY}
 
 
 def entry(key: object, value: object) -> Entry:
@@ -266,7 +266,7 @@ def entry(key: object, value: object) -> Entry:
     if key == GREETING and parts[0] == POP3_REQ_ACCEPT_MLINE:
         raise ValueError("a greeting is one line: ACCEPT_MLINE can't be used")
     if len(parts) == 1:
-        return _BARE[parts[0]]
+        return BARE[parts[0]]
     name = _NAMES[parts[0]]
     if parts[0] not in (POP3_REQ_REJECT, POP3_REQ_ABORT):
         raise ValueError(f"{name} takes nothing more")

@@ -11,7 +11,7 @@ there is no rehearsal; workers are then dearer, and do the same.
 
 from __future__ import annotations
 
-import selectors
+import contextlib
 import signal
 import socket
 import time
@@ -22,6 +22,7 @@ from typing import Final
 from pop3gw import logs
 from pop3gw.net import Peer
 from pop3gw.policy import Pop3Proxy
+from pop3gw.poller import READ, Poller
 from pop3gw.relay import Relay
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
@@ -47,11 +48,11 @@ def rehearse(service: Service, listeners: frozenset[Address]) -> None:
     try:
         with (
             logs.to_nowhere(),
-            selectors.DefaultSelector() as selector,
+            contextlib.closing(Poller()) as poller,
             socket.create_server(("127.0.0.1", 0)) as front,
             socket.create_server(("127.0.0.1", 0)) as behind,
         ):
-            _play(service, listeners, selector, front, behind)
+            _play(service, listeners, poller, front, behind)
     except OSError:
         pass
     finally:
@@ -61,7 +62,7 @@ def rehearse(service: Service, listeners: frozenset[Address]) -> None:
 def _play(
     service: Service,
     listeners: frozenset[Address],
-    selector: selectors.BaseSelector,
+    poller: Poller,
     front: socket.socket,
     behind: socket.socket,
 ) -> None:
@@ -75,7 +76,7 @@ def _play(
     relay = Relay(
         service=plain,
         policy=Pop3Proxy,
-        selector=selector,
+        poller=poller,
         slot=slot,
         listeners=listeners,
         ended=over.append,
@@ -85,32 +86,31 @@ def _play(
     until = time.monotonic() + LIMIT
     for _ in range(SESSIONS):
         over.clear()
-        with socket.create_connection(front.getsockname()) as client, _Server(behind, selector):
-            selector.register(client, selectors.EVENT_READ, _Client(client, selector).hear)
+        with socket.create_connection(front.getsockname()) as client, _Server(behind, poller):
+            poller.watch(client.fileno(), READ, _Client(client, poller).hear)
             connection, (address, port) = front.accept()
-            seat.open(address, port)
             relay.adopt(connection, Peer(address, port), Peer(*front.getsockname()), seat)
             while not over:
                 now = time.monotonic()
                 if now > until:
                     relay.end_all("it took too long")
                     return
-                for key, mask in selector.select(until - now):
-                    key.data(mask)
+                for call, events in poller.poll(until - now):
+                    call(events)
             seat.close()
 
 
 class _Client:
     """Says the next request whenever it hears something, and leaves when the other side does."""
 
-    def __init__(self, end: socket.socket, selector: selectors.BaseSelector) -> None:
+    def __init__(self, end: socket.socket, poller: Poller) -> None:
         self._end = end
-        self._selector = selector
+        self._poller = poller
         self._requests: Iterator[str] = iter(_REQUESTS)
 
-    def hear(self, _mask: int) -> None:
+    def hear(self, _events: int) -> None:
         if not self._end.recv(4096):
-            self._selector.unregister(self._end)
+            self._poller.forget(self._end.fileno())
             self._end.close()
         elif request := next(self._requests, None):
             self._end.send(f"{request}\r\n".encode())
@@ -119,24 +119,24 @@ class _Client:
 class _Server:
     """Greets who connects, and answers one request at a time."""
 
-    def __init__(self, listener: socket.socket, selector: selectors.BaseSelector) -> None:
+    def __init__(self, listener: socket.socket, poller: Poller) -> None:
         self._listener = listener
-        self._selector = selector
+        self._poller = poller
         self._end: socket.socket | None = None
 
     def __enter__(self) -> None:
-        self._selector.register(self._listener, selectors.EVENT_READ, self._greet)
+        self._poller.watch(self._listener.fileno(), READ, self._greet)
 
     def __exit__(self, *_: object) -> None:
-        self._selector.unregister(self._listener)
+        self._poller.forget(self._listener.fileno())
         self._leave()
 
-    def _greet(self, _mask: int) -> None:
+    def _greet(self, _events: int) -> None:
         self._end, _ = self._listener.accept()
-        self._selector.register(self._end, selectors.EVENT_READ, self._answer)
+        self._poller.watch(self._end.fileno(), READ, self._answer)
         self._end.send(b"+OK ready\r\n")
 
-    def _answer(self, _mask: int) -> None:
+    def _answer(self, _events: int) -> None:
         request = self._end.recv(4096) if self._end is not None else b""
         if self._end is not None and request:
             self._end.send(_ANSWERS.get(request[:4], b"+OK\r\n"))
@@ -145,6 +145,6 @@ class _Server:
 
     def _leave(self) -> None:
         if self._end is not None:
-            self._selector.unregister(self._end)
+            self._poller.forget(self._end.fileno())
             self._end.close()
             self._end = None

@@ -1,4 +1,4 @@
-"""All sessions of one worker, on the worker's selector: which are running, and which of them is due when.
+"""All sessions of one worker, on the worker's poller: which are running, and which of them is due when.
 
 It knows nothing of POP3 and moves no bytes: each session is a ``conversation``.
 """
@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import heapq
 import logging
-import selectors
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pop3gw.callguard import CallGuard
 from pop3gw.conversation import NEVER, Conversation
-from pop3gw.net import Peer
+from pop3gw.net import Peer, Route
 from pop3gw.policy import AbstractPop3Proxy
+from pop3gw.poller import Poller
 from pop3gw.proto.counts import callback_names
 from pop3gw.proto.events import Ending
 from pop3gw.proto.upgrade import SessionRules
 from pop3gw.scoreboard import Seat, Slot
 from pop3gw.settings import Service
-from pop3gw.values import Address
+from pop3gw.values import Address, SendProxy, Tls
 
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.tls import Contexts
 
 _LOG = logging.getLogger(__name__)
+_FORGOTTEN = 64  # deadlines of no use that may be kept beside as many as there are sessions
 
 
 class Relay:
@@ -37,7 +38,7 @@ class Relay:
         *,
         service: Service,
         policy: type[AbstractPop3Proxy],
-        selector: selectors.BaseSelector,
+        poller: Poller,
         slot: Slot,
         listeners: frozenset[Address],
         ended: Callable[[Seat], None],
@@ -47,9 +48,10 @@ class Relay:
         """``tls`` is needed where the service uses TLS on either side."""
         self.service = service
         self.policy = policy
-        self.selector = selector
+        self.poller = poller
         self.slot = slot
-        self.listeners = listeners
+        self.route = Route(service.server, listeners)
+        self.server_speaks_first = service.server_tls is not Tls.IMPLICIT and service.send_proxy is SendProxy.OFF
         self.ended = ended
         self.tls = tls
         self._ask = ask
@@ -87,12 +89,16 @@ class Relay:
         """Do what is due."""
         while self._deadlines and self._deadlines[0][0] <= now:
             _when, _entry, conversation = heapq.heappop(self._deadlines)
-            conversation.scheduled = NEVER
             if conversation in self._running:
+                conversation.scheduled = NEVER
                 conversation.expire(now)
 
     def schedule(self, when: float, conversation: Conversation) -> None:
         """``conversation.expire`` is to be called at this time at the latest."""
+        if len(self._deadlines) > 2 * len(self._running) + _FORGOTTEN:
+            # Most belong to sessions that are over, or were moved forward: else they would stay for whole timeouts.
+            self._deadlines = [entry for entry in self._deadlines if entry[2].scheduled == entry[0]]
+            heapq.heapify(self._deadlines)
         conversation.scheduled = when
         self._entries += 1
         heapq.heappush(self._deadlines, (when, self._entries, conversation))
@@ -111,9 +117,11 @@ class Relay:
     def done(self, conversation: Conversation) -> None:
         """A conversation has closed its connections."""
         self._running.discard(conversation)
+        conversation.scheduled = NEVER
         self._asking.pop(conversation.seat.number, None)
         if not self._running:
             self._deadlines.clear()
+            self.guard.rest()
         self.ended(conversation.seat)
 
     def _give_up(self) -> None:

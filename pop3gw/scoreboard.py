@@ -27,16 +27,15 @@ CALLBACKS_AT: Final = COUNTERS
 _PID: Final = COUNTERS + CALLBACKS
 _SLOT: Final = _PID + 1  # words
 
-# Started, octets from and to the client, its port; state, id, user, client, server, TLS of the client, of the server.
+# Started, octets from and to the client, its port; id, state, user, client, server, TLS of the client, of the server.
 _SEAT: Final = struct.Struct("=dQQQ16s16s64s48s64s8s8s")
 _STARTED: Final = struct.Struct("=d")
 _OCTETS: Final = struct.Struct("=QQ")
 _PORT: Final = struct.Struct("=Q")
+_STANDING: Final = struct.Struct("=16s64s")  # state and user
 _OCTETS_AT: Final = 8
 _PORT_AT: Final = 24
-_STATE: Final = (32, 16)
-_ID: Final = (48, 16)
-_USER: Final = (64, 64)
+_STANDING_AT: Final = 48
 _CLIENT: Final = (128, 48)
 _SERVER: Final = (176, 64)
 _CLIENT_TLS: Final = (240, 8)
@@ -82,41 +81,31 @@ class Seat:
         self.user = ""
         self.client = ""
 
-    def open(self, client: str, port: int = 0) -> None:
-        """A session with this client begins."""
+    def open(self, client: str, port: int = 0, session: str = "") -> None:
+        """A session with this client begins, under this id."""
         self.state, self.user, self.client = "", "", client
+        named = session.encode()
         _SEAT.pack_into(
-            *(self._memory, self._at, time.time(), 0, 0, port, b"", b"", b"", _field(client, _CLIENT[1]), b"", b"", b"")
+            *(self._memory, self._at, time.time(), 0, 0, port, named, b"", b"", client.encode(), b"", b"", b"")
         )
         self.changed = True
 
-    def show(
-        self,
-        *,
-        state: str | None = None,
-        user: str | None = None,
-        session: str | None = None,
-        server: str | None = None,
-        client_tls: str | None = None,
-        server_tls: str | None = None,
-    ) -> None:
-        """Say what has changed: the session's state, user, id, server or versions of TLS. Never a secret."""
-        if state is not None:
-            self.state = state
-            self._write(_STATE, state)
-            self.changed = True
-        if user is not None:
-            self.user = user
-            self._write(_USER, user)
-            self.changed = True
-        if session is not None:
-            self._write(_ID, session)
+    def stand(self, state: str, user: str) -> None:
+        """The session is in this state, of this user (``""``: not known yet). Never a secret."""
+        self.state, self.user = state, user
+        _STANDING.pack_into(self._memory, self._at + _STANDING_AT, state.encode(), _field(user, 64))
+        self.changed = True
+
+    def reach(self, server: str) -> None:
+        """The session has reached this server."""
+        self._write(_SERVER, server)
+
+    def secure(self, *, client: str | None = None, server: str | None = None) -> None:
+        """One side speaks this version of TLS from now on."""
+        if client is not None:
+            self._write(_CLIENT_TLS, client)
         if server is not None:
-            self._write(_SERVER, server)
-        if client_tls is not None:
-            self._write(_CLIENT_TLS, client_tls)
-        if server_tls is not None:
-            self._write(_SERVER_TLS, server_tls)
+            self._write(_SERVER_TLS, server)
 
     def introduce(self, client: str, port: int) -> None:
         """The client is another one than the connection's peer."""
@@ -145,7 +134,7 @@ class Seat:
         started, from_client, to_client, port, *fields = _SEAT.unpack_from(self._memory, self._at)
         if not started:
             return None
-        state, session, user, client, server, client_tls, server_tls = map(_text, fields)
+        session, state, user, client, server, client_tls, server_tls = map(_text, fields)
         where = str(Address(client, port)) if port else client
         return Shown(started, from_client, to_client, state, session, user, where, server, client_tls, server_tls)
 

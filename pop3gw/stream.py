@@ -13,19 +13,19 @@ LARGEST = 256 * 1024
 
 
 class Stream:
-    """A non-blocking TCP connection; ``most``: octets that one read takes from it."""
+    """A non-blocking TCP connection; ``most``: octets that one read takes from it, ``mask``: what it is watched for."""
 
     __slots__ = ("_size", "ended", "mask", "most", "received", "sent", "socket", "unsent")
 
-    def __init__(self, connection: socket.socket, most: int = LARGEST) -> None:
+    def __init__(self, connection: socket.socket, most: int = LARGEST, mask: int = 0) -> None:
         self.socket = connection
         self.most = most
         self.unsent: memoryview | None = None
-        self.mask = 0  # what it is registered for
+        self.mask = mask
         self.ended = False  # the peer sends no more
         self.received = 0  # octets
         self.sent = 0
-        self._size = min(_SMALLEST, most)
+        self._size = _SMALLEST if most > _SMALLEST else most
 
     def read(self) -> bytes | None:
         """What has come; ``b""`` at the end of it, None when there is nothing now. OSError: the peer is gone."""
@@ -40,7 +40,7 @@ class Stream:
         if length == size:
             self._size = self.most
         elif length < _SMALLEST // 4:
-            self._size = min(_SMALLEST, self.most)
+            self._size = _SMALLEST if self.most > _SMALLEST else self.most
             self.ended = not length
         return data
 

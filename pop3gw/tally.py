@@ -11,6 +11,7 @@ from pop3gw.logs import SessionLog
 from pop3gw.net import Peer
 from pop3gw.proto import counts
 from pop3gw.proto.commands import State
+from pop3gw.proto.counts import FROM_CLIENT, TO_CLIENT
 from pop3gw.proto.events import Ending, Side, Summary
 from pop3gw.proto.session import Session
 from pop3gw.scoreboard import CALLBACKS_AT, Seat, Slot
@@ -28,7 +29,18 @@ class Counting(Protocol):
 class Tally:
     """One session's."""
 
-    __slots__ = ("_callbacks", "_client", "_counters", "_journal", "_received", "_seat", "_sent", "_server", "_shown")
+    __slots__ = (
+        "_callbacks",
+        "_client",
+        "_counters",
+        "_journal",
+        "_received",
+        "_seat",
+        "_sent",
+        "_server",
+        "_state",
+        "_user",
+    )
 
     def __init__(self, counting: Counting, seat: Seat, journal: SessionLog, client: Peer, server: Address) -> None:
         self._callbacks = counting.callbacks
@@ -38,7 +50,8 @@ class Tally:
         self._client = client
         self._server = str(server)
         self._received = self._sent = 0  # octets of the client that are counted
-        self._shown: tuple[State, str | None] | None = None
+        self._state: State | None = None  # that is shown, with the user
+        self._user: str | None = None
         self._counters[counts.SESSIONS.at] += 1
 
     def introduce(self, client: Peer) -> None:
@@ -48,8 +61,8 @@ class Tally:
 
     def connected(self, server: Peer, seconds: float) -> None:
         """The server was reached."""
-        self._server = str(Address(server.address, server.port))
-        self._seat.show(server=self._server)
+        self._server = str(server)
+        self._seat.reach(self._server)
         self._count_time(counts.CONNECT_SECONDS, seconds)
 
     def connect_failed(self) -> None:
@@ -59,9 +72,9 @@ class Tally:
     def tls_started(self, side: Side, version: str) -> None:
         """A handshake is done."""
         if side is Side.CLIENT:
-            self._seat.show(client_tls=version)
+            self._seat.secure(client=version)
         else:
-            self._seat.show(server_tls=version)
+            self._seat.secure(server=version)
 
     def tls_failed(self, side: Side) -> None:
         """A handshake failed."""
@@ -69,25 +82,22 @@ class Tally:
 
     def show(self, session: Session) -> None:
         """Put what has changed where titles and status are read."""
-        shown = (session.state, session.user)
-        if shown != self._shown:
-            self._shown = shown
-            self._seat.show(state=session.state.value, user=session.user or "")
+        state, user = session.state, session.policy.username
+        if state is not self._state or user != self._user:
+            self._state, self._user = state, user
+            self._seat.stand(state.value, user or "")
 
     def count(self, session: Session, client: Stream) -> None:
         """Put what has grown where it outlives this process."""
-        counters = self._counters
-        for index in session.counted:
-            counters[index] += 1
-        session.counted.clear()
         if session.callback_failures:
             for name in session.callback_failures:
-                counters[CALLBACKS_AT + self._callbacks.get(name, 0)] += 1
+                self._counters[CALLBACKS_AT + self._callbacks.get(name, 0)] += 1
             session.callback_failures.clear()
         received, sent = client.received, client.sent
         if received != self._received or sent != self._sent:
-            counters[counts.FROM_CLIENT] += received - self._received
-            counters[counts.TO_CLIENT] += sent - self._sent
+            counters = self._counters
+            counters[FROM_CLIENT] += received - self._received
+            counters[TO_CLIENT] += sent - self._sent
             self._received, self._sent = received, sent
             self._seat.passed(received, sent)
 
@@ -99,7 +109,7 @@ class Tally:
         facts = session.policy.session
         self._journal.summary(
             Summary(
-                client=str(Address(self._client.address, self._client.port)),
+                client=str(self._client),
                 server=self._server,
                 user=session.user,
                 login=session.login,

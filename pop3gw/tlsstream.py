@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import selectors
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from pop3gw.policy import TlsFacts
+from pop3gw.poller import READ, WRITE
 from pop3gw.stream import Stream
 
 # What passes through OpenSSL at once; its memory stays as large as the largest piece, for as long as the connection.
@@ -42,8 +42,8 @@ class TlsStream(Stream):
 
     @property
     def waits_for(self) -> int:
-        """What the handshake needs next, as a mask of the selector."""
-        return selectors.EVENT_READ if self.unsent is None else selectors.EVENT_WRITE
+        """What the handshake needs next, as events of the poller."""
+        return READ if self.unsent is None else WRITE
 
     def shake_hands(self) -> bool:
         """Go on with the handshake; False while more must come. OSError: it failed, ``str()`` says why."""
@@ -67,7 +67,7 @@ class TlsStream(Stream):
 
     @property
     def holds(self) -> bool:
-        """Whether something has come that no selector can see: words that came together with the handshake."""
+        """Whether something has come that no poller can see: words that came together with the handshake."""
         return self._incoming.pending > 0
 
     def facts(self) -> TlsFacts:

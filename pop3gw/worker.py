@@ -1,14 +1,13 @@
 """One worker: takes connections from the master on credit, serves their sessions in one loop, and leaves when told.
 
 It knows the channel, its slot of the scoreboard and ``relay``; it knows nothing of POP3, and waits for nothing but its
-selector. While no session runs nothing wakes it up. It notices the master's death as the end of its channel: then it
+poller. While no session runs nothing wakes it up. It notices the master's death as the end of its channel: then it
 leaves as soon as no session runs.
 """
 
 from __future__ import annotations
 
 import os
-import selectors
 import signal
 import socket
 import time
@@ -23,6 +22,7 @@ from pop3gw.logs import Log
 from pop3gw.logs import current as log
 from pop3gw.net import Peer
 from pop3gw.policy import AbstractPop3Proxy
+from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Seat, Slot
 from pop3gw.settings import Service
 from pop3gw.values import Address
@@ -37,10 +37,13 @@ _SESSION_DESCRIPTORS: Final = 3
 
 
 class Sessions(Protocol):
-    """All sessions of one worker (``relay.Relay``). What they register on the selector are callables of the mask."""
+    """All sessions of one worker (``relay.Relay``). What they watch is on the worker's poller."""
 
     def adopt(self, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
-        """Begin a session; never raises. Once it is over and its sockets are closed, ``ended(seat)`` is called."""
+        """Begin a session, and open its seat; never raises.
+
+        Once it is over and its sockets are closed, ``ended(seat)`` is called.
+        """
 
     def decided(self, seat: int, *, admitted: bool) -> None:
         """The answer to ``ask(seat, address)``: whether this client may have a session."""
@@ -66,7 +69,7 @@ class Relays(Protocol):
         *,
         service: Service,
         policy: type[AbstractPop3Proxy],
-        selector: selectors.BaseSelector,
+        poller: Poller,
         slot: Slot,
         listeners: frozenset[Address],
         ended: Callable[[Seat], None],
@@ -100,12 +103,12 @@ class Worker:
         self._most = max(1, (process.descriptor_limit() - _OWN_DESCRIPTORS) // _SESSION_DESCRIPTORS)
         self._granted = 0  # sessions that the master may still send
         self._leaves = False
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(end, selectors.EVENT_READ, self._hear)
+        self._poller = Poller()
+        self._poller.watch(end.fileno(), READ, self._hear)
         self._sessions = duty.relays(
             service=duty.service,
             policy=duty.policy,
-            selector=self._selector,
+            poller=self._poller,
             slot=slot,
             listeners=duty.listeners,
             ended=self._ended,
@@ -119,19 +122,19 @@ class Worker:
         self._offer()
         self._show()
         sessions = self._sessions
-        select = self._selector.select
+        poll = self._poller.poll
         seats = self._slot.seats
         only = seats[0] if len(seats) == 1 else None
         while not (self._leaves and self._free_seats == len(seats)):
             deadline = sessions.deadline()
-            for key, mask in select(None if deadline is None else max(0.0, deadline - time.monotonic())):
-                key.data(mask)
+            for call, events in poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                call(events)
             if deadline is not None and (now := time.monotonic()) >= deadline:
                 sessions.expire(now)
             if only is not None and only.changed:
                 self._show()
 
-    def _hear(self, _mask: int) -> None:
+    def _hear(self, _events: int) -> None:
         """Take what the master sent, all of it, then say how much more may come."""
         try:
             while (received := self._channel.receive()) is not None:
@@ -166,7 +169,6 @@ class Worker:
     def _serve(self, seat: Seat, peer: Peer, client: socket.socket) -> None:
         self._granted -= 1
         self._free_seats -= 1
-        seat.open(peer.address, peer.port)
         address, port = client.getsockname()[:2]
         self._sessions.adopt(client, peer, Peer(address, port), seat)
         if len(self._slot.seats) > 1:
@@ -209,7 +211,7 @@ class Worker:
     def _left_alone(self) -> None:
         """Nothing more comes from the master."""
         self._leaves = True
-        self._selector.unregister(self._channel.socket)
+        self._poller.forget(self._channel.fileno())
 
     def _asked_to_leave(self, _number: int, _frame: object) -> None:
         self._tell(fdpass.Leaving())

@@ -109,8 +109,8 @@ class Answers:
 
     def _checked(self, relay: Relay, value: bytes, text: bytes, line: bytes, *, server_ok: bool) -> Status:
         """The built-in check of an answer (RFC 1939 section 3)."""
-        content = relay.multiline and server_ok
-        if value == b"+OK":
+        ok = value == b"+OK"
+        if ok:
             form = relay.row.status
             if form is not None and form.fullmatch(text) is None:
                 return Status(False, b"", fault=f"the answer to {relay.name} has not the form of RFC 1939")
@@ -118,8 +118,9 @@ class Answers:
             return Status(False, b"", fault="a status that is neither +OK nor -ERR")
         if b"\r" in line or b"\0" in line:
             return Status(False, b"", fault="a bare CR or NUL in a status line")
-        ok = value == b"+OK"
-        return Status(ok, line, content, dropped=content and not ok)
+        if relay.multiline and server_ok:
+            return Status(ok, line, True, not ok)
+        return Status(ok, line)
 
     def seen_lines(self, callback: Callable[..., object], asked: str) -> See:
         """A function that shows lines of an answer to the callback and keeps what becomes of each.

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from pop3gw.policy import (
     ANY_KNOWN,
+    BARE,
     GREETING,
     POP3_REQ_ABORT,
     POP3_REQ_REJECT,
@@ -61,13 +62,14 @@ class Asking:
     are made for the policy's author.
     """
 
-    __slots__ = ("failures", "guard", "journal", "policy", "shown")
+    __slots__ = ("failures", "guard", "heard", "journal", "policy", "shown")
 
     def __init__(self, policy: AbstractPop3Proxy, guard: Guard, journal: Journal) -> None:
         self.policy = policy
         self.guard = guard
         self.journal = journal
         self.shown: dict[str, Any] = policy.__dict__
+        self.heard = False  # the policy was asked, or was told a name: whoever follows that resets it
         self.failures: list[str] = []  # the names of callbacks that failed; who counts them empties it
 
     def configure(self) -> bool:
@@ -87,6 +89,8 @@ class Asking:
                 return None
             key = ANY_KNOWN
         value = hashed[key]
+        if row is not None and type(value) is int and value in BARE:
+            return BARE[value]
         try:
             return entry(key, value)
         except ValueError as fault:
@@ -118,6 +122,7 @@ class Asking:
             raise CallbackError("the status line that it set is longer than max_response_line_length")
 
     def call(self, callback: Callable[..., object], argument: str) -> Verdict:
+        self.heard = True
         returned = self.guard.call(callback, (argument,), self.policy.callback_timeout)
         try:
             return verdict(returned)

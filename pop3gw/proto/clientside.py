@@ -9,23 +9,26 @@ from __future__ import annotations
 import re
 
 from pop3gw.policy import INVALID_COMMAND
+from pop3gw.proto.asking import Asking
 from pop3gw.proto.capabilities import without_logins
 from pop3gw.proto.commands import COMMANDS, State, redacted, unknown
 from pop3gw.proto.counts import (
     ABORTED,
     ANSWERED,
+    LOGIN_FAILED,
     LOGIN_OK,
     LOGIN_REFUSED,
     OTHER_REQUEST_AT,
     REFUSED,
     RELAYED,
     REQUEST_AT,
+    Counters,
 )
 from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.outcome import Outcome
 from pop3gw.proto.requests import Answer, Local, Relay, Requests
 from pop3gw.proto.sasl import Exchange
-from pop3gw.proto.turns import CLIENT_TURNS, Phase
+from pop3gw.proto.turns import CHALLENGE, REQUEST, RESPONSE, STATUS, Phase
 from pop3gw.proto.upgrade import ClientTls
 from pop3gw.proto.wire import CONTROL, CRLF, Lines, LineTooLongError
 
@@ -40,12 +43,12 @@ _NOTHING_ASKED = Relay("", "", unknown("", multiline=False), False, "GREETING")
 class ClientSide(Outcome):
     """The client's half of a session."""
 
+    _asking: Asking
     _requests: Requests
     _client_tls: ClientTls
 
-    def __init__(self, journal: Journal) -> None:
-        super().__init__(journal)
-        self.requests = 0
+    def __init__(self, journal: Journal, counters: Counters) -> None:
+        super().__init__(journal, counters)
         self._client = Lines()
         self._client_eof = False
         self._server = Lines()
@@ -54,61 +57,60 @@ class ClientSide(Outcome):
 
     def _serve(self, now: float) -> None:
         """Decide on the client's whole lines, until one is at the server or none is left."""
-        while self._turns.phase in CLIENT_TURNS and not self.tls_wanted:
+        turns = self._turns
+        while ((phase := turns.phase) is REQUEST or phase is RESPONSE) and not self.tls_wanted:
             try:
                 line = self._client.take(self._line_limit())
             except LineTooLongError:
                 self._refused("a line", "it is longer than its limit")
-                self.counted.append(OTHER_REQUEST_AT + ABORTED)
+                self.counters[OTHER_REQUEST_AT + ABORTED] += 1
                 self._abort()
                 return
             if line is None:
                 if self._client_eof:
                     self._end(Ending.CLOSED, Side.CLIENT)
                 return
-            if self._turns.phase is Phase.REQUEST:
+            if phase is REQUEST:
                 self._request(line, now)
             else:
                 self._sasl_response(line, now)
 
     def _line_limit(self) -> int:
-        if self._turns.phase is Phase.RESPONSE or self._client.starts_with(b"AUTH "):
+        if self._turns.phase is RESPONSE or self._client.starts_with(b"AUTH "):
             return self.policy.max_authline_length
         return self.policy.max_request_line_length
 
     def _request(self, line: bytes, now: float) -> None:
-        self.requests += 1
-        # Upper case of ASCII only: str.upper() would make an S of U+017F.
         word, _space, rest = line.partition(b" ")
-        name = word.upper().decode("utf-8", "surrogateescape")
-        argument = rest.decode("utf-8", "surrogateescape")
+        # Upper case of ASCII only: str.upper() would make an S of U+017F.
+        name, argument = word.upper().decode("utf-8", "surrogateescape"), rest.decode("utf-8", "surrogateescape")
         if self._journal.conversation:
             self._journal.debug(f"client: {self._shown(name, argument)}")
         if not name or CONTROL.search(line):
             self._refused(self._shown(name, argument), "it is empty" if not name else "it holds a control character")
             self._say(f"-ERR {INVALID_COMMAND}")
-            self.counted.append(OTHER_REQUEST_AT + REFUSED)
+            self.counters[OTHER_REQUEST_AT + REFUSED] += 1
             return
         at = REQUEST_AT.get(name, OTHER_REQUEST_AT)
+        decided: Answer | Local | Relay
         if self._client_tls.demanded_before(name):
-            self._refused(self._shown(name, argument), "TLS is required first")
-            self._say(f"-ERR {TLS_NEEDED}")
-            self.counted.append(at + REFUSED)
-            return
-        decided = self._requests.judge(name, argument, self.state)
-        if isinstance(decided, Relay):
-            if decided.asked != decided.name and self._client_tls.demanded_before(decided.name):
-                self._refused(self._shown(name, argument), "a callback made it a login, and TLS is required first")
-                self._say(f"-ERR {TLS_NEEDED}")
-                self.counted.append(at + REFUSED)
-                return
-            self.counted.append(at + RELAYED)
-            self._forward(decided, now)
-        elif isinstance(decided, Local):
-            self._start_client_tls(now)
-            self.counted.append(at + (ABORTED if self.over else ANSWERED if self.tls_wanted else REFUSED))
+            decided = Answer(False, TLS_NEEDED, why="TLS is required first")
         else:
-            self.counted.append(at + (ABORTED if decided.end else ANSWERED if decided.ok else REFUSED))
+            decided = self._requests.judge(name, argument, self.state)
+            if self._asking.heard:
+                self.changed = True
+                self._asking.heard = False
+        if isinstance(decided, Relay):
+            if decided.asked == decided.name or not self._client_tls.demanded_before(decided.name):
+                self.counters[at + RELAYED] += 1
+                self._forward(decided, now)
+                return
+            decided = Answer(False, TLS_NEEDED, why="a callback made it a login, and TLS is required first")
+        if isinstance(decided, Local):
+            self._start_client_tls(now)
+            self.counters[at + (ABORTED if self.over else ANSWERED if self.tls_wanted else REFUSED)] += 1
+        else:
+            self.counters[at + (ABORTED if decided.end else ANSWERED if decided.ok else REFUSED)] += 1
             self._answer(decided, self._shown(name, argument), now)
 
     def _shown(self, name: str, argument: str) -> str:
@@ -127,7 +129,7 @@ class ClientSide(Outcome):
         row = answer.row
         if answer.attempt and row is not None:
             self._settle(row, ok=False)
-            self.counted.append(LOGIN_REFUSED[row.name])
+            self.counters[LOGIN_REFUSED[row.name]] += 1
             self._login_failed(answer.status().encode("utf-8", "surrogateescape") + CRLF, now, end=answer.end)
             return
         self._say(answer.status())
@@ -137,7 +139,7 @@ class ClientSide(Outcome):
         if row is not None and (answer.ok or row.on_err is State.AUTHORIZATION):
             self._settle(row, ok=answer.ok)
             if answer.ok and row.login:
-                self.counted.append(LOGIN_OK[row.name])
+                self.counters[LOGIN_OK[row.name]] += 1
                 self._logged_in(row.name.lower())
         if answer.end:
             self._end(Ending.ABORTED, Side.GATEWAY)
@@ -146,7 +148,7 @@ class ClientSide(Outcome):
 
     def _forward(self, relay: Relay, now: float) -> None:
         """Send a request to the server, which must owe nothing and have said nothing more."""
-        if len(self._server):
+        if self._server.left:
             self._server_fault(UNASKED)
             return
         self._relay = relay
@@ -157,11 +159,37 @@ class ClientSide(Outcome):
             mechanism, _space, initial = relay.argument.partition(" ")
             self._exchange = Exchange(mechanism)
             self.state = State.SASL
+            self.changed = True
             if initial:
                 self._hear_sasl(initial)
-            self._turns.take(Phase.CHALLENGE, now)
+            self._turns.take(CHALLENGE, now)
         else:
-            self._turns.take(Phase.STATUS, now)
+            self._turns.take(STATUS, now)
+
+    def _conclude(self, relay: Relay, out: bytes, now: float, *, ok: bool) -> None:
+        """An answer is whole: the state moves, the answer goes out."""
+        row, exchange = relay.row, self._exchange
+        self._exchange = None
+        # AUTH without an argument only lists mechanisms.
+        attempt = row.login and bool(relay.argument)
+        if attempt or not row.login:
+            self._settle(row, ok=ok)
+        if attempt and not ok and not (exchange is not None and exchange.cancelled):
+            self.counters[LOGIN_FAILED.get(relay.asked, LOGIN_FAILED[row.name])] += 1
+            self._login_failed(out, now, end=False)
+            return
+        if attempt and ok:
+            self.counters[LOGIN_OK.get(relay.asked, LOGIN_OK[row.name])] += 1
+            way = f"sasl {exchange.mechanism}" if exchange is not None else row.name.lower()
+            self._logged_in(way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}")
+        if out:
+            self.to_client.append(out)
+        if ok:
+            self._count(row.name)
+        if self.state is State.UPDATE:
+            self._end(Ending.QUIT, Side.CLIENT)
+        else:
+            self._turns.take(REQUEST, now)
 
     # -- SASL (RFC 5034 section 4)
 
@@ -177,7 +205,7 @@ class ClientSide(Outcome):
         if self._journal.conversation:
             self._journal.debug(f"client: {'*' if exchange.cancelled else '[SASL response]'}")
         self.to_server.append(line + CRLF)
-        self._turns.take(Phase.CHALLENGE, now)
+        self._turns.take(CHALLENGE, now)
 
     def _hear_sasl(self, response: str) -> None:
         exchange = self._exchange
@@ -187,6 +215,7 @@ class ClientSide(Outcome):
         name = exchange.username()
         if name is not None:
             self.policy.__dict__["username"] = name
+            self.changed = True
 
     # -- TLS towards the client (RFC 2595 section 4)
 
@@ -195,7 +224,7 @@ class ClientSide(Outcome):
             self._refused("STLS", "TLS is off, or has begun already")
             self._say(f"-ERR {INVALID_COMMAND}")
             return
-        if len(self._client):
+        if self._client.left:
             # What came in clear behind STLS would be taken for the client's word under TLS (CVE-2011-0411).
             self._refused("STLS", "requests came in clear behind it")
             self._client.take_all()
@@ -205,4 +234,5 @@ class ClientSide(Outcome):
         # RFC 2595 section 4: nothing that was learnt in clear is kept.
         self.policy.__dict__.update(username=None, password=None)
         self.tls_wanted = Side.CLIENT
+        self.changed = True
         self._turns.take(Phase.CLIENT_HANDSHAKE, now)

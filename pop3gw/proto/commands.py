@@ -35,6 +35,10 @@ class Shape(enum.Enum):
     LOCAL = enum.auto()  # answered by the gateway itself, never relayed
 
 
+# Looked up at each request, where the way over the class costs more than the question.
+_MULTILINE, _MULTILINE_BARE = Shape.MULTILINE, Shape.MULTILINE_BARE
+
+
 class Secret(enum.Enum):
     """How much of the argument no log may show."""
 
@@ -62,7 +66,7 @@ class Command:
 
     ``argument`` gives the argument as it is relayed, or raises BadArgumentError. ``on_ok``, ``on_err``: the states
     after the answer, None where it changes nothing. ``login``: an ``-ERR`` is a failed login. ``status`` is the form
-    of the text behind ``+OK`` where RFC 1939 fixes it.
+    of the text behind ``+OK`` where RFC 1939 fixes it. ``names_user``: the argument tells the user's name.
     """
 
     name: str
@@ -74,10 +78,11 @@ class Command:
     secret: Secret = Secret.NOTHING
     login: bool = False
     status: re.Pattern[bytes] | None = None
+    names_user: bool = False
 
     def multiline(self, argument: str) -> bool:
         """Whether ``+OK`` to the command with this argument is multiline."""
-        return self.shape is Shape.MULTILINE or (self.shape is Shape.MULTILINE_BARE and not argument)
+        return self.shape is _MULTILINE or (self.shape is _MULTILINE_BARE and not argument)
 
 
 def octets(text: str) -> int:
@@ -170,9 +175,13 @@ _STAT_STATUS = re.compile(rb"[0-9]+ [0-9]+(?: .*)?", re.DOTALL)
 
 _ROWS = (
     # RFC 1939
-    Command("USER", _username, _INITIAL, Shape.LINE, _GIVEN, _AUTH),
+    Command("USER", _username, _INITIAL, Shape.LINE, _GIVEN, _AUTH, names_user=True),
     Command("PASS", _password, frozenset({_GIVEN}), Shape.LINE, _TRANS, _AUTH, Secret.ALL, login=True),
-    Command("APOP", _name_and_digest, _BEFORE_LOGIN, Shape.LINE, _TRANS, _AUTH, Secret.BEHIND_FIRST_WORD, login=True),
+    Command(
+        *("APOP", _name_and_digest, _BEFORE_LOGIN, Shape.LINE, _TRANS, _AUTH, Secret.BEHIND_FIRST_WORD),
+        login=True,
+        names_user=True,
+    ),
     Command("STAT", _dropped, _LOGGED_IN, Shape.LINE, status=_STAT_STATUS),
     Command("LIST", _optional_number, _LOGGED_IN, Shape.MULTILINE_BARE),
     Command("RETR", _number, _LOGGED_IN, Shape.MULTILINE),

@@ -11,13 +11,20 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
-from typing import Final
+from typing import Final, Protocol
 
 from pop3gw.policy import AbstractPop3Proxy
 from pop3gw.proto.commands import COMMANDS
 from pop3gw.proto.events import Ending, Side
 
 OTHER: Final = "other"  # a command, way or callback that has no counter of its own
+
+
+class Counters(Protocol):
+    """All counters of a worker, by index: a slot of the scoreboard, or any sequence or mapping of numbers."""
+
+    def __getitem__(self, index: int, /) -> int: ...
+    def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ Pure: values and protocols only. The journal's implementation (files, syslog, re
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Side(enum.Enum):
@@ -35,8 +34,7 @@ class Ending(enum.Enum):
     FAULT = "fault"  # an error of the gateway itself
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(NamedTuple):
     """One session in one line of the log. Octets are those of the wire, times are seconds."""
 
     client: str

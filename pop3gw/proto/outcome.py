@@ -8,20 +8,24 @@ from __future__ import annotations
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy
 from pop3gw.proto.asking import PROTOCOL_ERROR
 from pop3gw.proto.commands import Command, State
-from pop3gw.proto.counts import MESSAGES
+from pop3gw.proto.counts import MESSAGES, Counters
 from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.turns import Phase, Turns
 from pop3gw.proto.wire import CRLF
 
 _NOT_STARTED = AbstractPop3Proxy()
+_MESSAGES = MESSAGES.at
 
 
 class Outcome:
     """What a session has come to. The public attributes are its caller's to read."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, counters: Counters) -> None:
         self.to_client: list[bytes] = []
         self.to_server: list[bytes] = []
+        # More than octets has come of the last event: a state, a name, an end, whom to read or until when. The caller
+        # looks at all that only then, and resets it.
+        self.changed = True
         self.tls_wanted: Side | None = None  # once to_client, or to_server, is delivered
         self.over = False
         self.ending: Ending | None = None
@@ -32,7 +36,7 @@ class Outcome:
         self.refused = 0
         self.retrieved = 0
         self.deleted = 0
-        self.counted: list[int] = []  # of ``counts``: who keeps them takes and empties it
+        self.counters = counters  # of ``counts``
         self.policy: AbstractPop3Proxy = _NOT_STARTED
         self._journal = journal
         self._turns = Turns()
@@ -77,7 +81,7 @@ class Outcome:
         """What a summary tells of the answers."""
         if name == "RETR":
             self.retrieved += 1
-            self.counted.append(MESSAGES.at)
+            self.counters[_MESSAGES] += 1
         elif name == "DELE":
             self.deleted += 1
         elif name == "RSET":
@@ -87,6 +91,7 @@ class Outcome:
         state = row.on_ok if ok else row.on_err
         if state is not None:
             self.state = state
+            self.changed = True
 
     def _login_failed(self, out: bytes, now: float, *, end: bool) -> None:
         """Hold the answer back for a while that grows with each failure."""
@@ -94,9 +99,10 @@ class Outcome:
         self._held = out
         self._held_ends = end
         self._turns.hold(self.logins_failed, now)
+        self.changed = True
 
     def _end(self, ending: Ending, by: Side) -> None:
-        self.over = True
+        self.over = self.changed = True
         self.ending, self.ended_by = ending, by
         self._turns.phase = Phase.OVER
         self.to_server.clear()

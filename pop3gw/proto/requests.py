@@ -28,6 +28,9 @@ _UNSETTLING = frozenset({"USER", "PASS", "APOP"})
 _UNSETTLED = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
 
 
+_LOCAL = Shape.LOCAL  # looked at with each request
+
+
 class Answer(NamedTuple):
     """The gateway answers by itself, nothing reaches the server.
 
@@ -86,50 +89,58 @@ class Requests:
 
     def judge(self, name: str, argument: str, state: State) -> Answer | Local | Relay:
         """What becomes of a request, ``name`` in upper case."""
+        asking = self._asking
         row = COMMANDS.get(name)
-        found = self._asking.entry_of(name)
         if row is None:
-            if found is None and not self._asking.policy.permit_unknown_command:
+            found = asking.entry_of(name)
+            if found is None and not asking.policy.permit_unknown_command:
                 return Answer(False, INVALID_COMMAND, end=True, why="the command is unknown")
             row = unknown(name, multiline=found is not None and found.verdict.action == POP3_REQ_ACCEPT_MLINE)
             found = found or Entry(Verdict(POP3_REQ_ACCEPT))
-        elif row.shape is Shape.LOCAL:
+        else:
+            found = asking.entry(name, row)
+        local = row.shape is _LOCAL
+        if local:
             found = found or Entry(Verdict(POP3_REQ_ACCEPT))
         if state not in row.states:
             settled = row if state in _UNSETTLED and name in _UNSETTLING else None
             return Answer(False, INVALID_COMMAND, row=settled, why=f"it is not allowed in {state.value}")
         fault = None
         try:
-            argument = row.argument(argument, self._asking.policy)
-            self._note_names(row, argument)
+            argument = row.argument(argument, asking.policy)
+            if row.login or row.names_user:
+                self._note_names(row, argument)
         except BadArgumentError as bad:
             fault = str(bad)
         if found is None:
             return Answer(False, INVALID_COMMAND, row=row, why="the policy has no entry for it")
-        action = found.verdict.action
+        (action, text), request_callback, response_callback = found
         if action in REFUSING:
-            text = found.verdict.text or INVALID_COMMAND
+            text = text or INVALID_COMMAND
             return Answer(False, text, end=action == POP3_REQ_ABORT, row=row, why="the policy refuses it")
         if fault is not None:
             return Answer(False, INVALID_COMMAND, row=row, why=fault)
-        if row.shape is Shape.LOCAL and not self._client_tls.possible():
+        if local and not self._client_tls.possible():
             return Local(row)  # no callback is asked: one that accepts STLS may count on TLS, or on the session's end
-        if found.request_callback is not None:
+        if request_callback is not None:
             return self._ask(found, row, argument, state)
-        if row.shape is Shape.LOCAL:
+        if local:
             return Local(row)
-        return Relay(name, argument, row, row.multiline(argument), name, found.response_callback)
+        return Relay(name, argument, row, row.multiline(argument), name, response_callback)
 
     def _note_names(self, row: Command, argument: str) -> None:
         """Keep the name and the password as the client gave them, and the secrets out of the log."""
-        if row.secret is Secret.ALL and row.login:
-            self._asking.shown["password"] = argument
-            self._asking.journal.secret(argument)
-        elif row.name == "USER":
-            self._asking.shown["username"] = argument
-        elif row.name == "APOP":
-            self._asking.shown["username"], _, digest = argument.partition(" ")
-            self._asking.journal.secret(digest)
+        asking = self._asking
+        if row.names_user:
+            asking.shown["username"], _, digest = (
+                (argument, "", "") if row.secret is Secret.NOTHING else argument.partition(" ")
+            )
+            asking.heard = True
+            if digest:
+                asking.journal.secret(digest)
+        elif row.secret is Secret.ALL:
+            asking.shown["password"] = argument
+            asking.journal.secret(argument)
 
     def _ask(self, found: Entry, row: Command, argument: str, state: State) -> Answer | Local | Relay:
         callback = found.request_callback

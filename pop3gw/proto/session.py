@@ -14,22 +14,32 @@ QUEUE_OCTETS of requests are kept waiting.
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
 from pop3gw.proto.answers import Answers
 from pop3gw.proto.asking import PROTOCOL_ERROR, Asking, Guard, Unguarded
 from pop3gw.proto.capabilities import Capabilities
-from pop3gw.proto.clientside import UNASKED, ClientSide
+from pop3gw.proto.clientside import UNASKED
 from pop3gw.proto.commands import State
 from pop3gw.proto.content import Content, ContentError, Dropped
 from pop3gw.proto.counts import (
     ANSWERS_REFUSED,
-    LOGIN_FAILED,
-    LOGIN_OK,
+    Counters,
 )
 from pop3gw.proto.events import Ending, Journal, Side
-from pop3gw.proto.requests import Relay, Requests
-from pop3gw.proto.turns import CLIENT_TURNS, OWED_BY_SERVER, Phase
+from pop3gw.proto.fastpath import FastPath
+from pop3gw.proto.requests import Requests
+from pop3gw.proto.turns import (
+    CHALLENGE,
+    CLIENT_TURNS,
+    CONTENT,
+    OWED_BY_SERVER,
+    REQUEST,
+    RESPONSE,
+    STATUS,
+    Phase,
+)
 from pop3gw.proto.upgrade import WITHOUT_TLS, ClientTls, SessionRules
 from pop3gw.proto.wire import CRLF, LineTooLongError
 from pop3gw.values import Tls
@@ -44,7 +54,7 @@ POLICY_FAILED = "[SYS/TEMP] Service not available"
 _TIMESTAMP = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
 
 
-class Session(ClientSide):
+class Session(FastPath):
     """One session under one policy. See the module for how it is driven."""
 
     def __init__(
@@ -53,12 +63,13 @@ class Session(ClientSide):
         *,
         facts: SessionFacts,
         journal: Journal,
+        counters: Counters | None = None,
         guard: Guard | None = None,
         rules: SessionRules = WITHOUT_TLS,
     ) -> None:
-        super().__init__(journal)
+        super().__init__(journal, Counter() if counters is None else counters)
         self.wants_server = False  # the server is to be connected
-        self.callback_failures: list[str] = []  # names, as ``counted``
+        self.callback_failures: list[str] = []  # names: who counts them empties it
         self._facts = facts
         self._policy_class = policy_class
         self._guard = guard or Unguarded()
@@ -79,7 +90,7 @@ class Session(ClientSide):
         """Whether input from the client is wanted."""
         if self._client_eof or self.over or self.tls_wanted:
             return False
-        return self._turns.phase in CLIENT_TURNS or len(self._client) < QUEUE_OCTETS
+        return self._turns.phase in CLIENT_TURNS or self._client.left < QUEUE_OCTETS
 
     @property
     def reads_server(self) -> bool:
@@ -109,6 +120,7 @@ class Session(ClientSide):
         """Begin: with TLS where that comes first, else with the policy's ``config()``; then the server is wanted."""
         if self._rules.client_tls is Tls.IMPLICIT:
             self.tls_wanted = Side.CLIENT
+            self.changed = True
             self._turns.take(Phase.CLIENT_HANDSHAKE, now)
             self._turns.login_awaited(now)
         else:
@@ -133,11 +145,12 @@ class Session(ClientSide):
         if not asking.configure():
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
         else:
-            self.wants_server = True
+            self.wants_server = self.changed = True
 
     def connected(self, now: float, address: str | None = None, port: int | None = None) -> None:
         """The server is connected; its greeting is awaited (after TLS, where that comes first)."""
         self._learn(self.policy.session._replace(server_address=address, server_port=port))
+        self.changed = True
         if self._rules.server_tls is Tls.IMPLICIT:
             self.tls_wanted = Side.SERVER
             self._turns.take(Phase.SERVER_HANDSHAKE, now)
@@ -152,6 +165,7 @@ class Session(ClientSide):
     def tls_started(self, side: Side, tls: TlsFacts, now: float, certificate: str | None = None) -> None:
         """The handshake that ``tls_wanted`` asked for is done."""
         self.tls_wanted = None
+        self.changed = True
         if side is Side.CLIENT and self._rules.client_tls is Tls.IMPLICIT:
             self._facts = self._facts._replace(client_tls=tls, client_certificate=certificate)
             self._turns.take(Phase.CONNECTION, now)
@@ -159,7 +173,7 @@ class Session(ClientSide):
             return
         if side is Side.CLIENT:
             self._learn(self.policy.session._replace(client_tls=tls, client_certificate=certificate))
-            self._turns.take(Phase.REQUEST, now)
+            self._turns.take(REQUEST, now)
             return
         self._learn(self.policy.session._replace(server_tls=tls))
         if self._rules.server_tls is Tls.IMPLICIT:
@@ -182,16 +196,21 @@ class Session(ClientSide):
         """The client sent this."""
         if self.over:
             return
+        turns = self._turns
+        if turns.phase is REQUEST and not self._client.left and self._usual_request(data, now):
+            return
         self._client.feed(data)
-        if self._turns.phase in CLIENT_TURNS:
-            self._turns.heard(now)
+        if turns.phase is REQUEST or turns.phase is RESPONSE:
+            turns.heard(now)
             self._serve(now)
+        if self._client.left:
+            self.changed = True  # it may have said so much that no more is wanted
 
     def client_eof(self, now: float) -> None:
         """The client sends no more; it still gets the answers to its whole requests."""
         if self.over:
             return
-        self._client_eof = True
+        self._client_eof = self.changed = True
         if self._turns.phase in CLIENT_TURNS:
             self._serve(now)
 
@@ -205,26 +224,28 @@ class Session(ClientSide):
         """The server sent this."""
         if self.over:
             return
-        self._turns.heard(now)
-        if self._turns.phase is Phase.CONTENT:
+        turns = self._turns
+        turns.heard(now)
+        if turns.phase is CONTENT:
             self._relay_content(data, now)
-        else:
+        elif turns.phase is not STATUS or self._server.left or not self._usual_answer(data, now):
             self._server.feed(data)
             self._hear(now)
-        if self._turns.phase in CLIENT_TURNS:
-            if len(self._server):
+        if turns.phase is REQUEST or turns.phase is RESPONSE:
+            if self._server.left:
                 self._server_fault(UNASKED)
-            elif len(self._client) or self._client_eof:
+            elif self._client.left or self._client_eof:
+                self.changed = True
                 self._serve(now)
 
     def server_eof(self, _now: float) -> None:
         """The server closed its side."""
-        self._server_eof = True
+        self._server_eof = self.changed = True
         if self.over or self._turns.phase is Phase.HELD:
             return
         if self._turns.phase in OWED_BY_SERVER:
             self._server_fault("it closed the connection before its answer was whole")
-        elif self._turns.phase is Phase.CONTENT:
+        elif self._turns.phase is CONTENT:
             self._journal.warning(f"the server closed in the middle of the answer to {self._relay.shown()}")
             self._end(Ending.PROTOCOL, Side.SERVER)
         elif not self.over:
@@ -233,11 +254,13 @@ class Session(ClientSide):
     def blocked(self, side: Side, now: float) -> None:
         """What was sent to a side could not all be delivered, or only a part of the rest was."""
         self._turns.blocked = side
+        self.changed = True
         self._turns.heard(now)
 
     def flowing(self, now: float) -> None:
         """Everything is delivered again."""
         self._turns.blocked = None
+        self.changed = True
         self._turns.heard(now)
 
     def expire(self, now: float) -> None:
@@ -253,7 +276,7 @@ class Session(ClientSide):
         self._journal.warning(f"{turns.limit(self.policy, now)} has passed, waiting for the {late.value}")
         if late is Side.SERVER and turns.phase in OWED_BY_SERVER:
             self._say(f"-ERR {PROTOCOL_ERROR}")
-        elif turns.phase is Phase.REQUEST and len(self._client) and turns.blocked is None:
+        elif turns.phase is REQUEST and self._client.left and turns.blocked is None:
             self._say(f"-ERR {INVALID_COMMAND}")
         self._end(Ending.TIMEOUT, late)
 
@@ -276,7 +299,7 @@ class Session(ClientSide):
         if phase not in OWED_BY_SERVER:
             return
         policy = self.policy
-        challenge = phase is Phase.CHALLENGE and self._server.starts_with(b"+ ")
+        challenge = phase is CHALLENGE and self._server.starts_with(b"+ ")
         try:
             line = self._server.take(policy.max_authline_length if challenge else policy.max_response_line_length)
         except LineTooLongError:
@@ -287,11 +310,13 @@ class Session(ClientSide):
         if self._journal.conversation:
             said = "[SASL challenge]" if challenge else line.decode("utf-8", "surrogateescape")
             self._journal.debug(f"server: {said}")
-        if phase is Phase.GREETING:
+        if phase is STATUS:
+            self._status_came(line, now)
+        elif phase is Phase.GREETING:
             self._greeting_came(line, now)
         elif phase is Phase.SERVER_STLS:
             self._server_stls_answered(line, now)
-        elif challenge or (phase is Phase.CHALLENGE and line == b"+"):
+        elif challenge or (phase is CHALLENGE and line == b"+"):
             self._challenge(line, now)
         else:
             self._status_came(line, now)
@@ -303,7 +328,7 @@ class Session(ClientSide):
             self._server_fault("a SASL challenge beyond max_authline_count, behind a cancellation, or none at all")
             return
         self.to_client.append(line + CRLF)
-        self._turns.take(Phase.RESPONSE, now)
+        self._turns.take(RESPONSE, now)
 
     def _greeting_came(self, line: bytes, now: float) -> None:
         stamp = _TIMESTAMP.search(line)
@@ -311,7 +336,7 @@ class Session(ClientSide):
             self.policy.__dict__["timestamp"] = stamp[0].decode("utf-8", "surrogateescape")
         self._greeting = line
         if self._rules.asks_server() and line.startswith(b"+OK"):
-            if len(self._server):
+            if self._server.left:
                 self._server_fault(UNASKED)
                 return
             self.to_server.append(b"STLS\r\n")
@@ -321,11 +346,12 @@ class Session(ClientSide):
 
     def _server_stls_answered(self, line: bytes, now: float) -> None:
         if line == b"+OK" or line.startswith(b"+OK "):
-            if len(self._server):
+            if self._server.left:
                 # What came in clear behind the answer would be taken for the server's word under TLS.
                 self._server_fault("it sent something in clear behind its answer to STLS")
                 return
             self.tls_wanted = Side.SERVER
+            self.changed = True
             self._turns.take(Phase.SERVER_HANDSHAKE, now)
         elif self._rules.server_tls is Tls.REQUIRED:
             self._journal.error("the server refuses STLS, and server_tls = required")
@@ -345,17 +371,20 @@ class Session(ClientSide):
             self._refuse_service(NOT_AVAILABLE, Ending.TLS)
             return
         self._turns.login_awaited(now)
+        self.changed = True
         self.to_client.append(status.line + CRLF)
-        self._turns.take(Phase.REQUEST, now)
+        self._turns.take(REQUEST, now)
         if status.refused:
             self._refused("the service", "the policy refuses the greeting")
-            self.counted.append(ANSWERS_REFUSED.at)
+            self.counters[ANSWERS_REFUSED.at] += 1
         if not status.ok or status.end:
             self._end(Ending.REFUSED, Side.GATEWAY if status.refused else Side.SERVER)
 
     def _status_came(self, line: bytes, now: float) -> None:
         relay = self._relay
         status = self._answers.status(relay, line)
+        if relay.response_callback is not None:
+            self.changed = True
         if status.fault is not None:
             self._server_fault(status.fault)
             return
@@ -365,7 +394,7 @@ class Session(ClientSide):
         out = status.line + CRLF
         if status.refused:
             self._refused(f"the answer to {relay.shown()}", "the policy refuses it")
-            self.counted.append(ANSWERS_REFUSED.at)
+            self.counters[ANSWERS_REFUSED.at] += 1
         if self._journal.conversation and status.line != line:
             self._journal.debug(f"to client: {status.line.decode('utf-8', 'surrogateescape')}")
         if status.end:
@@ -376,41 +405,18 @@ class Session(ClientSide):
             self.to_client.append(out)
             capabilities = self._capabilities() if relay.row.name == "CAPA" else None
             self._content = self._answers.content(relay, capabilities, dropped=status.dropped)
-            self._turns.take(Phase.CONTENT, now)
+            self._turns.take(CONTENT, now)
             self._relay_content(self._server.take_all(), now)
             return
         self._conclude(relay, out, now, ok=status.ok)
-
-    def _conclude(self, relay: Relay, out: bytes, now: float, *, ok: bool) -> None:
-        """An answer is whole: the state moves, the answer goes out."""
-        row, exchange = relay.row, self._exchange
-        self._exchange = None
-        # AUTH without an argument only lists mechanisms.
-        attempt = row.login and bool(relay.argument)
-        if attempt or not row.login:
-            self._settle(row, ok=ok)
-        if attempt and not ok and not (exchange is not None and exchange.cancelled):
-            self.counted.append(LOGIN_FAILED.get(relay.asked, LOGIN_FAILED[row.name]))
-            self._login_failed(out, now, end=False)
-            return
-        if attempt and ok:
-            self.counted.append(LOGIN_OK.get(relay.asked, LOGIN_OK[row.name]))
-            way = f"sasl {exchange.mechanism}" if exchange is not None else row.name.lower()
-            self._logged_in(way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}")
-        if out:
-            self.to_client.append(out)
-        if ok:
-            self._count(row.name)
-        if self.state is State.UPDATE:
-            self._end(Ending.QUIT, Side.CLIENT)
-        else:
-            self._turns.take(Phase.REQUEST, now)
 
     # -- content
 
     def _relay_content(self, data: bytes, now: float) -> None:
         # The fast path of bulk: for WholeBuffers the same object that was read is sent.
         content = self._content
+        if self._relay.response_callback is not None:
+            self.changed = True
         try:
             out = content.feed(data)
         except ContentError as fault:
@@ -445,6 +451,7 @@ class Session(ClientSide):
 
     def _release(self, now: float) -> None:
         self.to_client.append(self._held)
+        self.changed = True
         if self.logins_failed >= self.policy.max_auth_failures:
             self._journal.warning(f"{self.logins_failed} failed logins: max_auth_failures is reached")
             self._end(Ending.AUTH_FAILURES, Side.CLIENT)
@@ -452,10 +459,10 @@ class Session(ClientSide):
             self._end(Ending.ABORTED, Side.GATEWAY)
         elif self._server_eof:
             self._end(Ending.CLOSED, Side.SERVER)
-        elif len(self._server):
+        elif self._server.left:
             self._server_fault(UNASKED)
         else:
-            self._turns.take(Phase.REQUEST, now)
+            self._turns.take(REQUEST, now)
             self._serve(now)
 
     def _learn(self, facts: SessionFacts) -> None:

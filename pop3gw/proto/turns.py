@@ -38,6 +38,15 @@ OWED_BY_SERVER = frozenset({Phase.SERVER_HANDSHAKE, Phase.GREETING, Phase.SERVER
 # Where the client's lines are taken.
 CLIENT_TURNS = frozenset({Phase.REQUEST, Phase.RESPONSE})
 
+# As plain names: looked at with each event.
+REQUEST, RESPONSE, STATUS, CONTENT, CHALLENGE = (
+    Phase.REQUEST,
+    Phase.RESPONSE,
+    Phase.STATUS,
+    Phase.CONTENT,
+    Phase.CHALLENGE,
+)
+
 _AWAITED: Mapping[Phase, Side] = MappingProxyType(
     dict.fromkeys(OWED_BY_SERVER | {Phase.CONTENT}, Side.SERVER)
     | dict.fromkeys(CLIENT_TURNS | {Phase.CLIENT_HANDSHAKE}, Side.CLIENT)

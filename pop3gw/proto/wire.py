@@ -23,24 +23,23 @@ class LineTooLongError(Exception):
 
 
 class Lines:
-    """Requests or status lines of one side, collected until they are whole."""
+    """Requests or status lines of one side, collected until they are whole; ``left``: octets that are not taken yet."""
 
-    __slots__ = ("_data", "_searched", "_start")
+    __slots__ = ("_data", "_searched", "_start", "left")
 
     def __init__(self) -> None:
         self._data: bytes | bytearray = b""
         self._start = 0  # where the next line begins
         self._searched = 0
-
-    def __len__(self) -> int:
-        return len(self._data) - self._start
+        self.left = 0
 
     def feed(self, data: bytes) -> None:
         """Add what came from the wire."""
-        if self._start == len(self._data):
+        if not self.left:
             # Mostly one whole line comes at a time: it is taken from the buffer that was read.
             self._data = data
             self._start = self._searched = 0
+            self.left = len(data)
             return
         if isinstance(self._data, bytes):
             self._data = bytearray(self._data)
@@ -49,6 +48,7 @@ class Lines:
             self._searched -= self._start
             self._start = 0
         self._data += data
+        self.left = len(self._data)
 
     def starts_with(self, word: bytes) -> bool:
         """Whether the line that comes next starts with this word, in any case."""
@@ -59,6 +59,8 @@ class Lines:
 
         Raises LineTooLongError when it has more than ``limit`` octets, its line end not counted.
         """
+        if not self.left:
+            return None
         data, start = self._data, self._start
         end = data.find(b"\n", self._searched)
         if end < 0:
@@ -71,13 +73,14 @@ class Lines:
         if stop - start > limit:
             raise LineTooLongError
         self._start = self._searched = end + 1
+        self.left = len(data) - self._start
         return bytes(data[start:stop])
 
     def take_all(self) -> bytes:
         """Everything that has come, whatever it is; nothing is left."""
         data = bytes(self._data[self._start :])
         self._data = b""
-        self._start = self._searched = 0
+        self._start = self._searched = self.left = 0
         return data
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pop3gw.arrival import SECONDS, Arrival
+from pop3gw.poller import Poller
 from pop3gw.proto.proxyheader import Endpoint, Header, written
 
 PATIENCE = 5.0
@@ -31,8 +32,8 @@ class Hall:
         self.client, _ = listener.accept()
         self.client.setblocking(False)
         self.outcome: list[tuple[Header | None, str]] = []
-        self.selector = selectors.DefaultSelector()
-        self.arrival = Arrival(self.client, selector=self.selector, now=100.0, done=self._done)
+        self.poller = Poller()
+        self.arrival = Arrival(self.client, poller=self.poller, now=100.0, done=self._done)
         self.woken = 0
 
     def _done(self, header: Header | None, reason: str) -> None:
@@ -40,21 +41,21 @@ class Hall:
 
     def turn(self, seconds: float = PATIENCE) -> None:
         """Wait for the next event."""
-        for key, mask in self.selector.select(seconds):
+        for call, events in self.poller.poll(seconds):
             self.woken += 1
-            key.data(mask)
+            call(events)
 
     def end(self) -> tuple[Header | None, str]:
         while not self.outcome:
             self.turn()
         (outcome,) = self.outcome
-        assert not self.selector.get_map()
+        assert not len(self.poller)
         return outcome
 
     def close(self) -> None:
         self.sender.close()
         self.client.close()
-        self.selector.close()
+        self.poller.close()
 
 
 @pytest.fixture
@@ -138,5 +139,5 @@ def test_a_header_that_does_not_come(enter: Callable[[], Hall]) -> None:
 def test_giving_up_says_nothing(enter: Callable[[], Hall]) -> None:
     hall = enter()
     hall.arrival.cancel()
-    assert not hall.selector.get_map()
+    assert not len(hall.poller)
     assert not hall.outcome

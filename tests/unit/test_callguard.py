@@ -20,7 +20,9 @@ SOON = 3.0  # s; far less than what is interrupted would take
 @pytest.fixture
 def guard() -> Iterator[CallGuard]:
     before = signal.getsignal(signal.SIGALRM)
-    yield CallGuard(lambda: None)
+    guard = CallGuard(lambda: None)
+    yield guard
+    guard.rest()
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     signal.signal(signal.SIGALRM, before)
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "pop3gw"
 
 # From left to right: a module imports only from lines above its own.
 ORDER = """
-errors values backoff redaction scan stream notify listing demo.server
+errors values backoff redaction scan stream poller notify listing demo.server
 policy
 policies.apop policies.tls
 settings loops proto.wire proto.commands proto.events proto.capabilities proto.proxyheader
@@ -20,6 +20,7 @@ proto.asking proto.content proto.counts proto.sasl proto.turns
 proto.upgrade proto.outcome
 proto.requests
 proto.answers proto.clientside
+proto.fastpath
 proto.session
 consistency reference changes pool
 config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -120,7 +119,7 @@ def test_a_summary() -> None:
 
 
 def test_a_summary_names_the_versions_of_tls_where_there_was_any() -> None:
-    both = dataclasses.replace(SUMMARY, client_tls="TLSv1.3", server_tls="TLSv1.2")
+    both = SUMMARY._replace(client_tls="TLSv1.3", server_tls="TLSv1.2")
     assert file_line(ended(both)).endswith(b" by=client client_tls=TLSv1.3 server_tls=TLSv1.2\n")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import selectors
 import socket
 import threading
 import time
@@ -15,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from pop3gw.net import Connector, Peer
+from pop3gw.net import Connector, Peer, Route
+from pop3gw.poller import Poller
 from pop3gw.values import Address
 
 PATIENCE = 10.0  # s
@@ -29,15 +29,18 @@ class Attempt:
 
     timeout: float = PATIENCE
     listeners: frozenset[Address] = frozenset()
-    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    speaks_first: bool = False
+    patience: float = PATIENCE
+    poller: Poller = field(default_factory=Poller)
     outcome: list[tuple[socket.socket | None, Peer | None, str]] = field(default_factory=list)
 
     def begin(self, server: Address) -> Connector:
         connector = Connector(
-            server,
+            Route(server, self.listeners),
             timeout=self.timeout,
-            listeners=self.listeners,
-            selector=self.selector,
+            poller=self.poller,
+            speaks_first=self.speaks_first,
+            patience=self.patience,
             done=lambda connection, peer, reason: self.outcome.append((connection, peer, reason)),
         )
         connector.start(time.monotonic())
@@ -48,15 +51,16 @@ class Attempt:
         connector = self.begin(server)
         ends = time.monotonic() + PATIENCE
         while not self.outcome and time.monotonic() < ends:
-            for key, mask in self.selector.select(max(0.0, connector.deadline - time.monotonic())):
-                key.data(mask)
+            for call, events in self.poller.poll(max(0.0, connector.deadline - time.monotonic())):
+                call(events)
             if not self.outcome and time.monotonic() >= connector.deadline:
                 connector.expire(time.monotonic())
         ((connection, peer, reason),) = self.outcome
         if connection is not None and peer is not None:
             assert connection.getpeername()[:2] == (peer.address, peer.port)
+            self.poller.forget(connection.fileno())
             connection.close()
-        assert not self.selector.get_map()
+        assert not len(self.poller)
         return peer, reason
 
 
@@ -194,11 +198,11 @@ def test_one_that_is_given_up_leaves_nothing_behind(
     attempt = Attempt()
     connector = attempt.begin(Address(NAME, server))
     if when is cancel_while_connecting:
-        for key, mask in attempt.selector.select(PATIENCE):
-            key.data(mask)
+        for call, events in attempt.poller.poll(PATIENCE):
+            call(events)
     connector.cancel()
     finish()
-    assert not attempt.selector.get_map()
+    assert not len(attempt.poller)
     assert attempt.outcome == []
 
 

@@ -21,8 +21,10 @@ def test_what_another_process_counts_and_shows_is_seen_and_outlives_it() -> None
         slot.add(counts.SESSIONS.at)
         slot.add(counts.TO_CLIENT, 1 << 40)
         seat = slot.seats[1]
-        seat.open("192.0.2.7", 40312)
-        seat.show(state="TRANSACTION", user="alice", session="3f2a", server="192.0.2.1:110", client_tls="TLSv1.3")
+        seat.open("192.0.2.7", 40312, "3f2a")
+        seat.stand("TRANSACTION", "alice")
+        seat.reach("192.0.2.1:110")
+        seat.secure(client="TLSv1.3")
         seat.passed(12, 1 << 40)
         os._exit(0)
     os.waitpid(pid, 0)
@@ -135,22 +137,24 @@ def test_slots_do_not_touch_each_other() -> None:
     for number in range(3):
         board.take()
         for seat in board.slot(number).seats:
-            seat.open(f"192.0.2.{number * 3 + seat.number}")
-            seat.show(user="u" * 200, state="s" * 200, session="i" * 200)
+            seat.open(f"192.0.2.{number * 3 + seat.number}", 110, "i" * 200)
+            seat.stand("s" * 200, "u" * 200)
+            seat.reach("r" * 200)
+            seat.secure(client="c" * 200, server="t" * 200)
         board.slot(number).add(counts.SESSIONS.at, number)
     for number in range(3):
         assert board.slot(number).value(counts.SESSIONS.at) == number
         for seat in board.slot(number).seats:
             shown = seat.read()
             assert shown is not None
-            assert shown.client == f"192.0.2.{number * 3 + seat.number}"
+            assert shown.client == f"192.0.2.{number * 3 + seat.number}:110"
             assert shown.user == "u" * 64
 
 
 def test_texts_are_cut_without_half_characters() -> None:
     seat = Board(1, 1).slot(0).seats[0]
     seat.open("192.0.2.7")
-    seat.show(user="x" + "ü" * 60)
+    seat.stand("", "x" + "ü" * 60)
     shown = seat.read()
     assert shown is not None
     assert shown.user == "x" + "ü" * 31
@@ -159,14 +163,14 @@ def test_texts_are_cut_without_half_characters() -> None:
 def test_octets_of_the_wire_do_not_break_it() -> None:
     seat = Board(1, 1).slot(0).seats[0]
     seat.open("192.0.2.7")
-    seat.show(user=b"\xff\xfe".decode("utf-8", "surrogateescape"))
+    seat.stand("", b"\xff\xfe".decode("utf-8", "surrogateescape"))
     assert seat.read() is not None
 
 
 def test_a_seat_that_closes_shows_nothing_and_the_next_one_nothing_of_it() -> None:
     seat = Board(1, 1).slot(0).seats[0]
     seat.open("192.0.2.7")
-    seat.show(user="alice", state="TRANSACTION")
+    seat.stand("TRANSACTION", "alice")
     seat.close()
     assert seat.read() is None
     seat.open("192.0.2.8")
@@ -181,5 +185,5 @@ def test_a_seat_says_that_it_was_written() -> None:
     seat.open("192.0.2.7")
     assert seat.changed
     seat.changed = False
-    seat.show(state="AUTHORIZATION")
+    seat.stand("AUTHORIZATION", "")
     assert seat.changed

@@ -71,10 +71,10 @@ def test_what_follows_a_line_stays() -> None:
     lines.feed(b"AUTH x\r\nrest")
     assert lines.starts_with(b"AUTH ")
     assert lines.take(100) == b"AUTH x"
-    assert len(lines) == 4
+    assert lines.left == 4
     lines.feed(b"more")
     assert lines.take_all() == b"restmore"
-    assert len(lines) == 0
+    assert lines.left == 0
 
 
 def end_of(parts: list[bytes]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import selectors
 import socket
 import threading
 import time
@@ -14,6 +13,7 @@ from pop3gw import fdpass
 from pop3gw.fdpass import Channel, Message
 from pop3gw.net import Peer
 from pop3gw.policy import Pop3Proxy
+from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
 from pop3gw.values import Address
@@ -28,18 +28,19 @@ class Echo:
     def __init__(
         self,
         *,
-        selector: selectors.BaseSelector,
+        poller: Poller,
         ended: Callable[[Seat], None],
         **_: object,
     ) -> None:
-        self._selector = selector
+        self._poller = poller
         self._ended = ended
         self._sessions: dict[int, tuple[socket.socket, Seat]] = {}
 
     def adopt(self, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
-        seat.show(user=peer.address, state=str(local.port))
+        seat.open(peer.address, peer.port, "3f2a")
+        seat.stand(str(local.port), peer.address)
         self._sessions[seat.number] = (client, seat)
-        self._selector.register(client, selectors.EVENT_READ, lambda _mask: self._hear(client, seat))
+        self._poller.watch(client.fileno(), READ, lambda _events: self._hear(client, seat))
 
     def _hear(self, client: socket.socket, seat: Seat) -> None:
         if data := client.recv(100):
@@ -48,7 +49,7 @@ class Echo:
             self._end(client, seat)
 
     def _end(self, client: socket.socket, seat: Seat) -> None:
-        self._selector.unregister(client)
+        self._poller.forget(client.fileno())
         client.close()
         del self._sessions[seat.number]
         self._ended(seat)
