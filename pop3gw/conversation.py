@@ -4,13 +4,13 @@ What is said is decided by ``proto.session``. Here nothing is read from one side
 was sent, what is answered before a close is delivered, and a side that is done with is closed at once. It knows nothing
 of POP3.
 
-The fast path is ``_client_ready`` or ``_server_ready``, then ``_proceed``: one read, one question to the session, one
-write. Whatever is not needed for each event stands behind ``session.changed``, in ``_follow``.
+The fast path is ``_client_ready`` or ``_server_ready``, later in the same round ``_settle``: one read, one question to
+the session, one write. Whatever is not needed for each event stands behind ``session.changed``, in ``_follow``.
 """
 
 from __future__ import annotations
 
-import secrets
+import os
 import socket
 import time
 import traceback
@@ -83,6 +83,7 @@ class Conversation:
         "_relay",
         "_server",
         "_session",
+        "_settle_later",
         "_shake_by",
         "_started",
         "_tally",
@@ -91,10 +92,11 @@ class Conversation:
         "identity",
         "scheduled",
         "seat",
+        "unsettled",
     )
 
-    def __init__(self, relay: Relay, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
-        self.identity = identity = secrets.token_hex(6)
+    def __init__(self, relay: Relay, client: socket.socket, peer: Peer, seat: Seat) -> None:
+        self.identity = identity = os.urandom(6).hex()
         service = relay.service
         self.closed = False
         self.seat = seat
@@ -106,17 +108,21 @@ class Conversation:
         self._undecided = False  # the master was asked whether this client may have a session
         self._connector: Connector | None = None
         self._reach_began: float | None = None  # when the connector was started
-        self._peer = peer  # the client, and where it connected to: a PROXY header may say otherwise
-        self._reached = local
+        self._peer = peer  # the client, and below where it connected to: a PROXY header may say otherwise
+        self._reached: Peer | None = None  # None: where the connection says
         self._hands: TlsStream | None = None  # the stream that is shaking hands
         self._shake_by = NEVER
         self._journal = SessionLog(identity, service.name)
         self._tally = Tally(relay, seat, self._journal, peer, service.server)
         self._close_at: float | None = None  # set once the session is over and summarized
+        self.unsettled = False  # an event of this round has brought something
+        # The first octets that are sent wake the other side up, which is dear; those that follow closely find it awake.
+        # So every session with something to hear hears it before any acts.
+        self._settle_later = relay.unsettled.append
         self._drained = 0
         self._failures = 0  # failed logins that were logged
         self._started = time.monotonic()
-        facts = SessionFacts(identity, peer.address, peer.port, began=time.time())
+        facts = SessionFacts(identity, peer.address, peer.port, None, None, time.time())
         self._session = Session(
             relay.policy,
             facts=facts,
@@ -174,7 +180,7 @@ class Conversation:
             self._start(now)
             return
         self._session.refuse(TOO_MANY, "too many sessions from this address (max_sessions_per_client)")
-        self._proceed(now)
+        self._settle(now)
 
     def _turn_away(self, reason: str) -> None:
         """No session: the sender can't be told in a protocol that it did not begin."""
@@ -184,7 +190,7 @@ class Conversation:
 
     def _start(self, now: float) -> None:
         self._session.start(now)
-        self._proceed(now)
+        self._settle(now)
 
     def _reach(self, now: float) -> None:
         """Connect to the server."""
@@ -215,12 +221,12 @@ class Conversation:
             self._session.connected(connector.began, peer.address, peer.port)
             if self._relay.server_speaks_first:  # what it said is how it is known to be connected
                 self._hear_server(server, now)
-        self._proceed(now)
+        self._settle(now)
 
     def _send_proxy_header(self, server: Stream) -> None:
         version = self._relay.service.send_proxy
         if version is not SendProxy.OFF:
-            client, reached = self._peer, self._reached
+            client, reached = self._peer, self._reached or Peer(*self._client.socket.getsockname()[:2])
             server.write(
                 written(
                     1 if version is SendProxy.V1 else 2,
@@ -274,34 +280,39 @@ class Conversation:
     # -- events of the poller
 
     def _client_ready(self, events: int) -> None:
-        if self.closed:  # by an earlier event of the same round
-            return
         try:
-            now = time.monotonic()
-            if events == READ and self._hands is None:
-                self._hear_client(now)
+            if events == READ and self._hands is None and not self.unsettled and not self.closed:
+                self._hear_client(time.monotonic())
             else:
-                self._client_stirred(events, now)
-            self._proceed(now)
+                self._client_stirred(events)
         except Exception:  # noqa: BLE001 - the fault is logged with its traceback
             self.fault()
+        self.unsettled = True
+        self._settle_later(self)
 
     def _server_ready(self, events: int) -> None:
-        server = self._server
-        if server is None:  # closed by an earlier event of the same round
-            return
         try:
-            now = time.monotonic()
-            if events == READ and self._hands is None:
-                self._hear_server(server, now)
+            if events == READ and self._hands is None and not self.unsettled and self._server is not None:
+                self._hear_server(self._server, time.monotonic())
             else:
-                self._server_stirred(server, events, now)
-            self._proceed(now)
+                self._server_stirred(events)
+        except Exception:  # noqa: BLE001 - the fault is logged with its traceback
+            self.fault()
+        self.unsettled = True
+        self._settle_later(self)
+
+    def settle(self, now: float) -> None:
+        """Do what the events of this round have brought."""
+        try:
+            self._settle(now)
         except Exception:  # noqa: BLE001 - the fault is logged with its traceback
             self.fault()
 
-    def _client_stirred(self, events: int, now: float) -> None:
-        """Something else than mere input."""
+    def _client_stirred(self, events: int) -> None:
+        """Something else than mere input, or not the first in this round: what is waited for may have changed."""
+        now = time.monotonic()
+        if self.unsettled:
+            self.settle(now)
         client = self._client
         if self._hands is not None:
             if client is self._hands:
@@ -315,8 +326,14 @@ class Conversation:
         if events & (READ | BROKEN) and client.mask & READ:
             self._hear_client(now)
 
-    def _server_stirred(self, server: Stream, events: int, now: float) -> None:
-        """Something else than mere input."""
+    def _server_stirred(self, events: int) -> None:
+        """Something else than mere input, or not the first in this round: what is waited for may have changed."""
+        now = time.monotonic()
+        if self.unsettled:
+            self.settle(now)
+        server = self._server
+        if server is None:
+            return
         if self._hands is not None:
             if server is self._hands:
                 self._shake(now)
@@ -385,7 +402,7 @@ class Conversation:
         else:
             self._session.expire(now)
         self._session.changed = True  # whatever has come of it: the next deadline is to be looked for
-        self._proceed(now)
+        self._settle(now)
 
     def end(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
         """End the session at once, without waiting for anything."""
@@ -394,16 +411,20 @@ class Conversation:
 
     # -- what follows
 
-    def _proceed(self, now: float) -> None:
+    def _settle(self, now: float) -> None:
         """Send what the session said, and see what else has come of it."""
-        session = self._session
+        self.unsettled = False
         if self.closed:
             return
+        session = self._session
         if session.to_client:
             self._send(Side.CLIENT, self._client, session.to_client, now)
         if session.to_server and self._server is not None:
             self._send(Side.SERVER, self._server, session.to_server, now)
-        self._tally.count(session, self._client)
+        self._tally.count(self._client)
+        if session.moved:
+            session.moved = False
+            self._tally.show(session)
         if session.changed:
             self._follow(now)
 
@@ -419,8 +440,10 @@ class Conversation:
                 self._client_gone(now)
 
     def _follow(self, now: float) -> None:
-        """Show where the session stands, wait for the right things until the right time; or end it."""
+        """Wait for the right things until the right time; or end it."""
         session = self._session
+        if session.callback_failures:
+            self._tally.count_failures(session.callback_failures)
         if session.logins_failed != self._failures:
             self._failures = session.logins_failed
             self._journal.login_failed(self._peer.address, session.user)
@@ -430,13 +453,13 @@ class Conversation:
         session.changed = False
         if session.tls_wanted is not None and self._hands is None and self._all_sent():
             self._begin_tls(session.tls_wanted, now)
-            self._proceed(now)
+            session.changed = True
+            self._settle(now)
             return
         if session.wants_server and self._reach_began is None:
             self._reach(now)
             if self.closed or self._connector is None:
                 return
-        self._tally.show(session)
         self._wait()
         deadline = session.deadline if self._connector is None else self._connector.deadline
         if deadline is not None and (deadline := min(deadline, self._shake_by)) < self.scheduled:
@@ -520,7 +543,8 @@ class Conversation:
             self._server = None
 
     def _close(self) -> None:
-        self._tally.count(self._session, self._client)
+        self._tally.count(self._client)
+        self._tally.count_failures(self._session.callback_failures)
         if self._close_at is None:
             self._tally.conclude(self._session, self._client, time.monotonic() - self._started)
         self._close_server()

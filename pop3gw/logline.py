@@ -148,8 +148,8 @@ def summary_fields(summary: Summary) -> dict[str, str | int | float]:
         "from_client": summary.from_client,
         "to_client": summary.to_client,
         "seconds": round(summary.seconds, 3),
-        "end": summary.end.value,
-        "by": summary.by.value,
+        "end": str(summary.end),
+        "by": str(summary.by),
         "client_tls": summary.client_tls,
         "server_tls": summary.server_tls,
     }
@@ -174,7 +174,7 @@ def _pairs(summary: Summary) -> str:
         f"client={summary.client} server={summary.server} user={quoted(summary.user)}"
         f" login={quoted(summary.login)} retrieved={summary.retrieved} deleted={summary.deleted}"
         f" from_client={summary.from_client} to_client={summary.to_client} seconds={summary.seconds:.3f}"
-        f" end={summary.end.value} by={summary.by.value}{_tls(summary)}"
+        f" end={summary.end} by={summary.by}{_tls(summary)}"
     )
 
 

@@ -222,14 +222,14 @@ class Pop3Proxy(AbstractPop3Proxy):
     AUTH is left out: a policy that wants SASL adds it. STLS needs no entry, the gateway itself answers it.
     """
 
-    _ACCEPTED: ClassVar = tuple(
-        f"{GREETING} USER PASS APOP STAT LIST RETR DELE NOOP RSET QUIT TOP UIDL LAST CAPA UTF8 LANG".split()
-    )
+    _USUAL: ClassVar = dict.fromkeys(
+        f"{GREETING} USER PASS APOP STAT LIST RETR DELE NOOP RSET QUIT TOP UIDL LAST CAPA UTF8 LANG".split(),
+        POP3_REQ_ACCEPT,
+    ) | {ANY_KNOWN: POP3_REQ_REJECT}
 
     def config(self) -> None:
         """Fill the request hash with the usual commands."""
-        self.request.update(dict.fromkeys(self._ACCEPTED, POP3_REQ_ACCEPT))
-        self.request[ANY_KNOWN] = POP3_REQ_REJECT
+        self.request.update(self._USUAL)
 
 
 class Verdict(NamedTuple):

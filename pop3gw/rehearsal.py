@@ -89,7 +89,7 @@ def _play(
         with socket.create_connection(front.getsockname()) as client, _Server(behind, poller):
             poller.watch(client.fileno(), READ, _Client(client, poller).hear)
             connection, (address, port) = front.accept()
-            relay.adopt(connection, Peer(address, port), Peer(*front.getsockname()), seat)
+            relay.adopt(connection, Peer(address, port), seat)
             while not over:
                 now = time.monotonic()
                 if now > until:
@@ -97,6 +97,7 @@ def _play(
                     return
                 for call, events in poller.poll(until - now):
                     call(events)
+                relay.settle()
             seat.close()
 
 

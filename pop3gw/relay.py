@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import logging
 import socket
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -59,14 +60,15 @@ class Relay:
         self.rules = SessionRules(service.tls, service.server_tls)
         self.guard = CallGuard(self._give_up)
         self._running: set[Conversation] = set()
+        self.unsettled: list[Conversation] = []  # who has heard something in this round
         self._asking: dict[int, Conversation] = {}  # seat -> who waits for ``decided``
         # Deadlines mostly move later: an entry is looked at again when its time comes, not moved each time.
         self._deadlines: list[tuple[float, int, Conversation]] = []
         self._entries = 0
 
-    def adopt(self, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
+    def adopt(self, client: socket.socket, peer: Peer, seat: Seat) -> None:
         """Begin a session."""
-        conversation = Conversation(self, client, peer, local, seat)
+        conversation = Conversation(self, client, peer, seat)
         self._running.add(conversation)
         conversation.begin()
 
@@ -80,6 +82,15 @@ class Relay:
         conversation = self._asking.pop(seat, None)
         if conversation is not None:
             conversation.decided(admitted=admitted)
+
+    def settle(self) -> None:
+        """Every session of this round has heard what there was: now let them act."""
+        if self.unsettled:
+            now = time.monotonic()
+            for conversation in self.unsettled:
+                if conversation.unsettled:
+                    conversation.settle(now)
+            self.unsettled.clear()
 
     def deadline(self) -> float | None:
         """When ``expire`` is wanted."""

@@ -68,31 +68,35 @@ def _text(field: bytes) -> str:
 
 
 class Seat:
-    """Where one session of a worker shows itself. ``changed`` is True after each write until someone resets it."""
+    """Where one session of a worker shows itself.
 
-    __slots__ = ("_at", "_memory", "changed", "client", "number", "state", "user")
+    ``changed`` is True after each write until someone resets it; ``lasts``: what it shows now is likely to last.
+    """
+
+    __slots__ = ("_at", "_memory", "changed", "client", "lasts", "number", "state", "user")
 
     def __init__(self, memory: mmap.mmap, at: int, number: int) -> None:
         self._memory = memory
         self._at = at
         self.number = number
         self.changed = False
+        self.lasts = False
         self.state = ""
         self.user = ""
         self.client = ""
 
     def open(self, client: str, port: int = 0, session: str = "") -> None:
         """A session with this client begins, under this id."""
-        self.state, self.user, self.client = "", "", client
+        self.state, self.user, self.client, self.lasts = "", "", client, False
         named = session.encode()
         _SEAT.pack_into(
             *(self._memory, self._at, time.time(), 0, 0, port, named, b"", b"", client.encode(), b"", b"", b"")
         )
         self.changed = True
 
-    def stand(self, state: str, user: str) -> None:
+    def stand(self, state: str, user: str, *, lasts: bool = False) -> None:
         """The session is in this state, of this user (``""``: not known yet). Never a secret."""
-        self.state, self.user = state, user
+        self.state, self.user, self.lasts = state, user, lasts
         _STANDING.pack_into(self._memory, self._at + _STANDING_AT, state.encode(), _field(user, 64))
         self.changed = True
 
@@ -120,7 +124,7 @@ class Seat:
 
     def close(self) -> None:
         """The session is over."""
-        self.state, self.user, self.client = "", "", ""
+        self.state, self.user, self.client, self.lasts = "", "", "", False
         _STARTED.pack_into(self._memory, self._at, 0.0)
         self.changed = True
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 
 _SMALLEST = 16 * 1024
+_LITTLE = 4 * 1024  # what shows that there is no bulk
 # Bulk: fewer, larger reads cost less than half the CPU of 16 KiB ones; more than this gives nothing.
 LARGEST = 256 * 1024
 
@@ -29,19 +30,19 @@ class Stream:
 
     def read(self) -> bytes | None:
         """What has come; ``b""`` at the end of it, None when there is nothing now. OSError: the peer is gone."""
-        size = self._size
         try:
-            data = self.socket.recv(size)
+            data = self.socket.recv(self._size)
         except BlockingIOError:
             return None
         length = len(data)
         self.received += length
+        if not length:
+            self.ended = True
         # Reads grow with what comes, and shrink again, so that a session without bulk never touches so much memory.
-        if length == size:
+        elif length == self._size:
             self._size = self.most
-        elif length < _SMALLEST // 4:
-            self._size = _SMALLEST if self.most > _SMALLEST else self.most
-            self.ended = not length
+        elif length < _LITTLE and self._size > _SMALLEST:
+            self._size = _SMALLEST
         return data
 
     def write(self, data: bytes) -> bool:

@@ -78,28 +78,31 @@ class Tally:
 
     def tls_failed(self, side: Side) -> None:
         """A handshake failed."""
-        self._counters[counts.TLS_FAILURES.index(side.value)] += 1
+        self._counters[counts.TLS_FAILURES.index(side)] += 1
 
     def show(self, session: Session) -> None:
         """Put what has changed where titles and status are read."""
         state, user = session.state, session.policy.username
         if state is not self._state or user != self._user:
             self._state, self._user = state, user
-            self._seat.stand(state.value, user or "")
+            self._seat.stand(state, user or "", lasts=state is State.TRANSACTION)
 
-    def count(self, session: Session, client: Stream) -> None:
-        """Put what has grown where it outlives this process."""
-        if session.callback_failures:
-            for name in session.callback_failures:
-                self._counters[CALLBACKS_AT + self._callbacks.get(name, 0)] += 1
-            session.callback_failures.clear()
-        received, sent = client.received, client.sent
-        if received != self._received or sent != self._sent:
-            counters = self._counters
+    def count(self, client: Stream) -> None:
+        """Put the octets that have passed where they outlive this process."""
+        received, sent, counters = client.received, client.sent, self._counters
+        if received != self._received:
             counters[FROM_CLIENT] += received - self._received
+            self._received = received
+        if sent != self._sent:
             counters[TO_CLIENT] += sent - self._sent
-            self._received, self._sent = received, sent
-            self._seat.passed(received, sent)
+            self._sent = sent
+        self._seat.passed(received, sent)
+
+    def count_failures(self, names: list[str]) -> None:
+        """Callbacks with these names have failed; empties the list."""
+        for name in names:
+            self._counters[CALLBACKS_AT + self._callbacks.get(name, 0)] += 1
+        names.clear()
 
     def conclude(self, session: Session, client: Stream, seconds: float) -> None:
         """The session is over, after so many seconds: one line in the log says how."""

@@ -1,8 +1,8 @@
 """One worker: takes connections from the master on credit, serves their sessions in one loop, and leaves when told.
 
 It knows the channel, its slot of the scoreboard and ``relay``; it knows nothing of POP3, and waits for nothing but its
-poller. While no session runs nothing wakes it up. It notices the master's death as the end of its channel: then it
-leaves as soon as no session runs.
+poller. While no session runs nothing wakes it up, but once for its title. It notices the master's death as the end of
+its channel: then it leaves as soon as no session runs.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from pop3gw.values import Address
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.tls import Contexts
 
+NEVER: Final = float("inf")
+TITLE_DELAY: Final = 0.02  # s by which a title may be late: most sessions are quicker, a busy worker writes fifty a second
 CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect
 # Descriptors that a worker and its policy need themselves, and those of a session (client, server, resolver).
 _OWN_DESCRIPTORS: Final = 16
@@ -39,7 +41,7 @@ _SESSION_DESCRIPTORS: Final = 3
 class Sessions(Protocol):
     """All sessions of one worker (``relay.Relay``). What they watch is on the worker's poller."""
 
-    def adopt(self, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
+    def adopt(self, client: socket.socket, peer: Peer, seat: Seat) -> None:
         """Begin a session, and open its seat; never raises.
 
         Once it is over and its sockets are closed, ``ended(seat)`` is called.
@@ -47,6 +49,9 @@ class Sessions(Protocol):
 
     def decided(self, seat: int, *, admitted: bool) -> None:
         """The answer to ``ask(seat, address)``: whether this client may have a session."""
+
+    def settle(self) -> None:
+        """All events of a round were told: do what they have brought."""
 
     def deadline(self) -> float | None:
         """When ``expire()`` is wanted (time.monotonic()); None: never."""
@@ -103,6 +108,9 @@ class Worker:
         self._most = max(1, (process.descriptor_limit() - _OWN_DESCRIPTORS) // _SESSION_DESCRIPTORS)
         self._granted = 0  # sessions that the master may still send
         self._leaves = False
+        self._moved = False  # a session has begun or ended in this round
+        self._shown = ""  # by the title
+        self._show_at = NEVER
         self._poller = Poller()
         self._poller.watch(end.fileno(), READ, self._hear)
         self._sessions = duty.relays(
@@ -120,28 +128,38 @@ class Worker:
         """Serve until there is nothing to serve any more."""
         signal.signal(signal.SIGTERM, self._asked_to_leave)
         self._offer()
-        self._show()
+        self._show(self._standing())
         sessions = self._sessions
         poll = self._poller.poll
+        monotonic = time.monotonic
         seats = self._slot.seats
         only = seats[0] if len(seats) == 1 else None
         while not (self._leaves and self._free_seats == len(seats)):
             deadline = sessions.deadline()
-            for call, events in poll(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            if deadline is None or deadline > self._show_at:
+                deadline = None if self._show_at == NEVER else self._show_at
+            for call, events in poll(None if deadline is None else max(0.0, deadline - monotonic())):
                 call(events)
-            if deadline is not None and (now := time.monotonic()) >= deadline:
+            sessions.settle()
+            if deadline is not None and (now := monotonic()) >= deadline:
                 sessions.expire(now)
-            if only is not None and only.changed:
-                self._show()
+                if now >= self._show_at:
+                    self._show(self._standing())
+            if self._moved or (only is not None and only.changed):
+                self._moved = False
+                self._show_soon()
 
     def _hear(self, _events: int) -> None:
-        """Take what the master sent, all of it, then say how much more may come."""
+        """Take one thing that the master sent (mostly there is no more), then say how much more may come."""
         try:
-            while (received := self._channel.receive()) is not None:
+            received = self._channel.receive()
+            if received is None:
+                self._left_alone()
+            else:
                 self._handle(*received)
-            self._left_alone()
+                self._offer()
         except BlockingIOError:
-            self._offer()
+            pass
         except ChannelError as error:
             log().error(f"this worker can't read what the master sends: {error}", self._name)
             self._left_alone()
@@ -149,7 +167,7 @@ class Worker:
     def _handle(self, message: fdpass.Message, descriptor: int) -> None:
         match message:
             case fdpass.Serve(seat, port, address):
-                self._serve(self._slot.seats[seat], Peer(address, port), socket.socket(fileno=descriptor))
+                self._serve(self._slot.seats[seat], Peer(address, port), _client(descriptor, address))
             case fdpass.Admit(seat):
                 self._sessions.decided(seat, admitted=True)
             case fdpass.Refuse(seat):
@@ -169,10 +187,8 @@ class Worker:
     def _serve(self, seat: Seat, peer: Peer, client: socket.socket) -> None:
         self._granted -= 1
         self._free_seats -= 1
-        address, port = client.getsockname()[:2]
-        self._sessions.adopt(client, peer, Peer(address, port), seat)
-        if len(self._slot.seats) > 1:
-            self._show()
+        self._sessions.adopt(client, peer, seat)
+        self._moved = True
 
     def _ended(self, seat: Seat) -> None:
         seat.close()
@@ -180,8 +196,7 @@ class Worker:
         credit = self._credit()
         self._granted += credit
         self._tell(fdpass.Free(seat.number, credit))
-        if len(self._slot.seats) > 1:
-            self._show()
+        self._moved = True
 
     def _ask(self, seat: Seat, address: str) -> None:
         """A PROXY header has named the client: only the master knows how many sessions it has."""
@@ -216,18 +231,40 @@ class Worker:
     def _asked_to_leave(self, _number: int, _frame: object) -> None:
         self._tell(fdpass.Leaving())
 
-    def _show(self) -> None:
-        """Put what is served into the process's title."""
+    def _standing(self) -> str:
+        """What is served."""
         seats = self._slot.seats
+        busy = len(seats) - self._free_seats
+        if not busy:
+            return "idle"
         if len(seats) > 1:
-            busy = len(seats) - self._free_seats
-            what = f"{busy} session{'s' if busy != 1 else ''}" if busy else "idle"
-        else:
-            seat = seats[0]
-            seat.changed = False
-            busy = 1 - self._free_seats
-            what = " ".join(filter(None, (seat.user, seat.client, seat.state))) if busy else "idle"
-        process.title(f"pop3gw: worker [{self._name}] {what}")
+            return f"{busy} session{'s' if busy != 1 else ''}"
+        seat = seats[0]
+        return " ".join(filter(None, (seat.user, seat.client, seat.state)))
+
+    def _show_soon(self) -> None:
+        """Something about the title has changed; it is written a little later, since most of it is gone by then."""
+        seat = self._slot.seats[0]
+        seat.changed = False
+        if self._free_seats == len(self._slot.seats) and self._shown == "idle":
+            self._show_at = NEVER
+        elif seat.lasts and len(self._slot.seats) == 1:
+            self._show(self._standing())
+        elif self._show_at == NEVER:
+            self._show_at = time.monotonic() + TITLE_DELAY
+
+    def _show(self, standing: str) -> None:
+        """Put what is served into the process's title."""
+        self._show_at = NEVER
+        if standing != self._shown:
+            self._shown = standing
+            process.title(f"pop3gw: worker [{self._name}] {standing}")
+
+
+def _client(descriptor: int, address: str) -> socket.socket:
+    """The connection that came with a message; what is known of it is not asked of the system."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
 
 
 def main(duty: Duty, end: socket.socket, slot: Slot) -> int:

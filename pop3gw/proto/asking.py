@@ -69,7 +69,7 @@ class Asking:
         self.guard = guard
         self.journal = journal
         self.shown: dict[str, Any] = policy.__dict__
-        self.heard = False  # the policy was asked, or was told a name: whoever follows that resets it
+        self.heard = False  # the policy was asked: whoever follows that resets it
         self.failures: list[str] = []  # the names of callbacks that failed; who counts them empties it
 
     def configure(self) -> bool:
@@ -89,7 +89,7 @@ class Asking:
                 return None
             key = ANY_KNOWN
         value = hashed[key]
-        if row is not None and type(value) is int and value in BARE:
+        if (row is not None or key == GREETING) and type(value) is int and value in BARE:
             return BARE[value]
         try:
             return entry(key, value)

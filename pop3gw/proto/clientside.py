@@ -37,6 +37,7 @@ UNASKED = "it sent something that nobody asked for"
 
 # A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
 _KEYWORD = re.compile(r"[A-Z]{1,4}")
+_UPDATE = State.UPDATE
 _NOTHING_ASKED = Relay("", "", unknown("", multiline=False), False, "GREETING")
 
 
@@ -97,8 +98,9 @@ class ClientSide(Outcome):
             decided = Answer(False, TLS_NEEDED, why="TLS is required first")
         else:
             decided = self._requests.judge(name, argument, self.state)
+            self.moved = True  # it may have told the user's name
             if self._asking.heard:
-                self.changed = True
+                self.changed = True  # the policy may have set other times
                 self._asking.heard = False
         if isinstance(decided, Relay):
             if decided.asked == decided.name or not self._client_tls.demanded_before(decided.name):
@@ -159,7 +161,7 @@ class ClientSide(Outcome):
             mechanism, _space, initial = relay.argument.partition(" ")
             self._exchange = Exchange(mechanism)
             self.state = State.SASL
-            self.changed = True
+            self.moved = True
             if initial:
                 self._hear_sasl(initial)
             self._turns.take(CHALLENGE, now)
@@ -168,28 +170,37 @@ class ClientSide(Outcome):
 
     def _conclude(self, relay: Relay, out: bytes, now: float, *, ok: bool) -> None:
         """An answer is whole: the state moves, the answer goes out."""
-        row, exchange = relay.row, self._exchange
-        self._exchange = None
-        # AUTH without an argument only lists mechanisms.
-        attempt = row.login and bool(relay.argument)
-        if attempt or not row.login:
+        row = relay.row
+        if row.login:
+            if not self._login_answered(relay, out, now, ok=ok):
+                return
+        else:
             self._settle(row, ok=ok)
-        if attempt and not ok and not (exchange is not None and exchange.cancelled):
-            self.counters[LOGIN_FAILED.get(relay.asked, LOGIN_FAILED[row.name])] += 1
-            self._login_failed(out, now, end=False)
-            return
-        if attempt and ok:
-            self.counters[LOGIN_OK.get(relay.asked, LOGIN_OK[row.name])] += 1
-            way = f"sasl {exchange.mechanism}" if exchange is not None else row.name.lower()
-            self._logged_in(way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}")
         if out:
             self.to_client.append(out)
         if ok:
             self._count(row.name)
-        if self.state is State.UPDATE:
+        if self.state is _UPDATE:
             self._end(Ending.QUIT, Side.CLIENT)
         else:
             self._turns.take(REQUEST, now)
+
+    def _login_answered(self, relay: Relay, out: bytes, now: float, *, ok: bool) -> bool:
+        """The answer to an attempt to log in; False where it is held back, since it failed."""
+        row, exchange = relay.row, self._exchange
+        self._exchange = None
+        if not relay.argument:  # AUTH without an argument only lists mechanisms
+            return True
+        self._settle(row, ok=ok)
+        if ok:
+            self.counters[LOGIN_OK.get(relay.asked, LOGIN_OK[row.name])] += 1
+            way = f"sasl {exchange.mechanism}" if exchange is not None else row.name.lower()
+            self._logged_in(way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}")
+        elif exchange is None or not exchange.cancelled:
+            self.counters[LOGIN_FAILED.get(relay.asked, LOGIN_FAILED[row.name])] += 1
+            self._login_failed(out, now, end=False)
+            return False
+        return True
 
     # -- SASL (RFC 5034 section 4)
 
@@ -215,7 +226,7 @@ class ClientSide(Outcome):
         name = exchange.username()
         if name is not None:
             self.policy.__dict__["username"] = name
-            self.changed = True
+            self.moved = True
 
     # -- TLS towards the client (RFC 2595 section 4)
 
@@ -234,5 +245,5 @@ class ClientSide(Outcome):
         # RFC 2595 section 4: nothing that was learnt in clear is kept.
         self.policy.__dict__.update(username=None, password=None)
         self.tls_wanted = Side.CLIENT
-        self.changed = True
+        self.changed = self.moved = True
         self._turns.take(Phase.CLIENT_HANDSHAKE, now)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 
-class State(enum.Enum):
+class State(enum.StrEnum):
     """The states of RFC 1939 section 3, AUTHORIZATION split by what was said in it."""
 
     __hash__ = object.__hash__  # members are singletons, and Enum's own is Python code: looked up at each request

@@ -9,16 +9,20 @@ import enum
 from typing import NamedTuple, Protocol
 
 
-class Side(enum.Enum):
+class Side(enum.StrEnum):
     """Who did it, or whose turn it is."""
+
+    __hash__ = object.__hash__  # members are singletons, and Enum's own is Python code
 
     CLIENT = "client"
     SERVER = "server"
     GATEWAY = "gateway"
 
 
-class Ending(enum.Enum):
+class Ending(enum.StrEnum):
     """How a session ended, as the summary line names it."""
+
+    __hash__ = object.__hash__  # as above
 
     QUIT = "quit"
     CLOSED = "closed"  # a side closed without QUIT

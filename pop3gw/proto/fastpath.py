@@ -1,8 +1,9 @@
 """The usual requests and answers, decided in one go. The fast path of a session; everything else goes the long way.
 
-Pure. Most of what passes is a request that came as one whole line, holds no name and no secret, and is accepted by an
-entry without a callback; and the ``+OK`` to it, whole in one buffer. For both a session needs few of the steps that
-``clientside``, ``requests``, ``answers`` and ``content`` take, and those cost more than all system calls together.
+Pure. Most of what passes is a request of the TRANSACTION state that came as one whole line, holds no secret, and is
+accepted by an entry without a callback; and the ``+OK`` to a request, whole in one buffer. For both a session needs
+few of the steps that ``clientside``, ``requests``, ``answers`` and ``content`` take, and those cost as much as all
+system calls together.
 
 It decides nothing in another way: whatever it is not sure of, it leaves alone (False) for the long way to look at. A
 test plays the same conversations with and without it. What a line asks for is the same in each session, so it is
@@ -13,17 +14,20 @@ Known limit: nothing here where the conversation is logged (log_level = debug).
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from pop3gw.policy import POP3_REQ_ACCEPT
 from pop3gw.proto.clientside import ClientSide
-from pop3gw.proto.commands import COMMANDS, BadArgumentError, Limits, Secret, Shape
+from pop3gw.proto.commands import COMMANDS, BadArgumentError, Limits, Secret, Shape, State
 from pop3gw.proto.counts import RELAYED, REQUEST_AT
 from pop3gw.proto.requests import Relay
 from pop3gw.proto.turns import STATUS
 from pop3gw.proto.wire import CONTROL, CRLF, TERMINATOR
 
 _MOST_KEPT: Final = 512  # lines: message numbers make many of them
+_TRANSACTION: Final = State.TRANSACTION
+_GOOD: Final = re.compile(rb"\+OK(?: [^\r\n\0]*)?\r\n")  # a whole status line that is no error
 _FILTERED: Final = "CAPA"  # its answer never passes as it came
 
 
@@ -44,7 +48,7 @@ def _understood(data: bytes, limits: Limits) -> _Usual | None:
     line = data[:-2] if data[-2:] == CRLF else data[:-1]
     word, _space, rest = line.partition(b" ")
     row = COMMANDS.get(word.upper().decode("latin-1"))
-    if row is None or row.names_user or row.secret is not Secret.NOTHING or row.shape is Shape.LOCAL:
+    if row is None or _TRANSACTION not in row.states or row.secret is not Secret.NOTHING or row.shape is Shape.LOCAL:
         return None
     if row.name == _FILTERED or data[-1:] != b"\n" or CONTROL.search(line):
         return None
@@ -64,15 +68,17 @@ class FastPath(ClientSide):
 
     def _usual_request(self, data: bytes, now: float) -> bool:
         """Relay what the client sent while nothing else of it was waiting; False: that is not for the fast path."""
+        if self.state is not _TRANSACTION:
+            return False
         policy = self.policy
         usual = _KEPT.get(data) or _understood(data, policy)
         if usual is None:
             return False
         relay, wire, length, counter = usual
         entry = policy.request.get(relay.name)
-        if type(entry) is not int or entry != POP3_REQ_ACCEPT or self.state not in relay.row.states:
+        if type(entry) is not int or entry != POP3_REQ_ACCEPT or length > policy.max_request_line_length:
             return False
-        if length > policy.max_request_line_length or self._server.left or self._journal.conversation:
+        if self._server.left or self._journal.conversation:
             return False
         self._relay = relay
         self.to_server.append(wire)
@@ -83,23 +89,19 @@ class FastPath(ClientSide):
     def _usual_answer(self, data: bytes, now: float) -> bool:
         """Relay what the server sent, an answer being awaited; False: that is not for the fast path."""
         relay, policy = self._relay, self.policy
-        end = data.find(CRLF)
-        line = data[:end]
-        if (line[:4] != b"+OK " and line != b"+OK") or b"\r" in line or b"\n" in line or b"\0" in line:
+        good = _GOOD.match(data)
+        if good is None or relay.response_callback is not None or relay.name == _FILTERED:
             return False
-        if end < 0 or end > policy.max_response_line_length:
+        end = good.end()
+        if end - 2 > policy.max_response_line_length or self._journal.conversation:
             return False
-        if relay.response_callback is not None or relay.name == _FILTERED or self._journal.conversation:
-            return False
-        if (form := relay.row.status) is not None and form.fullmatch(line, 4) is None:
+        if (form := relay.row.status) is not None and form.fullmatch(data, 4, end - 2) is None:
             return False
         if relay.multiline:
             if not policy.permit_longline or policy.strict_line_endings:
                 return False
-            whole = data.find(TERMINATOR, end) + len(TERMINATOR) == len(data)
-        else:
-            whole = end + 2 == len(data)
-        if not whole:
+            end = data.find(TERMINATOR, end - 2) + 5
+        if end != len(data):
             return False
         self._conclude(relay, data, now, ok=True)
         return True

@@ -23,9 +23,9 @@ class Outcome:
     def __init__(self, journal: Journal, counters: Counters) -> None:
         self.to_client: list[bytes] = []
         self.to_server: list[bytes] = []
-        # More than octets has come of the last event: a state, a name, an end, whom to read or until when. The caller
-        # looks at all that only then, and resets it.
-        self.changed = True
+        # What the caller looks at only when it has changed, and then resets:
+        self.changed = True  # an end, whom to read, until when, what is wanted beside octets
+        self.moved = True  # the state, or the user
         self.tls_wanted: Side | None = None  # once to_client, or to_server, is delivered
         self.over = False
         self.ending: Ending | None = None
@@ -91,7 +91,7 @@ class Outcome:
         state = row.on_ok if ok else row.on_err
         if state is not None:
             self.state = state
-            self.changed = True
+            self.moved = True
 
     def _login_failed(self, out: bytes, now: float, *, end: bool) -> None:
         """Hold the answer back for a while that grows with each failure."""

@@ -104,7 +104,7 @@ class Requests:
             found = found or Entry(Verdict(POP3_REQ_ACCEPT))
         if state not in row.states:
             settled = row if state in _UNSETTLED and name in _UNSETTLING else None
-            return Answer(False, INVALID_COMMAND, row=settled, why=f"it is not allowed in {state.value}")
+            return Answer(False, INVALID_COMMAND, row=settled, why=f"it is not allowed in {state}")
         fault = None
         try:
             argument = row.argument(argument, asking.policy)
@@ -135,7 +135,6 @@ class Requests:
             asking.shown["username"], _, digest = (
                 (argument, "", "") if row.secret is Secret.NOTHING else argument.partition(" ")
             )
-            asking.heard = True
             if digest:
                 asking.journal.secret(digest)
         elif row.secret is Secret.ALL:
@@ -213,7 +212,7 @@ class Requests:
         if row.shape is Shape.LOCAL:
             raise CallbackError(f"it made the request a {name}, which is never relayed")
         if state not in row.states:
-            raise CallbackError(f"it made the request a {name}, which is not allowed in {state.value}")
+            raise CallbackError(f"it made the request a {name}, which is not allowed in {state}")
         try:
             argument = row.argument(argument, self._asking.policy)
         except BadArgumentError as bad:

@@ -149,7 +149,8 @@ class Session(FastPath):
 
     def connected(self, now: float, address: str | None = None, port: int | None = None) -> None:
         """The server is connected; its greeting is awaited (after TLS, where that comes first)."""
-        self._learn(self.policy.session._replace(server_address=address, server_port=port))
+        facts = self.policy.session
+        self._learn(SessionFacts(*facts[:3], address, port, *facts[5:]))  # type: ignore[arg-type]  # its own fields
         self.changed = True
         if self._rules.server_tls is Tls.IMPLICIT:
             self.tls_wanted = Side.SERVER
@@ -273,7 +274,7 @@ class Session(FastPath):
             return
         turns = self._turns
         late = turns.late()
-        self._journal.warning(f"{turns.limit(self.policy, now)} has passed, waiting for the {late.value}")
+        self._journal.warning(f"{turns.limit(self.policy, now)} has passed, waiting for the {late}")
         if late is Side.SERVER and turns.phase in OWED_BY_SERVER:
             self._say(f"-ERR {PROTOCOL_ERROR}")
         elif turns.phase is REQUEST and self._client.left and turns.blocked is None:

@@ -36,9 +36,9 @@ class Echo:
         self._ended = ended
         self._sessions: dict[int, tuple[socket.socket, Seat]] = {}
 
-    def adopt(self, client: socket.socket, peer: Peer, local: Peer, seat: Seat) -> None:
+    def adopt(self, client: socket.socket, peer: Peer, seat: Seat) -> None:
         seat.open(peer.address, peer.port, "3f2a")
-        seat.stand(str(local.port), peer.address)
+        seat.stand("TRANSACTION", "alice")
         self._sessions[seat.number] = (client, seat)
         self._poller.watch(client.fileno(), READ, lambda _events: self._hear(client, seat))
 
@@ -56,6 +56,8 @@ class Echo:
 
     def decided(self, seat: int, *, admitted: bool) -> None:
         raise AssertionError(f"nothing was asked about {seat}: {admitted}")
+
+    def settle(self) -> None: ...
 
     def deadline(self) -> float | None:
         return None
