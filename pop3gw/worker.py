@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.tls import Contexts
 
 NEVER: Final = float("inf")
-TITLE_DELAY: Final = 0.02  # s by which a title may be late: most sessions are quicker, a busy worker writes fifty a second
+TITLE_DELAY: Final = 0.02  # s by which a title may be late: most sessions are quicker
 CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect
 # Descriptors that a worker and its policy need themselves, and those of a session (client, server, resolver).
 _OWN_DESCRIPTORS: Final = 16
