@@ -290,21 +290,22 @@ class Serving:
             return False
         now = time.monotonic()
         try:
-            received = worker.channel.receive()
+            message = worker.channel.hear()
         except BlockingIOError:
             return False
         except (ChannelError, OSError) as error:
             log().error(f"worker {worker.pid} is given up: {error}", self.name)
-            received = None
-        match received:
-            case fdpass.Free(seat, credit), _:
-                self.pool.finished(worker.number, seat, now)
+            message = None
+        match message:
+            case fdpass.Free(credit, seats):
+                for seat in seats:
+                    self.pool.finished(worker.number, seat, now)
                 self.pool.offered(worker.number, credit)
-            case fdpass.Offer(credit), _:
+            case fdpass.Offer(credit):
                 self.pool.offered(worker.number, credit)
-            case fdpass.Client(seat, address), _:
+            case fdpass.Client(seat, address):
                 self._admit(worker, seat, address, now)
-            case fdpass.Leaving(), _:
+            case fdpass.Leaving():
                 self.pool.leaving(worker.number, now)
             case _:
                 if not worker.pid:  # it was never there, or not for long: its template may have said why

@@ -177,7 +177,7 @@ class Worker:
         self._free_seats += 1
         credit = self._credit()
         self._granted += credit
-        self._tell(fdpass.Free(seat.number, credit))
+        self._tell(fdpass.Free(credit, (seat.number,)))
         if len(self._slot.seats) > 1:
             self._show()
 
