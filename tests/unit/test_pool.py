@@ -37,6 +37,8 @@ class Gateway:
         self.works = True  # whether a worker that is forked offers itself
         self.forks = True  # whether one can be forked
         self.leaves = True  # whether a worker does what it is told
+        self.slow = False  # whether a worker that is forked takes its time: until ``come_up()``
+        self.coming: list[int] = []
 
     def start(self) -> Gateway:
         self.pool.begin(self.rules, self.now)
@@ -55,8 +57,9 @@ class Gateway:
                 if not self.forks:
                     self.pool.spawn_failed(order.worker, "Cannot allocate memory", self.now)
                 elif self.works:
-                    self.alive.append(order.worker)
-                    self.pool.offered(order.worker, min(8, self.rules.sessions_per_worker))
+                    self.coming.append(order.worker)
+                    if not self.slow:
+                        self.come_up()
                 else:
                     self.pool.ended(order.worker, self.now)
             case Act.RETIRE:
@@ -69,6 +72,14 @@ class Gateway:
                 self.killed.append(order.worker)
             case Act.REPORT:
                 self.reports.append(order.text)
+
+    def come_up(self) -> None:
+        """The worker that was forked first is there."""
+        worker = self.coming.pop(0)
+        self.alive.append(worker)
+        self.pool.offered(worker, min(8, self.rules.sessions_per_worker))
+        if self.slow:
+            self.settle()
 
     def sessions_of(self, worker: int) -> list[int]:
         return [seat for owner, seat in self.seats if owner == worker]
@@ -183,29 +194,71 @@ def test_wedged_workers_are_helped_by_others_though_seats_are_free() -> None:
     assert gateway.connect() is not None
 
 
-def test_batches_grow_while_each_is_taken_at_once_and_never_beyond_max_spare() -> None:
+def burst(gateway: Gateway, clients: int) -> None:
+    """So many clients come at once, to a pool whose workers take a while to come up; each stays."""
+    while clients:
+        gateway.pool.waiting(clients - 1)
+        if gateway.connect():
+            clients -= 1
+        else:
+            gateway.come_up()
+
+
+def test_in_a_burst_as_many_are_forked_as_clients_wait_and_the_spares() -> None:
     gateway = Gateway(min_spare=2, max_spare=8, max_workers=200).start()
+    gateway.slow = True
+    burst(gateway, 40)
+    assert gateway.forked == 42
+
+
+def test_in_a_burst_workers_are_forked_at_once_but_not_more_than_max_spare() -> None:
+    gateway = Gateway(min_spare=2, max_spare=8, max_workers=200).start()
+    gateway.slow = True
     steps = []
-    for _ in range(6):
+    for clients in (0, 3, 40, 40, 0):
         before = gateway.forked
-        taken = gateway.pool.room(gateway.now)
-        for _ in range(taken):  # a burst, of which the pool sees the whole at once
-            hand = gateway.pool.take(A_CLIENT, gateway.now)
-            gateway.seats[hand.worker, hand.seat] = A_CLIENT
-        gateway.settle()
+        gateway.pool.waiting(clients)
+        while gateway.connect():
+            pass
         steps.append(gateway.forked - before)
-    assert steps == [4, 8, 8, 8, 8, 8]
+        while gateway.coming:
+            gateway.come_up()
+    assert steps == [2, 5, 8, 8, 2]
 
 
-def test_after_a_calm_second_batches_are_small_again() -> None:
-    gateway = Gateway(min_spare=1, max_spare=8).start()
-    for _ in range(3):
-        gateway.connect()
-    gateway.wait(pool_module.CALM)
+def test_clients_that_wait_for_credit_alone_need_no_worker() -> None:
+    gateway = Gateway(min_spare=1, max_spare=8, sessions_per_worker=50).start()
+    for _ in range(8):
+        assert gateway.connect() is not None
+    gateway.pool.waiting(30)
+    gateway.settle()
+    assert gateway.forked == 2, "one spare, and none for those whom 42 seats wait for"
+
+
+def test_after_a_burst_nothing_is_forked_while_sessions_come_and_go() -> None:
+    gateway = Gateway(min_spare=2, max_spare=8, max_workers=200).start()
+    gateway.slow = True
+    burst(gateway, 16)
     before = gateway.forked
-    while gateway.pool.spare > 1:
-        gateway.connect()
+    for _ in range(100):
+        gateway.hang_up(next(iter(gateway.seats)))
+        assert gateway.connect() is not None
     assert gateway.forked == before
+
+
+def test_while_nothing_is_to_be_decided_it_asks_for_no_attention() -> None:
+    gateway = Gateway(min_spare=2, max_spare=4).start()
+    hand = gateway.connect()
+    gateway.settle()
+    for _ in range(10):
+        assert hand is not None
+        gateway.pool.finished(*hand, gateway.now)
+        gateway.pool.offered(hand[0], 1)
+        assert not gateway.pool.restless
+        hand = gateway.pool.take(A_CLIENT, gateway.now)
+        assert not gateway.pool.restless
+    gateway.pool.take(A_CLIENT, gateway.now)
+    assert gateway.pool.restless, "a spare is wanted"
 
 
 def test_surplus_spares_are_retired_within_a_second_but_not_at_once() -> None:
@@ -584,7 +637,7 @@ def test_whatever_happens_the_books_balance(a_seed: int) -> None:
                 gateway.settle()
         assert gateway.pool.sessions == len(gateway.seats)
         assert gateway.pool.workers == len(gateway.alive) <= gateway.rules.max_workers
-        assert gateway.pool._vacant >= gateway.pool._credit >= 0
+        assert gateway.pool.vacant >= gateway.pool._credit >= 0
         assert gateway.pool._credit == sum(worker.credit for worker in gateway.pool._open)
     for hand in sorted(gateway.seats):
         gateway.hang_up(hand)
