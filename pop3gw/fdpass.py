@@ -276,6 +276,7 @@ def _row(code: int, kind: type[Message]) -> _Row:
 
 
 _ROWS: Final = {kind: _row(code, kind) for code, kind in enumerate(_KINDS)}
+_SERVE: Final = _ROWS[Serve]
 _BY_CODE: Final = tuple(_ROWS.values())
 _new: Final[Any] = tuple.__new__  # a named tuple from its fields, at half of what calling its class costs
 
@@ -344,6 +345,12 @@ class Channel:
             self.socket.send(record, self._flags)
             return
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))
+        self.socket.sendmsg((record,), (rights,), self._flags)
+
+    def hand_over(self, seat: int, port: int, address: str, connection: int) -> None:
+        """``send(Serve(seat, port, address), connection)``, without what all messages have in common."""
+        record = _SERVE.written.pack(_SERVE.code, seat, port) + address.encode()
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(connection))
         self.socket.sendmsg((record,), (rights,), self._flags)
 
     def receive(self) -> tuple[Message, int] | None:

@@ -58,13 +58,6 @@ class Order(NamedTuple):
     text: str = ""
 
 
-class Hand(NamedTuple):
-    """Where an accepted connection goes."""
-
-    worker: int
-    seat: int
-
-
 class Phase(enum.Enum):
     """How far a pool's end is."""
 
@@ -109,6 +102,44 @@ class Pool:
     Report what happened, then carry out ``orders()``, again at ``deadline`` at the latest. Before ``take()``, ask
     ``room()``. ``jitter`` gives floats in [0, 1), so that workers born together aren't replaced together.
     """
+
+    # More attributes than an instance may have without slots before each access is a search in a dictionary.
+    __slots__ = (
+        "_backoff",
+        "_backs_off",
+        "_behind_proxy",
+        "_calm_from",
+        "_calm_to",
+        "_clients",
+        "_credit",
+        "_dry_since",
+        "_end_untold",
+        "_forks",
+        "_full",
+        "_jitter",
+        "_last_number",
+        "_limit",
+        "_open",
+        "_overdue_at",
+        "_pause_reported",
+        "_paused_until",
+        "_phase_until",
+        "_quiet_until",
+        "_reports",
+        "_retired",
+        "_rules",
+        "_serving",
+        "_shutdown_timeout",
+        "_surplus",
+        "_waiting",
+        "_workers",
+        "deadline",
+        "phase",
+        "restless",
+        "sessions",
+        "starting",
+        "vacant",
+    )
 
     def __init__(self, jitter: Callable[[], float]) -> None:
         self.phase = Phase.RUNNING
@@ -205,7 +236,36 @@ class Pool:
     def offered(self, number: int, credit: int) -> None:
         """The worker takes that many sessions more than it said before."""
         worker = self._workers.get(number)
-        if worker is None or worker.state is _State.LEAVING or not credit:
+        if worker is not None and credit > 0:
+            self._trust(worker, credit)
+
+    def freed(self, number: int, seats: Sequence[int], credit: int, now: float) -> None:
+        """The sessions at these seats of the worker are over, and it takes that many more than it said before."""
+        worker = self._workers.get(number)
+        if worker is None:
+            return
+        clients = worker.clients
+        for seat in seats:
+            if seat in clients:
+                self._forget(clients.pop(seat))
+                worker.free.append(seat)
+                if worker.state is _State.SERVING:
+                    self.vacant += 1
+        if worker.state is _State.LEAVING:
+            if not clients:
+                self._expect(worker, now + LEAVE_LIMIT)
+                self.restless = True
+        elif self.vacant > self._calm_to or not self._credit:
+            self.restless = True
+        if self._backs_off:
+            self._backs_off = False
+            self._backoff.worked()
+            self.restless = True
+        if credit > 0:
+            self._trust(worker, credit)
+
+    def _trust(self, worker: _Worker, credit: int) -> None:
+        if worker.state is _State.LEAVING:
             return
         if worker.state is _State.STARTING:
             self.starting -= 1
@@ -222,25 +282,6 @@ class Pool:
                 self.restless = True
         worker.credit += credit
         self._credit += credit
-
-    def finished(self, number: int, seat: int, now: float) -> None:
-        """The session at that seat of the worker is over."""
-        worker = self._workers.get(number)
-        if worker is None or seat not in worker.clients:
-            return
-        self._forget(worker.clients.pop(seat))
-        worker.free.append(seat)
-        if worker.state is _State.SERVING:
-            self.vacant += 1
-            if self.vacant > self._calm_to or not self._credit:
-                self.restless = True
-        elif not worker.clients:
-            self._expect(worker, now + LEAVE_LIMIT)
-            self.restless = True
-        if self._backs_off:
-            self._backs_off = False
-            self._backoff.worked()
-            self.restless = True
 
     def leaving(self, number: int, now: float) -> None:
         """The worker wants no more sessions."""
@@ -302,8 +343,11 @@ class Pool:
     def _below_limit(self, client: str) -> bool:
         return not self._limit or self._clients.get(client, 0) < self._limit
 
-    def take(self, address: str, now: float) -> Hand:
-        """Choose who serves the connection from that address. Only where ``room()`` is left, else LookupError."""
+    def take(self, address: str, now: float) -> tuple[int, int]:
+        """Choose the worker and its seat for the connection from that address.
+
+        Only where ``room()`` is left, else LookupError.
+        """
         worker = self._open[-1]
         worker.credit -= 1
         if not worker.credit:
@@ -325,7 +369,7 @@ class Pool:
         self._pause_reported = False
         if worker.served >= worker.limit:
             self._leave(worker, now)
-        return Hand(worker.number, seat)
+        return worker.number, seat
 
     # The end.
 

@@ -230,9 +230,9 @@ class Serving:
 
     def _accept(self, listener: Listener, _mask: int) -> None:
         """Take one client: while others wait, the next turn says so again."""
-        now = time.monotonic()
-        if not self._polled or self._held or not self.pool.room(now):  # since an event of the same turn
+        if not self._polled or self._held:  # since an event of the same turn
             return
+        now = time.monotonic()
         try:
             # Not accept(): of a socket that is only passed on no object is needed, which costs as much as the call.
             client, (address, port, *_) = listener.socket._accept()  # type: ignore[attr-defined]
@@ -270,7 +270,7 @@ class Serving:
             number, seat = pool.take(address, now)
             worker = self._workers[number]
             try:
-                worker.channel.send(fdpass.Serve(seat, port, address), client)
+                worker.channel.hand_over(seat, port, address, client)
             except OSError:  # it has just ended, or takes nothing any more: then the end of its channel ends it
                 self._lose(worker, now)
                 continue
@@ -321,9 +321,7 @@ class Serving:
             message = None
         match message:
             case fdpass.Free(credit, seats):
-                for seat in seats:
-                    self.pool.finished(worker.number, seat, now)
-                self.pool.offered(worker.number, credit)
+                self.pool.freed(worker.number, seats, credit, now)
             case fdpass.Offer(credit):
                 self.pool.offered(worker.number, credit)
             case fdpass.Client(seat, address):

@@ -75,6 +75,14 @@ def test_a_descriptor_travels_with_its_message_and_closes_on_exec(ends: tuple[Ch
     os.close(reader)
 
 
+def test_a_connection_is_handed_over_as_by_a_message(ends: tuple[Channel, Channel]) -> None:
+    ends[0].hand_over(7, 1024, "2001:db8::1", 0)
+    message, descriptor = ends[1].receive() or (None, -1)
+    assert message == fdpass.Serve(7, 1024, "2001:db8::1")
+    assert os.fstat(descriptor).st_ino == os.fstat(0).st_ino
+    os.close(descriptor)
+
+
 def test_messages_keep_their_order_and_their_descriptors_apart(ends: tuple[Channel, Channel]) -> None:
     for seat in range(5):
         ends[0].send(fdpass.Serve(seat, seat, "192.0.2.7"), ends[0].fileno())

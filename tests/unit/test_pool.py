@@ -96,17 +96,16 @@ class Gateway:
         if not self.pool.room(self.now):
             return None
         hand = self.pool.take(address, self.now)
-        assert (hand.worker, hand.seat) not in self.seats
-        self.seats[hand.worker, hand.seat] = address
+        assert hand not in self.seats
+        self.seats[hand] = address
         self.settle()
-        return hand.worker, hand.seat
+        return hand
 
     def hang_up(self, hand: tuple[int, int] | None) -> None:
         assert hand is not None
         worker, seat = hand
         del self.seats[hand]
-        self.pool.finished(worker, seat, self.now)
-        self.pool.offered(worker, 1)
+        self.pool.freed(worker, (seat,), 1, self.now)
         self.settle()
         if worker in self.alive and not self.sessions_of(worker) and self.is_leaving(worker):
             self.end_worker(worker)
@@ -252,8 +251,7 @@ def test_while_nothing_is_to_be_decided_it_asks_for_no_attention() -> None:
     gateway.settle()
     for _ in range(10):
         assert hand is not None
-        gateway.pool.finished(*hand, gateway.now)
-        gateway.pool.offered(hand[0], 1)
+        gateway.pool.freed(hand[0], (hand[1],), 1, gateway.now)
         assert not gateway.pool.restless
         hand = gateway.pool.take(A_CLIENT, gateway.now)
         assert not gateway.pool.restless
@@ -436,22 +434,22 @@ def test_connections_of_a_proxy_are_counted_by_the_client_that_it_names() -> Non
         assert pool.admits("127.0.0.1")
         hands.append(pool.take("127.0.0.1", 1000.0))
     first, second, third, silent = hands
-    assert pool.named(first.worker, first.seat, "192.0.2.7")
-    assert not pool.named(second.worker, second.seat, "::ffff:192.0.2.7")
-    assert pool.named(third.worker, third.seat, "192.0.2.8")
+    assert pool.named(*first, "192.0.2.7")
+    assert not pool.named(*second, "::ffff:192.0.2.7")
+    assert pool.named(*third, "192.0.2.8")
     assert pool.sessions == 4
-    pool.finished(first.worker, first.seat, 1000.0)
-    assert pool.named(second.worker, second.seat, "192.0.2.7")
+    pool.freed(first[0], (first[1],), 0, 1000.0)
+    assert pool.named(*second, "192.0.2.7")
     for hand in (second, third, silent):
-        pool.finished(hand.worker, hand.seat, 1000.0)
+        pool.freed(hand[0], (hand[1],), 0, 1000.0)
     assert pool.sessions == 0
 
 
 def test_whom_a_session_serves_that_is_over_is_no_matter() -> None:
     pool = behind_proxy(max_sessions_per_client=1).pool
     hand = pool.take("127.0.0.1", 1000.0)
-    pool.finished(hand.worker, hand.seat, 1000.0)
-    assert not pool.named(hand.worker, hand.seat, "192.0.2.7")
+    pool.freed(hand[0], (hand[1],), 0, 1000.0)
+    assert not pool.named(*hand, "192.0.2.7")
     assert not pool.named(99, 0, "192.0.2.7")
     assert pool.sessions == 0
 
@@ -460,7 +458,19 @@ def test_behind_a_proxy_without_a_limit_everybody_is_let_in() -> None:
     pool = behind_proxy(min_spare=3).pool
     for _ in range(3):
         hand = pool.take("127.0.0.1", 1000.0)
-        assert pool.named(hand.worker, hand.seat, "192.0.2.7")
+        assert pool.named(*hand, "192.0.2.7")
+
+
+def test_one_message_may_free_several_seats_and_nothing_is_freed_twice() -> None:
+    gateway = Gateway(min_spare=1, max_workers=1, sessions_per_worker=50).start()
+    hands = [gateway.connect() for _ in range(8)]
+    worker = gateway.alive[0]
+    seats = [seat for hand in hands if hand for seat in hand[1:]]
+    gateway.pool.freed(worker, (*seats[:5], seats[0], 49), 5, gateway.now)
+    gateway.pool.freed(99, seats, 8, gateway.now)
+    assert gateway.pool.sessions == 3
+    assert gateway.pool.vacant == 47
+    assert gateway.pool.room(gateway.now) == 5
 
 
 def test_no_limit_by_client_unless_set() -> None:
