@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from pop3gw import attendant, fdpass
+from pop3gw.agenda import NEVER, Agenda
 from pop3gw.attendant import Asker, Attendant
 from pop3gw.doors import Doors
 from pop3gw.fdpass import Message
@@ -25,7 +26,6 @@ from pop3gw.serving import Serving
 from pop3gw.settings import Config
 from pop3gw.view import Overview, Watched
 
-NEVER: Final = float("inf")
 _STOPPING: Final = "the gateway is being stopped"
 
 
@@ -49,7 +49,13 @@ class Attendance:
     """All attendants. Call ``carry_out()`` at ``deadline`` at the latest."""
 
     def __init__(
-        self, doors: Doors, account: Account | None, log: Log, selector: selectors.BaseSelector, owner: Owner
+        self,
+        doors: Doors,
+        account: Account | None,
+        log: Log,
+        selector: selectors.BaseSelector,
+        agenda: Agenda,
+        owner: Owner,
     ) -> None:
         self._began = time.time()
         self._gateway = Ledger()
@@ -60,7 +66,7 @@ class Attendance:
         self._reloaded = ""  # what to answer them, once whoever asks next sees it
         kinds = (("control", attendant.control(account), doors.control), ("metrics", attendant.metrics, doors.metrics))
         self._attendants = [
-            Attendant(name, make, door, account=account, log=log, selector=selector, hear=self._hear)
+            Attendant(name, make, door, account=account, log=log, selector=selector, agenda=agenda, hear=self._hear)
             for name, make, door in kinds
             if door is not None
         ]

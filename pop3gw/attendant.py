@@ -20,6 +20,7 @@ from functools import partial
 from typing import Final
 
 from pop3gw import process
+from pop3gw.agenda import Agenda
 from pop3gw.answering import Answering, Service
 from pop3gw.backoff import Backoff
 from pop3gw.errors import ChannelError
@@ -82,6 +83,7 @@ class Attendant:
         account: Account | None,
         log: Log,
         selector: selectors.BaseSelector,
+        agenda: Agenda,
         hear: Hear,
     ) -> None:
         self._renew_at = NEVER
@@ -91,6 +93,7 @@ class Attendant:
         self._account = account
         self._log = log
         self._selector = selector
+        self._agenda = agenda
         self._told = hear
         self._current: Asker | None = None
         self._leaving: list[Asker] = []
@@ -104,6 +107,7 @@ class Attendant:
     def renew(self) -> None:
         """There is more to see: another one takes over, at the next ``carry_out()``."""
         self._renew_at = min(self._renew_at, max(time.monotonic(), self._backoff.until))
+        self._agenda.want(self._renew_at)
 
     def carry_out(self, now: float, overview: Callable[[], Overview]) -> None:
         """Fork one where one is wanted, and end those that should be gone."""

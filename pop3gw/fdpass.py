@@ -3,19 +3,24 @@
 A channel is one end of a SOCK_SEQPACKET pair: records arrive whole and in order, and the death of the other process is
 an end of file. The messages are the tables of tuples below; this module knows how they travel, not what they cause.
 
-Known limits: texts are a message's last fields, NUL between them; together they are cut to ``TEXT_LIMIT`` octets.
+Known limits: texts are a message's last fields, NUL between them; together they are cut to ``TEXT_LIMIT`` octets. So is
+a list of numbers, of which there are at most ``SEATS_LIMIT``.
 """
 
 from __future__ import annotations
 
+import enum
 import socket
 import struct
-from typing import Final, NamedTuple, Self, TypeAlias, get_type_hints
+from array import array
+from typing import Any, Final, NamedTuple, Self, TypeAlias, get_type_hints
 
 from pop3gw.errors import ChannelError
 
 TEXT_LIMIT: Final = 16384
+SEATS_LIMIT: Final = 24
 _RECORD_LIMIT: Final = TEXT_LIMIT + 64
+_BRIEF_LIMIT: Final = 256  # octets of a record that ``hear()`` takes; a small buffer costs the half of a large one
 _DESCRIPTOR: Final = struct.Struct("i")
 # As plain numbers: combining these enumerations costs more than the system call.
 _WAIT_NEVER: Final = int(socket.MSG_DONTWAIT)
@@ -122,10 +127,10 @@ class Offer(NamedTuple):
 
 
 class Free(NamedTuple):
-    """The session at this seat is over, and ``credit`` sessions more may be handed over."""
+    """The sessions at these seats are over, and ``credit`` sessions more may be handed over."""
 
-    seat: int
     credit: int
+    seats: tuple[int, ...]  # not more than SEATS_LIMIT
 
 
 class Client(NamedTuple):
@@ -241,46 +246,78 @@ _KINDS: Final[tuple[type[Message], ...]] = (
 )
 
 
+class _Tail(enum.Enum):
+    """What follows the numbers of a record."""
+
+    NOTHING = enum.auto()
+    TEXT = enum.auto()
+    TEXTS = enum.auto()
+    NUMBERS = enum.auto()
+
+
 class _Row(NamedTuple):
+    kind: type[Message]
     code: int
-    record: struct.Struct  # the code and the numbers
+    written: struct.Struct  # the code and the numbers
+    read: struct.Struct  # the numbers behind the code
+    tail: _Tail
     texts: int
 
 
 def _row(code: int, kind: type[Message]) -> _Row:
     types = list(get_type_hints(kind).values())
-    return _Row(code, struct.Struct("=B" + "q" * types.count(int)), types.count(str))
+    numbers, texts = types.count(int), types.count(str)
+    tail = _Tail.NOTHING
+    if texts:
+        tail = _Tail.TEXT if texts == 1 else _Tail.TEXTS
+    elif len(types) > numbers:
+        tail = _Tail.NUMBERS
+    return _Row(kind, code, struct.Struct("=B" + "q" * numbers), struct.Struct("=x" + "q" * numbers), tail, texts)
 
 
 _ROWS: Final = {kind: _row(code, kind) for code, kind in enumerate(_KINDS)}
-_KIND_OF: Final = tuple((kind, _ROWS[kind]) for kind in _KINDS)
+_SERVE: Final = _ROWS[Serve]
+_BY_CODE: Final = tuple(_ROWS.values())
+_new: Final[Any] = tuple.__new__  # a named tuple from its fields, at half of what calling its class costs
 
 
 def encode(message: Message) -> bytes:
     """The record that carries a message."""
-    row = _ROWS[type(message)]
-    if not row.texts:
-        return row.record.pack(row.code, *message)
-    fields: tuple[object, ...] = message
-    text = "\0".join(map(str, fields[-row.texts :])).encode("utf-8", "backslashreplace")
-    return row.record.pack(row.code, *fields[: -row.texts]) + text[:TEXT_LIMIT]
+    _, code, written, _, tail, texts = _ROWS[type(message)]
+    if tail is _Tail.NOTHING:
+        return written.pack(code, *message)
+    fields: tuple[Any, ...] = message
+    octets: bytes
+    if tail is _Tail.TEXT:
+        octets = fields[-1].encode("utf-8", "backslashreplace")
+    elif tail is _Tail.TEXTS:
+        octets = "\0".join(fields[-texts:]).encode("utf-8", "backslashreplace")
+    else:
+        if len(fields[-1]) > SEATS_LIMIT:
+            raise ValueError(f"a message {type(message).__name__} with {len(fields[-1])} numbers")
+        return written.pack(code, *fields[:-1]) + array("q", fields[-1]).tobytes()
+    return written.pack(code, *fields[:-texts]) + octets[:TEXT_LIMIT]
 
 
 def decode(record: bytes) -> Message:
     """The message in a record. ChannelError: it is none of ours."""
     try:
-        kind, row = _KIND_OF[record[0]]
-        _, *fields = row.record.unpack_from(record)
-    except (IndexError, struct.error) as error:
+        kind, _, _, read, tail, texts = _BY_CODE[record[0]]
+        if tail is _Tail.NOTHING:
+            return _new(kind, read.unpack(record))  # type: ignore[no-any-return]
+        fields = read.unpack_from(record)
+        rest = record[read.size :]
+        if tail is _Tail.NUMBERS:
+            return _new(kind, (*fields, tuple(array("q", rest))))  # type: ignore[no-any-return]
+    except (IndexError, ValueError, struct.error) as error:
         raise ChannelError(f"a record of {len(record)} octets is no message") from error
-    if row.texts:
-        texts = record[row.record.size :].decode("utf-8", "replace").split("\0", row.texts - 1)
-        if len(texts) != row.texts:
-            raise ChannelError(f"a message {kind.__name__} has {len(texts)} texts instead of {row.texts}")
-        fields += texts
-    elif len(record) != row.record.size:
-        raise ChannelError(f"a message {kind.__name__} has {len(record)} octets instead of {row.record.size}")
-    return kind(*fields)
+    text = rest.decode("utf-8", "replace")
+    if tail is _Tail.TEXT:
+        return _new(kind, (*fields, text))  # type: ignore[no-any-return]
+    several = text.split("\0", texts - 1)
+    if len(several) != texts:
+        raise ChannelError(f"a message {kind.__name__} has {len(several)} texts instead of {texts}")
+    return _new(kind, (*fields, *several))  # type: ignore[no-any-return]
 
 
 class Channel:
@@ -310,6 +347,12 @@ class Channel:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))
         self.socket.sendmsg((record,), (rights,), self._flags)
 
+    def hand_over(self, seat: int, port: int, address: str, connection: int) -> None:
+        """``send(Serve(seat, port, address), connection)``, without what all messages have in common."""
+        record = _SERVE.written.pack(_SERVE.code, seat, port) + address.encode()
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(connection))
+        self.socket.sendmsg((record,), (rights,), self._flags)
+
     def receive(self) -> tuple[Message, int] | None:
         """The next message with its descriptor (-1: none), which is the caller's to close; None at the end of file.
 
@@ -333,6 +376,21 @@ class Channel:
             if descriptor >= 0:
                 socket.close(descriptor)
             raise
+
+    def hear(self) -> Message | None:
+        """The next message of a worker, which sends short ones and no descriptor; None at the end of file.
+
+        A descriptor that comes all the same is closed by the system: nobody asked to have it. Raises as ``receive()``.
+        """
+        try:
+            record = self.socket.recv(_BRIEF_LIMIT, _WAIT_NEVER)
+        except ConnectionResetError:  # it died with messages of ours unread
+            return None
+        if not record:
+            return None
+        if len(record) == _BRIEF_LIMIT:
+            raise ChannelError(f"a record of {_BRIEF_LIMIT} octets or more is no message of a worker")
+        return decode(record)
 
     def close(self) -> None:
         self.socket.close()

@@ -6,11 +6,16 @@ tried and listens when that configuration holds, so that one that fails has not 
 A socket that systemd passed on belongs to the service that its name (FileDescriptorName) says, else to the one that has
 its address in ``listen``; what of ``listen`` was not passed is bound here. Each that was passed must have a service:
 systemd lets clients connect to it in any case.
+
+What a client's connection needs (no Nagle, keep-alive) is set on the listener: on Linux accepted sockets inherit it, so
+that a session makes no system calls for it. That a socket does not block is not inherited. To one that systemd passed
+clients may have connected before: what is accepted from it is to be ``tune``d.
 """
 
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,6 +25,17 @@ from pop3gw.settings import Config
 from pop3gw.values import Address
 
 BACKLOG: Final = 4096  # clients that wait; the system lowers it to net.core.somaxconn
+# For an interactive protocol; and a client that vanished is noticed: the first probe after a minute of silence, given
+# up after four more.
+_TUNED: Final = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+# tcpi_unacked of a struct tcp_info, which says that of a socket that listens.
+_ACCEPT_QUEUE: Final = struct.Struct("I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +103,18 @@ def listen(config: Config, listeners: Iterable[Listener]) -> None:
         raise ConfigurationError(problems)
 
 
+def waiting(end: socket.socket) -> int:
+    """How many clients wait in the backlog of this listener."""
+    (clients,) = _ACCEPT_QUEUE.unpack_from(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24)
+    return int(clients)
+
+
+def tune(end: socket.socket) -> None:
+    """Set what a client's connection needs, on that connection or on the listener that it will come from."""
+    for level, option, value in _TUNED:
+        end.setsockopt(level, option, value)
+
+
 def close(listeners: Iterable[Listener]) -> None:
     """Let go of these sockets."""
     for listener in listeners:
@@ -112,6 +140,7 @@ def _bind(service: str, wanted: Address) -> Listener:
         if family == socket.AF_INET6:  # else [::] would take 0.0.0.0 as well
             end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         end.setblocking(False)
+        tune(end)
         end.bind((wanted.host, wanted.port))
         host, port = end.getsockname()[:2]
     except BaseException:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable
 
 from pop3gw import activation, listeners, notify, process, template
+from pop3gw.agenda import NEVER, Agenda
 from pop3gw.attendance import Attendance
 from pop3gw.changes import changes
 from pop3gw.doors import Doors
@@ -22,7 +23,6 @@ from pop3gw.generation import Stage
 from pop3gw.listeners import Listener
 from pop3gw.logs import Log
 from pop3gw.pidfile import PidFile
-from pop3gw.pool import NEVER
 from pop3gw.process import Account
 from pop3gw.relay import Relay
 from pop3gw.scoreboard import Ledger
@@ -133,8 +133,9 @@ class Master:
         self._relays = relays
         self._tidings = tidings
         self._selector = selectors.DefaultSelector()
+        self._agenda = Agenda()
         self._inbox = process.SignalInbox(_SIGNALS)
-        self._attendance = Attendance(doors, account, log, self._selector, self)
+        self._attendance = Attendance(doors, account, log, self._selector, self._agenda, self)
         self._ledgers: dict[str, Ledger] = {}  # what was counted outlives a service that goes and comes again
         self._services: dict[str, Serving] = {}
         self._drained: list[Serving] = []  # no longer configured
@@ -171,13 +172,21 @@ class Master:
         return Exit.OK
 
     def _turn(self) -> None:
-        services = self._all()
-        due = min((serving.deadline for serving in services), default=NEVER)
-        due = min(due, self._tidings.deadline, self._attendance.deadline)
+        """Wait, hear all that has happened, then decide what follows: in most turns nothing does."""
+        due = self._agenda.due
         for key, mask in self._selector.select(None if due == NEVER else max(0.0, due - time.monotonic())):
             key.data(mask)
         now = time.monotonic()
-        for serving in services:
+        if now >= self._agenda.due:
+            self._carry_out(now)
+        elif self._tidings.heard:
+            self._tidings.turn(now, self._status)
+            self._agenda.want(self._tidings.deadline)
+
+    def _carry_out(self, now: float) -> None:
+        """Do what is due."""
+        self._agenda.due = NEVER
+        for serving in self._all():
             if now >= serving.deadline:
                 serving.carry_out(now)
         self._see_change()
@@ -186,6 +195,8 @@ class Master:
             self._announce()
         self._tidings.turn(now, self._status)
         self._attend(now)
+        for deadline in (self._tidings.deadline, self._attendance.deadline, *(one.deadline for one in self._all())):
+            self._agenda.want(deadline)
 
     def _attend(self, now: float) -> None:
         renewed = [serving for serving in self._all() if serving.renewed]
@@ -209,6 +220,7 @@ class Master:
     def want_reload(self) -> bool:
         """Reload as soon as possible; False: the gateway is being stopped."""
         self._reload_wanted = not self._stopping
+        self._agenda.hurry()
         return self._reload_wanted
 
     def leave(self, *, now: bool) -> None:
@@ -267,6 +279,7 @@ class Master:
             self._tidings.stopping(max(service.shutdown_timeout for service in self._config.services))
         self._stopping = True
         self._reload_wanted = False
+        self._agenda.hurry()
         self._attendance.stopping()
         for serving in self._all():
             how(serving)
@@ -287,7 +300,7 @@ class Master:
             serving = self._services.get(service.name)
             if serving is None:
                 serving = self._services[service.name] = Serving(
-                    service.name, self._selector, self._ledgers.setdefault(service.name, Ledger())
+                    service.name, self._selector, self._agenda, self._ledgers.setdefault(service.name, Ledger())
                 )
             plan = template.Plan(config, service, account, addresses, self._log, self._relays)
             try:

@@ -25,6 +25,7 @@ class Tidings:
 
     def __init__(self, tell: Tell | None, beat: float = NEVER) -> None:
         """``tell`` sends one message; None: nobody listens. ``beat``: seconds between two signs of life."""
+        self.heard = tell is not None
         self.deadline = -NEVER if tell is not None else NEVER
         self._tell: Tell = tell if tell is not None else _nobody
         self._beat = beat

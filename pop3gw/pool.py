@@ -4,6 +4,9 @@ Pure: no clock (``now`` is seconds, monotonic), no process, no descriptor. ``ser
 out the orders that come back. The unit is a *seat*: a worker has ``sessions_per_worker`` of them, and its *credit* says
 how many sessions it takes now, which may be fewer than its free seats: one that is wedged collects no clients.
 
+In the steady state nothing is to be decided: what happened says so itself (``restless``), by comparing the free seats
+with bounds that the last ``orders()`` has left.
+
 Known limits: which worker gets a session is decided by order alone (the one freed last where a worker has one seat, so
 that few processes stay warm; in turn where it has many), not by load.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 import enum
 import functools
 import ipaddress
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -22,8 +25,8 @@ from pop3gw.backoff import Backoff
 from pop3gw.settings import Service
 
 NEVER: Final = float("inf")
+NO_BOUND: Final = 1 << 62
 LINGER: Final = 0.5  # s: surplus spares stay that long, since the next burst may want them
-CALM: Final = 1.0  # s without running dry, after which batches are small again
 STALL: Final = 1.0  # s without credit, after which free seats count as lost to whatever holds their workers
 START_LIMIT: Final = 30.0  # s in which a forked worker must offer itself
 LEAVE_LIMIT: Final = 30.0  # s in which a worker without sessions must be gone
@@ -53,13 +56,6 @@ class Order(NamedTuple):
     act: Act
     worker: int = 0
     text: str = ""
-
-
-class Hand(NamedTuple):
-    """Where an accepted connection goes."""
-
-    worker: int
-    seat: int
 
 
 class Phase(enum.Enum):
@@ -107,26 +103,71 @@ class Pool:
     ``room()``. ``jitter`` gives floats in [0, 1), so that workers born together aren't replaced together.
     """
 
+    # More attributes than an instance may have without slots before each access is a search in a dictionary.
+    __slots__ = (
+        "_backoff",
+        "_backs_off",
+        "_behind_proxy",
+        "_calm_from",
+        "_calm_to",
+        "_clients",
+        "_credit",
+        "_dry_since",
+        "_end_untold",
+        "_forks",
+        "_full",
+        "_jitter",
+        "_last_number",
+        "_limit",
+        "_open",
+        "_overdue_at",
+        "_pause_reported",
+        "_paused_until",
+        "_phase_until",
+        "_quiet_until",
+        "_reports",
+        "_retired",
+        "_rules",
+        "_serving",
+        "_shutdown_timeout",
+        "_surplus",
+        "_waiting",
+        "_workers",
+        "deadline",
+        "phase",
+        "restless",
+        "sessions",
+        "starting",
+        "vacant",
+    )
+
     def __init__(self, jitter: Callable[[], float]) -> None:
         self.phase = Phase.RUNNING
         self.deadline = NEVER
+        self.restless = True  # whether ``orders()`` may have something to say before its deadline
+        self.sessions = 0  # those that were handed over and aren't over
+        self.starting = 0  # workers that have not offered themselves yet
+        self.vacant = 0  # free seats of the workers that take sessions
         self._jitter = jitter
         self._rules: Service | None = None  # None until the first template is ready
         self._forks = False  # whether there is a template to fork from
         self._workers: dict[int, _Worker] = {}
         self._last_number = 0
         self._open: deque[_Worker] = deque()  # those with credit, the one to take next at the right
-        self._clients: Counter[str] = Counter()
+        self._clients: dict[str, int] = {}  # how many sessions each has
         self._credit = 0  # sessions that may be handed over now
-        self._starting = 0
         self._serving = 0
-        self._vacant = 0  # free seats of the serving
-        self._target = 0  # spares wanted: min_spare, more while a burst lasts
         self._dry_since = NEVER  # since when there is no credit
-        self._dry_last = -NEVER  # when a whole batch was last found taken
+        self._waiting = 0  # clients that are known to wait while there is none
         # Since when there are too many spares, and the least surplus since.
         self._surplus: tuple[float, int] | None = None
+        # While free seats are between these there is nothing to fork or to retire.
+        self._calm_from = 0
+        self._calm_to = -1
         self._backoff = Backoff()
+        self._backs_off = False
+        self._behind_proxy = False  # whether a connection does not tell its client
+        self._limit = 0  # of sessions a client; 0: none
         self._paused_until = -NEVER
         self._pause_reported = False
         self._quiet_until = -NEVER
@@ -136,7 +177,6 @@ class Pool:
         self._retired: list[int] = []  # those that don't know yet that they shall leave
         self._end_untold = False
         self._full = False
-        self._touched = True
         self._reports: list[str] = []
 
     # What the pool is asked.
@@ -144,6 +184,11 @@ class Pool:
     def room(self, now: float) -> int:
         """How many connections may be accepted now; 0: the listeners are not to be polled."""
         return self._credit if self.phase is Phase.RUNNING and now >= self._paused_until else 0
+
+    @property
+    def dry(self) -> bool:
+        """Whether clients have to wait since no worker can take one: then ``waiting()`` wants to know how many do."""
+        return not self._credit and self.phase is Phase.RUNNING
 
     @property
     def settled(self) -> bool:
@@ -154,16 +199,6 @@ class Pool:
         return self._serving >= rules.max_workers or self.spare >= rules.min_spare
 
     @property
-    def census(self) -> tuple[int, int]:
-        """Workers that are starting, and free seats of those that take sessions."""
-        return self._starting, self._vacant
-
-    @property
-    def sessions(self) -> int:
-        """Sessions that were handed over and aren't over."""
-        return self._clients.total()
-
-    @property
     def workers(self) -> int:
         """Workers of every state, not yet seen to end."""
         return len(self._workers)
@@ -171,9 +206,13 @@ class Pool:
     @property
     def spare(self) -> int:
         """Free seats, in workers' worth."""
-        return self._vacant // self._rules.sessions_per_worker if self._rules is not None else 0
+        return self.vacant // self._rules.sessions_per_worker if self._rules is not None else 0
 
     # What happened.
+
+    def waiting(self, clients: int) -> None:
+        """So many clients wait in the backlog now."""
+        self._waiting = clients
 
     def begin(self, rules: Service, now: float) -> None:
         """A template is ready: from now on workers come from it, and those of its predecessor leave."""
@@ -182,48 +221,67 @@ class Pool:
         self._rules = rules
         self._forks = True
         self._shutdown_timeout = rules.shutdown_timeout
-        self._target = rules.min_spare
         self._backoff = Backoff()
+        self._backs_off = False
+        self._behind_proxy = bool(rules.proxy_protocol_from)
+        self._limit = rules.max_sessions_per_client
         self._quiet_until = -NEVER
-        self._touched = True
+        self.restless = True
 
     def suspend(self) -> None:
         """The template is gone: the workers that there are serve on, no more can be forked."""
         self._forks = False
-        self._touched = True
+        self.restless = True
 
     def offered(self, number: int, credit: int) -> None:
         """The worker takes that many sessions more than it said before."""
         worker = self._workers.get(number)
-        if worker is None or worker.state is _State.LEAVING or not credit:
+        if worker is not None and credit > 0:
+            self._trust(worker, credit)
+
+    def freed(self, number: int, seats: Sequence[int], credit: int, now: float) -> None:
+        """The sessions at these seats of the worker are over, and it takes that many more than it said before."""
+        worker = self._workers.get(number)
+        if worker is None:
+            return
+        clients = worker.clients
+        for seat in seats:
+            if seat in clients:
+                self._forget(clients.pop(seat))
+                worker.free.append(seat)
+                if worker.state is _State.SERVING:
+                    self.vacant += 1
+        if worker.state is _State.LEAVING:
+            if not clients:
+                self._expect(worker, now + LEAVE_LIMIT)
+                self.restless = True
+        elif self.vacant > self._calm_to or not self._credit:
+            self.restless = True
+        if self._backs_off:
+            self._backs_off = False
+            self._backoff.worked()
+            self.restless = True
+        if credit > 0:
+            self._trust(worker, credit)
+
+    def _trust(self, worker: _Worker, credit: int) -> None:
+        if worker.state is _State.LEAVING:
             return
         if worker.state is _State.STARTING:
-            self._starting -= 1
+            self.starting -= 1
             self._serving += 1
-            self._vacant += len(worker.free)
+            self.vacant += len(worker.free)
             worker.state = _State.SERVING
             worker.due = NEVER
+            self.restless = True
         if not worker.credit:
             self._open.append(worker)
+            if not self._credit:  # clients may be waiting
+                self._dry_since = NEVER
+                self._full = False
+                self.restless = True
         worker.credit += credit
         self._credit += credit
-        self._dry_since = NEVER
-        self._full = False
-        self._touched = True
-
-    def finished(self, number: int, seat: int, now: float) -> None:
-        """The session at that seat of the worker is over."""
-        worker = self._workers.get(number)
-        if worker is None or seat not in worker.clients:
-            return
-        self._forget(worker.clients.pop(seat))
-        worker.free.append(seat)
-        if worker.state is _State.SERVING:
-            self._vacant += 1
-        elif not worker.clients:
-            self._expect(worker, now + LEAVE_LIMIT)
-        self._backoff.worked()
-        self._touched = True
 
     def leaving(self, number: int, now: float) -> None:
         """The worker wants no more sessions."""
@@ -260,7 +318,7 @@ class Pool:
             self._reports.append(
                 f"connections can't be accepted ({reason}); clients wait, the next try is in {ACCEPT_PAUSE:g} s"
             )
-        self._touched = True
+        self.restless = True
 
     # Hand-over.
 
@@ -269,7 +327,7 @@ class Pool:
 
         Behind a proxy that is not known yet: its worker will ask (``named``).
         """
-        return self._behind_proxy or self._below_limit(client_key(address))
+        return not self._limit or self._behind_proxy or self._below_limit(client_key(address))
 
     def named(self, number: int, seat: int, address: str) -> bool:
         """The client at that seat of the worker is this one: whether it may have another session, counted if so."""
@@ -279,19 +337,17 @@ class Pool:
             return False
         self._forget(worker.clients[seat])
         worker.clients[seat] = client
-        self._clients[client] += 1
+        self._remember(client)
         return True
 
-    @property
-    def _behind_proxy(self) -> bool:
-        return self._rules is not None and bool(self._rules.proxy_protocol_from)
-
     def _below_limit(self, client: str) -> bool:
-        limit = self._rules.max_sessions_per_client if self._rules is not None else 0
-        return not limit or self._clients[client] < limit
+        return not self._limit or self._clients.get(client, 0) < self._limit
 
-    def take(self, address: str, now: float) -> Hand:
-        """Choose who serves the connection from that address. Only where ``room()`` is left, else LookupError."""
+    def take(self, address: str, now: float) -> tuple[int, int]:
+        """Choose the worker and its seat for the connection from that address.
+
+        Only where ``room()`` is left, else LookupError.
+        """
         worker = self._open[-1]
         worker.credit -= 1
         if not worker.credit:
@@ -302,14 +358,18 @@ class Pool:
         client = _NOBODY if self._behind_proxy else client_key(address)
         worker.clients[seat] = client
         worker.served += 1
-        self._clients[client] += 1
-        self._vacant -= 1
-        self._use_credit(1, now)
+        self._remember(client)
+        self.vacant -= 1
+        self._credit -= 1
+        if not self._credit:
+            self._dry_since = now
+            self.restless = True
+        elif self.vacant < self._calm_from:
+            self.restless = True
         self._pause_reported = False
         if worker.served >= worker.limit:
             self._leave(worker, now)
-        self._touched = True
-        return Hand(worker.number, seat)
+        return worker.number, seat
 
     # The end.
 
@@ -336,18 +396,21 @@ class Pool:
     # Orders.
 
     def orders(self, now: float) -> Sequence[Order]:
-        """What is to be done now, each thing once. Costs next to nothing where nothing happened since."""
-        if not self._touched and now < self.deadline:
+        """What is to be done now, each thing once."""
+        if not self.restless and now < self.deadline:
             return ()
         self.deadline = NEVER
         orders: list[Order] = []
         if self.phase is not Phase.RUNNING:
             self._advance_end(now, orders)
         elif self._rules is not None:
-            self._retire_surplus(self._rules, now)
+            rules = self._rules
+            self._calm_from = 0
+            self._calm_to = (rules.max_spare + 1) * rules.sessions_per_worker - 1
+            self._retire_surplus(rules, now)
             if self._forks:
-                self._spawn(self._rules, now, orders)
-            self._report_full(self._rules, now)
+                self._spawn(rules, now, orders)
+            self._report_full(rules, now)
         self._kill_overdue(now, orders)
         if self._retired:
             orders += [Order(Act.RETIRE, number) for number in self._retired if number in self._workers]
@@ -357,7 +420,7 @@ class Pool:
             self._reports.clear()
         if now < self._paused_until:
             self._wake(self._paused_until)
-        self._touched = False
+        self.restless = False
         return orders
 
     def _advance_end(self, now: float, orders: list[Order]) -> None:
@@ -392,23 +455,28 @@ class Pool:
                 return
             since, least = now, surplus - len(idle)
         self._surplus = (since, least)
+        self._calm_from = (rules.max_spare + least) * rules.sessions_per_worker
+        self._calm_to = NO_BOUND
         self._wake(since + LINGER)
 
     def _spawn(self, rules: Service, now: float, orders: list[Order]) -> None:
-        stalled = not self._credit and now >= self._dry_since + STALL
-        spare = 0 if stalled else self.spare
-        if self._serving and not self._starting and not self._credit and not spare:
-            self._target = max(rules.min_spare, min(self._target * 2, rules.max_spare))
-            self._dry_last = now
-        elif now >= self._dry_last + CALM:
-            self._target = rules.min_spare
-        if self._vacant and not self._credit and not stalled:
+        stalled = self.dry and now >= self._dry_since + STALL
+        vacant = 0 if stalled else self.vacant
+        if self.vacant and self.dry and not stalled:
             self._wake(self._dry_since + STALL)
-        short = self._target - spare - self._starting
-        short = min(short, rules.max_workers - len(self._workers))
+        # Who waits gets a worker, of those that wait at once as many as max_spare, beside the spares.
+        wanted = rules.min_spare
+        if self.dry and self._waiting > vacant:
+            needed = -(-(self._waiting - vacant) // rules.sessions_per_worker)
+            wanted = max(wanted, min(wanted + needed, rules.max_spare))
+        room = rules.max_workers - len(self._workers)
+        short = min(wanted - vacant // rules.sessions_per_worker - self.starting, room)
         if short > 0 and now < self._backoff.until:
             self._wake(self._backoff.until)
             return
+        if room > 0:
+            enough = (rules.min_spare - self.starting - max(short, 0)) * rules.sessions_per_worker
+            self._calm_from = max(self._calm_from, enough)
         for _ in range(short):
             orders.append(Order(Act.SPAWN, self._engage(rules, now)))
 
@@ -417,14 +485,14 @@ class Pool:
         limit = max(1, rules.max_sessions - int(self._jitter() * rules.max_sessions * JITTER))
         worker = _Worker(self._last_number, limit, free=list(range(rules.sessions_per_worker)))
         self._workers[worker.number] = worker
-        self._starting += 1
+        self.starting += 1
         self._expect(worker, now + START_LIMIT)
         return worker.number
 
     def _report_full(self, rules: Service, now: float) -> None:
-        if self._credit or self._starting or len(self._workers) < rules.max_workers:
+        if self._credit or self.starting or len(self._workers) < rules.max_workers:
             return
-        if self._full or now < self._quiet_until or (self._vacant and now < self._dry_since + STALL):
+        if self._full or now < self._quiet_until or (self.vacant and now < self._dry_since + STALL):
             return
         self._full = True
         self._quiet_until = now + QUIET
@@ -446,45 +514,50 @@ class Pool:
     # Bookkeeping.
 
     def _leave(self, worker: _Worker, now: float) -> None:
-        self._touched = True
+        self.restless = True
         if worker.state is _State.LEAVING:
             return
         if worker.state is _State.STARTING:
-            self._starting -= 1
+            self.starting -= 1
         else:
             self._serving -= 1
-            self._vacant -= len(worker.free)
+            self.vacant -= len(worker.free)
         worker.state = _State.LEAVING
         if worker.credit:
             self._open.remove(worker)
-            self._use_credit(worker.credit, now)
+            self._credit -= worker.credit
             worker.credit = 0
+            if not self._credit:
+                self._dry_since = now
         self._retired.append(worker.number)
         self._expect(worker, NEVER if worker.clients else now + LEAVE_LIMIT)
-
-    def _use_credit(self, amount: int, now: float) -> None:
-        self._credit -= amount
-        if not self._credit:
-            self._dry_since = now
 
     def _expect(self, worker: _Worker, at: float) -> None:
         worker.due = at
         if at < self._overdue_at:
             self._overdue_at = at
 
+    def _remember(self, client: str) -> None:
+        self._clients[client] = self._clients.get(client, 0) + 1
+        self.sessions += 1
+
     def _forget(self, client: str) -> None:
-        self._clients[client] -= 1
-        if not self._clients[client]:
+        left = self._clients[client] - 1
+        if left:
+            self._clients[client] = left
+        else:
             del self._clients[client]
+        self.sessions -= 1
 
     def _enter(self, phase: Phase, until: float, now: float) -> None:
         self.phase = phase
         self._phase_until = until
         for worker in self._workers.values():
             self._leave(worker, now)
-        self._touched = True
+        self.restless = True
 
     def _back_off(self, what: str, now: float) -> None:
+        self._backs_off = True
         wait = self._backoff.failed(now)
         if wait is not None:
             self._reports.append(f"{what}; the next try is in {wait:g} s")

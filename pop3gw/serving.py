@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from pop3gw import fdpass, process
+from pop3gw import fdpass, listeners, process
+from pop3gw.agenda import Agenda
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation, Stage, Worker
 from pop3gw.listeners import Listener
@@ -30,7 +31,6 @@ from pop3gw.proto import counts
 from pop3gw.scoreboard import Gauge, Ledger
 from pop3gw.succession import Succession
 
-_BATCH: Final = 64  # connections accepted in a row before others have their turn
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _REFUSED_KEPT: Final = 64  # refused clients that may still be reading what they were told
 _REFUSED_FOR: Final = 1.0  # s
@@ -39,21 +39,21 @@ _REFUSED_FOR: Final = 1.0  # s
 class Serving:
     """A service: its listeners and its workers. Call ``carry_out()`` at ``deadline`` at the latest."""
 
-    def __init__(self, name: str, selector: selectors.BaseSelector, ledger: Ledger) -> None:
+    def __init__(self, name: str, selector: selectors.BaseSelector, agenda: Agenda, ledger: Ledger) -> None:
         self.name = name
         self.pool = Pool(random.random)
-        self.templates = Succession(name, selector, self)
+        self.templates = Succession(name, selector, agenda, self)
         self.ledger = ledger
         self.drained = False  # by the administrator: clients are turned away
         self.renewed = False  # a generation has begun that attendants don't know
-        self._census = (-1, -1)
         self._removed = False  # another one may have the ledger's gauges
         self._selector = selector
-        self._listeners: list[socket.socket] = []
+        self._agenda = agenda
+        self._listeners: list[Listener] = []
         self._polled = False
         self._workers: dict[int, Worker] = {}
         self._unreported: dict[int, Generation] = {}  # workers whose template has not said how they ended
-        self._held: deque[tuple[socket.socket, str, int]] = deque()  # accepted, and nobody there to serve them
+        self._held: deque[tuple[int, str, int]] = deque()  # accepted, and nobody there to serve them
         self._refused: deque[tuple[float, socket.socket]] = deque()
         self._do: dict[Act, Callable[[Order], None]] = {
             Act.SPAWN: self._spawn,
@@ -65,13 +65,17 @@ class Serving:
 
     @property
     def deadline(self) -> float:
-        """When something is due, on the clock of time.monotonic()."""
+        """When something is due, on the clock of time.monotonic(); also said to the agenda."""
+        if self.pool.restless:
+            return -NEVER
         refused = self._refused[0][0] if self._refused else NEVER
         return min(self.pool.deadline, self.templates.deadline, refused)
 
     def carry_out(self, now: float) -> None:
         """Do what the pool decided, and what else is due."""
         pool = self.pool
+        if pool.dry:
+            pool.waiting(sum(listeners.waiting(listener.socket) for listener in self._listeners))
         while orders := pool.orders(now):
             for order in orders:
                 self._do[order.act](order)
@@ -84,8 +88,8 @@ class Serving:
             self._count_unreported()
         while self._refused and (self._refused[0][0] <= now or len(self._refused) > _REFUSED_KEPT):
             self._refused.popleft()[1].close()
-        if pool.census != self._census:
-            self._publish()
+        self._publish()
+        self._agenda.want(self.deadline)
 
     def _count_unreported(self) -> None:
         """Count the workers that are gone, and whose template is gone too: an old one does not outlive its last."""
@@ -97,12 +101,10 @@ class Serving:
 
     def _publish(self) -> None:
         """Put where attendants see it how the pool stands."""
-        self._census = self.pool.census
         if self._removed:
             return
-        starting, free = self._census
-        self.ledger.show(Gauge.STARTING, starting)
-        self.ledger.show(Gauge.FREE_SEATS, free)
+        self.ledger.show(Gauge.STARTING, self.pool.starting)
+        self.ledger.show(Gauge.FREE_SEATS, self.pool.vacant)
         self.ledger.show(Gauge.DRAINED, self.drained)
         self.ledger.show(Gauge.STOPPING, self.pool.phase is not Phase.RUNNING)
 
@@ -127,9 +129,9 @@ class Serving:
         self._poll(False)
         self._listeners = []
 
-    def commit(self, listeners: Sequence[Listener]) -> None:
+    def commit(self, bound: Sequence[Listener]) -> None:
         """The generation that was prepared serves from now on, on these listeners."""
-        self._listeners = [listener.socket for listener in listeners]
+        self._listeners = list(bound)
         self.templates.commit(time.monotonic())
 
     def drain(self) -> None:
@@ -164,7 +166,7 @@ class Serving:
         self.templates.give_up(now)
         self.close_doors()
         for client, *_ in self._held:
-            client.close()
+            os.close(client)
         self._held.clear()
         end(now)
         self.carry_out(now)
@@ -175,6 +177,7 @@ class Serving:
     def began(self, generation: Generation, now: float) -> None:
         """This generation serves from now on."""
         self.renewed = True
+        self._agenda.hurry()
         generation.rows = tuple(self.ledger.rows(generation.plan.service.policy.class_name, generation.callbacks))
         self.pool.begin(generation.plan.service, now)
         self.carry_out(now)
@@ -221,50 +224,68 @@ class Serving:
         self._polled = polled
         for listener in self._listeners:
             if polled:
-                self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+                self._selector.register(listener.socket, selectors.EVENT_READ, partial(self._accept, listener))
             else:
-                self._selector.unregister(listener)
+                self._selector.unregister(listener.socket)
 
-    def _accept(self, listener: socket.socket, _mask: int) -> None:
-        if not self._polled:  # since an event of the same turn
+    def _accept(self, listener: Listener, _mask: int) -> None:
+        """Take one client: while others wait, the next turn says so again."""
+        if not self._polled or self._held:  # since an event of the same turn
             return
         now = time.monotonic()
-        for _ in range(min(self.pool.room(now), _BATCH)):
-            try:
-                client, (address, port, *_) = listener.accept()
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno in _NO_RESOURCES:
-                    self.ledger.add(counts.ACCEPT_FAILURES.at)
-                    limit = process.descriptor_limit()
-                    self.pool.accept_failed(f"{error.strerror}; this process may have {limit} descriptors", now)
-                    break
-                continue  # that client is gone
-            if self.drained:
-                self._refuse(client, DRAINED, "drained", now)
-            elif self.pool.admits(address):
-                self._hand_over(client, address, port, now)
-            else:
-                log().info(
-                    f"client={address} refused: too many sessions from this address (max_sessions_per_client)",
-                    self.name,
-                )
-                self._refuse(client, TOO_MANY, "per_client_limit", now)
-        self.carry_out(now)
+        try:
+            # Not accept(): of a socket that is only passed on no object is needed, which costs as much as the call.
+            client, (address, port, *_) = listener.socket._accept()  # type: ignore[attr-defined]
+        except OSError as error:
+            if error.errno in _NO_RESOURCES:
+                self.ledger.add(counts.ACCEPT_FAILURES.at)
+                limit = process.descriptor_limit()
+                self.pool.accept_failed(f"{error.strerror}; this process may have {limit} descriptors", now)
+                self._agenda.hurry()
+            return  # or that client is gone
+        if listener.passed is not None:
+            self._tune(client)
+        if self.drained:
+            self._refuse(client, DRAINED, "drained", now)
+        elif self.pool.admits(address):
+            self._hand_over(client, address, port, now)
+        else:
+            log().info(
+                f"client={address} refused: too many sessions from this address (max_sessions_per_client)",
+                self.name,
+            )
+            self._refuse(client, TOO_MANY, "per_client_limit", now)
 
-    def _hand_over(self, client: socket.socket, address: str, port: int, now: float) -> None:
-        while self.pool.room(now):
-            hand = self.pool.take(address, now)
-            worker = self._workers[hand.worker]
+    def _tune(self, client: int) -> None:
+        """It may have connected to what systemd listened on, before there was a gateway."""
+        end = socket.socket(fileno=client)
+        try:
+            listeners.tune(end)
+        finally:
+            end.detach()
+
+    def _hand_over(self, client: int, address: str, port: int, now: float) -> None:
+        pool = self.pool
+        while pool.room(now):
+            number, seat = pool.take(address, now)
+            worker = self._workers[number]
             try:
-                worker.channel.send(fdpass.Serve(hand.seat, port, address), client.fileno())
+                worker.channel.hand_over(seat, port, address, client)
             except OSError:  # it has just ended, or takes nothing any more: then the end of its channel ends it
                 self._lose(worker, now)
                 continue
-            client.close()
-            return
-        self._held.append((client, address, port))
+            os.close(client)
+            break
+        else:
+            self._held.append((client, address, port))
+        self._took_note()
+
+    def _took_note(self) -> None:
+        """What the pool was told may have consequences, once all that this turn brings has been heard."""
+        if self.pool.restless:
+            self._agenda.hurry()
+        elif not self._removed:
+            self.ledger.show(Gauge.FREE_SEATS, self.pool.vacant)
 
     def _admit(self, worker: Worker, seat: int, address: str, now: float) -> None:
         """A proxy has named this client: let its worker know whether it may have a session."""
@@ -274,13 +295,15 @@ class Serving:
         except OSError:
             self._lose(worker, now)
 
-    def _refuse(self, client: socket.socket, text: str, reason: str, now: float) -> None:
+    def _refuse(self, descriptor: int, text: str, reason: str, now: float) -> None:
         """Say why, and close a little later: over octets that were not read, a close would eat the answer."""
+        client = socket.socket(fileno=descriptor)
         self.ledger.add(counts.CLIENTS_REFUSED.index(reason))
         with contextlib.suppress(OSError):
             client.send(f"-ERR {text}\r\n".encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             client.shutdown(socket.SHUT_WR)
         self._refused.append((now + _REFUSED_FOR, client))
+        self._agenda.want(now + _REFUSED_FOR if len(self._refused) <= _REFUSED_KEPT else now)
 
     # Workers.
 
@@ -290,27 +313,26 @@ class Serving:
             return False
         now = time.monotonic()
         try:
-            received = worker.channel.receive()
+            message = worker.channel.hear()
         except BlockingIOError:
             return False
         except (ChannelError, OSError) as error:
             log().error(f"worker {worker.pid} is given up: {error}", self.name)
-            received = None
-        match received:
-            case fdpass.Free(seat, credit), _:
-                self.pool.finished(worker.number, seat, now)
+            message = None
+        match message:
+            case fdpass.Free(credit, seats):
+                self.pool.freed(worker.number, seats, credit, now)
+            case fdpass.Offer(credit):
                 self.pool.offered(worker.number, credit)
-            case fdpass.Offer(credit), _:
-                self.pool.offered(worker.number, credit)
-            case fdpass.Client(seat, address), _:
+            case fdpass.Client(seat, address):
                 self._admit(worker, seat, address, now)
-            case fdpass.Leaving(), _:
+            case fdpass.Leaving():
                 self.pool.leaving(worker.number, now)
             case _:
                 if not worker.pid:  # it was never there, or not for long: its template may have said why
                     self.templates.catch_up(worker.generation)
                 self._lose(worker, now)
-        self.carry_out(now)
+        self._took_note()
         return True
 
     def _lose(self, worker: Worker, now: float) -> None:
@@ -324,6 +346,7 @@ class Serving:
         self.pool.ended(worker.number, now)
         if worker.generation is not self.templates.serving and not worker.generation.workers:
             self.templates.deadline = now
+            self._agenda.want(now)
 
     def _spawn(self, order: Order) -> None:
         now = time.monotonic()

@@ -12,12 +12,12 @@ from functools import partial
 from typing import Final, Protocol
 
 from pop3gw import fdpass, process, template
+from pop3gw.agenda import NEVER, Agenda
 from pop3gw.backoff import Backoff
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation, Stage
 from pop3gw.logs import current as log
 
-NEVER: Final = float("inf")
 _LIVED: Final = 60.0  # s after which a template's end is no consequence of its start
 
 
@@ -43,12 +43,13 @@ class Owner(Protocol):
 class Succession:
     """The templates of one service. Call ``tidy()`` at ``deadline`` at the latest."""
 
-    def __init__(self, service: str, selector: selectors.BaseSelector, owner: Owner) -> None:
+    def __init__(self, service: str, selector: selectors.BaseSelector, agenda: Agenda, owner: Owner) -> None:
         self.serving: Generation | None = None
         self.coming: Generation | None = None
         self.deadline = NEVER
         self._service = service
         self._selector = selector
+        self._agenda = agenda
         self._owner = owner
         self._older: list[Generation] = []
         self._backoff = Backoff(first=1.0)
@@ -61,6 +62,7 @@ class Succession:
         self.coming = Generation.start(plan, now)
         self._selector.register(self.coming.channel, selectors.EVENT_READ, partial(self._hear, self.coming))
         self.deadline = min(self.deadline, self.coming.due)
+        self._agenda.want(self.deadline)
 
     def give_up(self, now: float) -> None:
         """Forget the coming generation; the one that serves goes on."""
@@ -68,6 +70,7 @@ class Succession:
         if self.serving is not None and self.serving.stage is Stage.GONE:
             self._replace_at = now
             self.deadline = now
+            self._agenda.hurry()
 
     def commit(self, now: float) -> None:
         """The coming generation serves from now on. It must be ready."""
@@ -134,7 +137,8 @@ class Succession:
         return [one for one in candidates if one is not None and one.stage in (Stage.LOADING, Stage.READY)]
 
     def _hear(self, generation: Generation, _mask: int) -> bool:
-        """Take one message; False where there was none."""
+        """Take one message; False where there was none. Whatever it says, the master looks at it in this turn."""
+        self._agenda.hurry()
         if generation.channel.fileno() < 0:  # closed since, by an event of the same turn
             return False
         now = time.monotonic()

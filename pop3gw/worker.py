@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
 
 NEVER: Final = float("inf")
 TITLE_DELAY: Final = 0.02  # s by which a title may be late: most sessions are quicker
+FREED: Final = 8  # seats of many that may be free without the master's knowing it, and how long (s)
+FREED_DELAY: Final = 0.1
 CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect
 # Descriptors that a worker and its policy need themselves, and those of a session (client, server, resolver).
 _OWN_DESCRIPTORS: Final = 16
@@ -108,6 +110,10 @@ class Worker:
         self._most = max(1, (process.descriptor_limit() - _OWN_DESCRIPTORS) // _SESSION_DESCRIPTORS)
         self._granted = 0  # sessions that the master may still send
         self._leaves = False
+        self._freed: list[int] = []  # seats that the master still takes for taken
+        self._report_at = NEVER
+        # Who limits sessions by client, or has one seat a worker, must know at once.
+        self._prompt = len(slot.seats) == 1 or bool(duty.service.max_sessions_per_client)
         self._moved = False  # a session has begun or ended in this round
         self._shown = ""  # by the title
         self._show_at = NEVER
@@ -136,8 +142,9 @@ class Worker:
         only = seats[0] if len(seats) == 1 else None
         while not (self._leaves and self._free_seats == len(seats)):
             deadline = sessions.deadline()
-            if deadline is None or deadline > self._show_at:
-                deadline = None if self._show_at == NEVER else self._show_at
+            own = min(self._show_at, self._report_at)
+            if own != NEVER and (deadline is None or own < deadline):
+                deadline = own
             for call, events in poll(None if deadline is None else max(0.0, deadline - monotonic())):
                 call(events)
             sessions.settle()
@@ -145,6 +152,8 @@ class Worker:
                 sessions.expire(now)
                 if now >= self._show_at:
                     self._show(self._standing())
+                if now >= self._report_at:
+                    self._report_freed()
             if self._moved or (only is not None and only.changed):
                 self._moved = False
                 self._show_soon()
@@ -174,6 +183,8 @@ class Worker:
                 self._sessions.decided(seat, admitted=False)
             case fdpass.Retire():
                 self._leaves = True
+                if self._freed:
+                    self._report_freed()
             case fdpass.EndSession(seat, session):
                 self._sessions.end(seat, session, "the administrator ended it")
             case fdpass.End():
@@ -193,10 +204,21 @@ class Worker:
     def _ended(self, seat: Seat) -> None:
         seat.close()
         self._free_seats += 1
+        self._moved = True
+        self._freed.append(seat.number)
+        # Each message wakes the master up. Where there are many seats it need not know at once of each that is free.
+        if self._prompt or self._leaves or len(self._freed) >= FREED or self._free_seats < FREED + CREDIT:
+            self._report_freed()
+        elif self._report_at == NEVER:
+            self._report_at = time.monotonic() + FREED_DELAY
+
+    def _report_freed(self) -> None:
+        """Let the master know which seats are free again, and how many sessions more may come."""
+        self._report_at = NEVER
         credit = self._credit()
         self._granted += credit
-        self._tell(fdpass.Free(seat.number, credit))
-        self._moved = True
+        self._tell(fdpass.Free(credit, tuple(self._freed)))
+        self._freed.clear()
 
     def _ask(self, seat: Seat, address: str) -> None:
         """A PROXY header has named the client: only the master knows how many sessions it has."""

@@ -34,7 +34,9 @@ MESSAGES = [
     fdpass.Retire(),
     fdpass.End(),
     fdpass.Offer(8),
-    fdpass.Free(0, 1),
+    fdpass.Free(1, (0,)),
+    fdpass.Free(0, ()),
+    fdpass.Free(24, tuple(range(1000, 1024))),
     fdpass.Leaving(),
     fdpass.LogTo(),
 ]
@@ -73,6 +75,14 @@ def test_a_descriptor_travels_with_its_message_and_closes_on_exec(ends: tuple[Ch
     os.close(reader)
 
 
+def test_a_connection_is_handed_over_as_by_a_message(ends: tuple[Channel, Channel]) -> None:
+    ends[0].hand_over(7, 1024, "2001:db8::1", 0)
+    message, descriptor = ends[1].receive() or (None, -1)
+    assert message == fdpass.Serve(7, 1024, "2001:db8::1")
+    assert os.fstat(descriptor).st_ino == os.fstat(0).st_ino
+    os.close(descriptor)
+
+
 def test_messages_keep_their_order_and_their_descriptors_apart(ends: tuple[Channel, Channel]) -> None:
     for seat in range(5):
         ends[0].send(fdpass.Serve(seat, seat, "192.0.2.7"), ends[0].fileno())
@@ -97,9 +107,9 @@ def test_the_masters_end_never_waits_for_one_that_does_not_read(ends: tuple[Chan
 
 
 def test_the_other_ones_end_is_an_end_of_file_behind_what_it_sent(ends: tuple[Channel, Channel]) -> None:
-    ends[1].send(fdpass.Free(0, 1))
+    ends[1].send(fdpass.Free(1, (0,)))
     ends[1].close()
-    assert ends[0].receive() == (fdpass.Free(0, 1), -1)
+    assert ends[0].receive() == (fdpass.Free(1, (0,)), -1)
     assert ends[0].receive() is None
     with pytest.raises(BrokenPipeError):
         ends[0].send(fdpass.Retire())
@@ -117,14 +127,47 @@ def test_one_that_ends_with_messages_unread_is_an_end_of_file_too(ends: tuple[Ch
         b"\xff",
         b"\x00",
         fdpass.encode(fdpass.Retire()) + b"more",
-        fdpass.encode(fdpass.Free(0, 1))[:-1],
+        fdpass.encode(fdpass.Free(1, (0,)))[:-1],
         fdpass.encode(fdpass.End()) + b"x",
+        fdpass.encode(fdpass.Free(1, (7, 8)))[:-7],
+        fdpass.encode(fdpass.Serve(7, 1024, ""))[:-1],
+        fdpass.encode(fdpass.Failed("policy", "", ""))[:-1],
     ],
 )
 def test_what_is_no_message_is_an_error(ends: tuple[Channel, Channel], record: bytes) -> None:
     ends[0].socket.send(record)
     with pytest.raises(ChannelError):
         ends[1].receive()
+
+
+def test_what_a_worker_says_is_heard_whole(ends: tuple[Channel, Channel]) -> None:
+    address = "2001:db8:ffff:ffff:ffff:ffff:192.168.100.100%an-interface"
+    for message in (fdpass.Free(24, tuple(range(fdpass.SEATS_LIMIT))), fdpass.Client(999, address), fdpass.Leaving()):
+        ends[1].send(message)
+        assert ends[0].hear() == message
+    with pytest.raises(BlockingIOError):
+        ends[0].hear()
+    ends[0].send(fdpass.Retire())
+    ends[1].close()
+    assert ends[0].hear() is None
+
+
+def test_what_a_worker_does_not_say_is_an_error(ends: tuple[Channel, Channel]) -> None:
+    ends[1].send(fdpass.Client(3, "x" * 1000))
+    with pytest.raises(ChannelError):
+        ends[0].hear()
+
+
+def test_a_descriptor_that_a_worker_sends_is_closed(ends: tuple[Channel, Channel]) -> None:
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, not paths
+    ends[1].send(fdpass.Leaving(), ends[1].fileno())
+    assert ends[0].hear() == fdpass.Leaving()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_more_seats_than_a_message_holds_are_not_sent_in_part() -> None:
+    with pytest.raises(ValueError, match="25 numbers"):
+        fdpass.encode(fdpass.Free(0, tuple(range(fdpass.SEATS_LIMIT + 1))))
 
 
 def test_a_descriptor_of_what_is_no_message_is_closed(ends: tuple[Channel, Channel]) -> None:

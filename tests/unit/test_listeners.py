@@ -110,6 +110,18 @@ def test_what_is_held_stays_where_something_new_fails(bind: Bind) -> None:
     assert old[0].socket.fileno() >= 0
 
 
+def test_what_is_accepted_is_fit_for_an_interactive_protocol(bind: Bind) -> None:
+    (listener,) = bind(config(one=("127.0.0.1:0",)))
+    listeners.listen(config(), [listener])
+    with socket.create_connection(("127.0.0.1", listener.bound.port)):
+        end, _ = listener.socket.accept()
+        with end:
+            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            keepalive = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            assert [end.getsockopt(socket.IPPROTO_TCP, option) for option in keepalive] == [60, 20, 4]
+
+
 # Sockets that systemd has passed on.
 
 

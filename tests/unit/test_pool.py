@@ -37,6 +37,8 @@ class Gateway:
         self.works = True  # whether a worker that is forked offers itself
         self.forks = True  # whether one can be forked
         self.leaves = True  # whether a worker does what it is told
+        self.slow = False  # whether a worker that is forked takes its time: until ``come_up()``
+        self.coming: list[int] = []
 
     def start(self) -> Gateway:
         self.pool.begin(self.rules, self.now)
@@ -55,8 +57,9 @@ class Gateway:
                 if not self.forks:
                     self.pool.spawn_failed(order.worker, "Cannot allocate memory", self.now)
                 elif self.works:
-                    self.alive.append(order.worker)
-                    self.pool.offered(order.worker, min(8, self.rules.sessions_per_worker))
+                    self.coming.append(order.worker)
+                    if not self.slow:
+                        self.come_up()
                 else:
                     self.pool.ended(order.worker, self.now)
             case Act.RETIRE:
@@ -69,6 +72,14 @@ class Gateway:
                 self.killed.append(order.worker)
             case Act.REPORT:
                 self.reports.append(order.text)
+
+    def come_up(self) -> None:
+        """The worker that was forked first is there."""
+        worker = self.coming.pop(0)
+        self.alive.append(worker)
+        self.pool.offered(worker, min(8, self.rules.sessions_per_worker))
+        if self.slow:
+            self.settle()
 
     def sessions_of(self, worker: int) -> list[int]:
         return [seat for owner, seat in self.seats if owner == worker]
@@ -85,17 +96,16 @@ class Gateway:
         if not self.pool.room(self.now):
             return None
         hand = self.pool.take(address, self.now)
-        assert (hand.worker, hand.seat) not in self.seats
-        self.seats[hand.worker, hand.seat] = address
+        assert hand not in self.seats
+        self.seats[hand] = address
         self.settle()
-        return hand.worker, hand.seat
+        return hand
 
     def hang_up(self, hand: tuple[int, int] | None) -> None:
         assert hand is not None
         worker, seat = hand
         del self.seats[hand]
-        self.pool.finished(worker, seat, self.now)
-        self.pool.offered(worker, 1)
+        self.pool.freed(worker, (seat,), 1, self.now)
         self.settle()
         if worker in self.alive and not self.sessions_of(worker) and self.is_leaving(worker):
             self.end_worker(worker)
@@ -183,29 +193,70 @@ def test_wedged_workers_are_helped_by_others_though_seats_are_free() -> None:
     assert gateway.connect() is not None
 
 
-def test_batches_grow_while_each_is_taken_at_once_and_never_beyond_max_spare() -> None:
+def burst(gateway: Gateway, clients: int) -> None:
+    """So many clients come at once, to a pool whose workers take a while to come up; each stays."""
+    while clients:
+        gateway.pool.waiting(clients - 1)
+        if gateway.connect():
+            clients -= 1
+        else:
+            gateway.come_up()
+
+
+def test_in_a_burst_as_many_are_forked_as_clients_wait_and_the_spares() -> None:
     gateway = Gateway(min_spare=2, max_spare=8, max_workers=200).start()
+    gateway.slow = True
+    burst(gateway, 40)
+    assert gateway.forked == 42
+
+
+def test_in_a_burst_workers_are_forked_at_once_but_not_more_than_max_spare() -> None:
+    gateway = Gateway(min_spare=2, max_spare=8, max_workers=200).start()
+    gateway.slow = True
     steps = []
-    for _ in range(6):
+    for clients in (0, 3, 40, 40, 0):
         before = gateway.forked
-        taken = gateway.pool.room(gateway.now)
-        for _ in range(taken):  # a burst, of which the pool sees the whole at once
-            hand = gateway.pool.take(A_CLIENT, gateway.now)
-            gateway.seats[hand.worker, hand.seat] = A_CLIENT
-        gateway.settle()
+        gateway.pool.waiting(clients)
+        while gateway.connect():
+            pass
         steps.append(gateway.forked - before)
-    assert steps == [4, 8, 8, 8, 8, 8]
+        while gateway.coming:
+            gateway.come_up()
+    assert steps == [2, 5, 8, 8, 2]
 
 
-def test_after_a_calm_second_batches_are_small_again() -> None:
-    gateway = Gateway(min_spare=1, max_spare=8).start()
-    for _ in range(3):
-        gateway.connect()
-    gateway.wait(pool_module.CALM)
+def test_clients_that_wait_for_credit_alone_need_no_worker() -> None:
+    gateway = Gateway(min_spare=1, max_spare=8, sessions_per_worker=50).start()
+    for _ in range(8):
+        assert gateway.connect() is not None
+    gateway.pool.waiting(30)
+    gateway.settle()
+    assert gateway.forked == 2, "one spare, and none for those whom 42 seats wait for"
+
+
+def test_after_a_burst_nothing_is_forked_while_sessions_come_and_go() -> None:
+    gateway = Gateway(min_spare=2, max_spare=8, max_workers=200).start()
+    gateway.slow = True
+    burst(gateway, 16)
     before = gateway.forked
-    while gateway.pool.spare > 1:
-        gateway.connect()
+    for _ in range(100):
+        gateway.hang_up(next(iter(gateway.seats)))
+        assert gateway.connect() is not None
     assert gateway.forked == before
+
+
+def test_while_nothing_is_to_be_decided_it_asks_for_no_attention() -> None:
+    gateway = Gateway(min_spare=2, max_spare=4).start()
+    hand = gateway.connect()
+    gateway.settle()
+    for _ in range(10):
+        assert hand is not None
+        gateway.pool.freed(hand[0], (hand[1],), 1, gateway.now)
+        assert not gateway.pool.restless
+        hand = gateway.pool.take(A_CLIENT, gateway.now)
+        assert not gateway.pool.restless
+    gateway.pool.take(A_CLIENT, gateway.now)
+    assert gateway.pool.restless, "a spare is wanted"
 
 
 def test_surplus_spares_are_retired_within_a_second_but_not_at_once() -> None:
@@ -383,22 +434,22 @@ def test_connections_of_a_proxy_are_counted_by_the_client_that_it_names() -> Non
         assert pool.admits("127.0.0.1")
         hands.append(pool.take("127.0.0.1", 1000.0))
     first, second, third, silent = hands
-    assert pool.named(first.worker, first.seat, "192.0.2.7")
-    assert not pool.named(second.worker, second.seat, "::ffff:192.0.2.7")
-    assert pool.named(third.worker, third.seat, "192.0.2.8")
+    assert pool.named(*first, "192.0.2.7")
+    assert not pool.named(*second, "::ffff:192.0.2.7")
+    assert pool.named(*third, "192.0.2.8")
     assert pool.sessions == 4
-    pool.finished(first.worker, first.seat, 1000.0)
-    assert pool.named(second.worker, second.seat, "192.0.2.7")
+    pool.freed(first[0], (first[1],), 0, 1000.0)
+    assert pool.named(*second, "192.0.2.7")
     for hand in (second, third, silent):
-        pool.finished(hand.worker, hand.seat, 1000.0)
+        pool.freed(hand[0], (hand[1],), 0, 1000.0)
     assert pool.sessions == 0
 
 
 def test_whom_a_session_serves_that_is_over_is_no_matter() -> None:
     pool = behind_proxy(max_sessions_per_client=1).pool
     hand = pool.take("127.0.0.1", 1000.0)
-    pool.finished(hand.worker, hand.seat, 1000.0)
-    assert not pool.named(hand.worker, hand.seat, "192.0.2.7")
+    pool.freed(hand[0], (hand[1],), 0, 1000.0)
+    assert not pool.named(*hand, "192.0.2.7")
     assert not pool.named(99, 0, "192.0.2.7")
     assert pool.sessions == 0
 
@@ -407,7 +458,19 @@ def test_behind_a_proxy_without_a_limit_everybody_is_let_in() -> None:
     pool = behind_proxy(min_spare=3).pool
     for _ in range(3):
         hand = pool.take("127.0.0.1", 1000.0)
-        assert pool.named(hand.worker, hand.seat, "192.0.2.7")
+        assert pool.named(*hand, "192.0.2.7")
+
+
+def test_one_message_may_free_several_seats_and_nothing_is_freed_twice() -> None:
+    gateway = Gateway(min_spare=1, max_workers=1, sessions_per_worker=50).start()
+    hands = [gateway.connect() for _ in range(8)]
+    worker = gateway.alive[0]
+    seats = [seat for hand in hands if hand for seat in hand[1:]]
+    gateway.pool.freed(worker, (*seats[:5], seats[0], 49), 5, gateway.now)
+    gateway.pool.freed(99, seats, 8, gateway.now)
+    assert gateway.pool.sessions == 3
+    assert gateway.pool.vacant == 47
+    assert gateway.pool.room(gateway.now) == 5
 
 
 def test_no_limit_by_client_unless_set() -> None:
@@ -584,7 +647,7 @@ def test_whatever_happens_the_books_balance(a_seed: int) -> None:
                 gateway.settle()
         assert gateway.pool.sessions == len(gateway.seats)
         assert gateway.pool.workers == len(gateway.alive) <= gateway.rules.max_workers
-        assert gateway.pool._vacant >= gateway.pool._credit >= 0
+        assert gateway.pool.vacant >= gateway.pool._credit >= 0
         assert gateway.pool._credit == sum(worker.credit for worker in gateway.pool._open)
     for hand in sorted(gateway.seats):
         gateway.hang_up(hand)

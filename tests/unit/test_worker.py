@@ -148,7 +148,7 @@ def test_one_seat_is_one_credit_and_a_session_that_ends_gives_it_back(make: Call
         assert shown is not None
         assert shown.client.startswith("127.0.0.1:")
         client.close()
-        assert bench.hears() == fdpass.Free(0, 1)
+        assert bench.hears() == fdpass.Free(1, (0,))
         assert bench.slot.seats[0].read() is None
 
 
@@ -162,7 +162,7 @@ def test_with_many_seats_credit_is_renewed_as_it_is_used(make: Callable[[int], B
             assert bench.hears() == fdpass.Offer(CREDIT // 2)
     for seat, client in enumerate(clients):
         client.close()
-        assert bench.hears() == fdpass.Free(seat, 0)
+        assert bench.hears() == fdpass.Free(0, (seat,))
 
 
 def test_the_last_seats_are_not_promised_twice(make: Callable[[int], Bench]) -> None:
@@ -170,9 +170,9 @@ def test_the_last_seats_are_not_promised_twice(make: Callable[[int], Bench]) -> 
     assert bench.hears() == fdpass.Offer(2)
     first, second = bench.serve(0), bench.serve(1)
     first.close()
-    assert bench.hears() == fdpass.Free(0, 1)
+    assert bench.hears() == fdpass.Free(1, (0,))
     second.close()
-    assert bench.hears() == fdpass.Free(1, 1)
+    assert bench.hears() == fdpass.Free(1, (1,))
 
 
 def test_retired_it_leaves_once_its_sessions_are_over(make: Callable[[int], Bench]) -> None:
@@ -182,7 +182,7 @@ def test_retired_it_leaves_once_its_sessions_are_over(make: Callable[[int], Benc
     client.sendall(b"still")
     assert client.recv(100) == b"still"
     client.close()
-    assert [bench.hears(), bench.hears(), bench.hears()] == [fdpass.Offer(1), fdpass.Free(0, 0), None]
+    assert [bench.hears(), bench.hears(), bench.hears()] == [fdpass.Offer(1), fdpass.Free(0, (0,)), None]
     assert bench.left()
 
 

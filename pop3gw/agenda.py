@@ -1,0 +1,29 @@
+"""When the master has something to do that no descriptor tells it: one time, the earliest that anybody wants.
+
+Whoever sets a time of his own says so here; whoever moves his to later need not, since a turn too many costs little.
+So that a turn of the loop asks nobody what is due. Pure: the clock is the caller's.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+NEVER: Final = float("inf")
+
+
+class Agenda:
+    """The earliest time that is wanted, on the clock of time.monotonic()."""
+
+    __slots__ = ("due",)
+
+    def __init__(self) -> None:
+        self.due = -NEVER
+
+    def want(self, at: float) -> None:
+        """Something is to be done then."""
+        if at < self.due:
+            self.due = at
+
+    def hurry(self) -> None:
+        """Something is to be done before the loop waits again."""
+        self.due = -NEVER
