@@ -1,7 +1,8 @@
 """The master: signals, reloads and the end of the gateway. It owns the listeners and every service's ``Serving``.
 
 It reads no client's octet, resolves no name, does no TLS and loads no policy: no client and no policy can hang or crash
-it. What is due for a service is done by ``serving`` as ``pool`` decides; here stands only what concerns all of them.
+it. The sessions that it rehearses before the first fork have itself at either end. What is due for a service is done by
+``serving`` as ``pool`` decides; here stands only what concerns all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from pop3gw import activation, listeners, notify, process, template
+from pop3gw import activation, heap, listeners, notify, process, template
 from pop3gw.agenda import NEVER, Agenda
 from pop3gw.attendance import Attendance
 from pop3gw.changes import changes
@@ -24,6 +25,7 @@ from pop3gw.listeners import Listener
 from pop3gw.logs import Log
 from pop3gw.pidfile import PidFile
 from pop3gw.process import Account
+from pop3gw.rehearsal import rehearse
 from pop3gw.relay import Relay
 from pop3gw.scoreboard import Ledger
 from pop3gw.serving import Serving
@@ -160,6 +162,9 @@ class Master:
         Raises ConfigurationError where a service can't start.
         """
         self._selector.register(self._inbox, selectors.EVENT_READ, self._take_signals)
+        # What workers will run has run here before the first fork: its pages are shared, its byte code specialized.
+        rehearse(config.services[0], frozenset(listener.bound for listener in bound))
+        heap.settle()
         try:
             self._try(config, bound)
             while not (self._stopping and not self._all()):

@@ -92,9 +92,9 @@ class Relay:
                     conversation.settle(now)
             self.unsettled.clear()
 
-    def deadline(self) -> float | None:
+    def deadline(self) -> float:
         """When ``expire`` is wanted."""
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._deadlines[0][0] if self._deadlines else NEVER
 
     def expire(self, now: float) -> None:
         """Do what is due."""

@@ -55,8 +55,8 @@ class Sessions(Protocol):
     def settle(self) -> None:
         """All events of a round were told: do what they have brought."""
 
-    def deadline(self) -> float | None:
-        """When ``expire()`` is wanted (time.monotonic()); None: never."""
+    def deadline(self) -> float:
+        """When ``expire()`` is wanted (time.monotonic()), or NEVER."""
 
     def expire(self, now: float) -> None:
         """Do what is due."""
@@ -141,22 +141,23 @@ class Worker:
         seats = self._slot.seats
         only = seats[0] if len(seats) == 1 else None
         while not (self._leaves and self._free_seats == len(seats)):
-            deadline = sessions.deadline()
-            own = min(self._show_at, self._report_at)
-            if own != NEVER and (deadline is None or own < deadline):
-                deadline = own
-            for call, events in poll(None if deadline is None else max(0.0, deadline - monotonic())):
+            due = min(sessions.deadline(), self._show_at, self._report_at)
+            for call, events in poll(None if due == NEVER else max(0.0, due - monotonic())):
                 call(events)
             sessions.settle()
-            if deadline is not None and (now := monotonic()) >= deadline:
-                sessions.expire(now)
-                if now >= self._show_at:
-                    self._show(self._standing())
-                if now >= self._report_at:
-                    self._report_freed()
+            if (now := monotonic()) >= due:
+                self._do_what_is_due(now)
             if self._moved or (only is not None and only.changed):
                 self._moved = False
                 self._show_soon()
+
+    def _do_what_is_due(self, now: float) -> None:
+        if now >= self._sessions.deadline():
+            self._sessions.expire(now)
+        if now >= self._show_at:
+            self._show(self._standing())
+        if now >= self._report_at:
+            self._report_freed()
 
     def _hear(self, _events: int) -> None:
         """Take one thing that the master sent (mostly there is no more), then say how much more may come."""

@@ -17,7 +17,7 @@ from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
 from pop3gw.values import Address
-from pop3gw.worker import CREDIT, Duty, Worker
+from pop3gw.worker import CREDIT, NEVER, Duty, Worker
 
 PATIENCE = 10.0
 
@@ -59,8 +59,8 @@ class Echo:
 
     def settle(self) -> None: ...
 
-    def deadline(self) -> float | None:
-        return None
+    def deadline(self) -> float:
+        return NEVER
 
     def expire(self, now: float) -> None:
         raise AssertionError(f"nothing is due at {now}")
