@@ -8,7 +8,8 @@ In the steady state nothing is to be decided: what happened says so itself (``re
 with bounds that the last ``orders()`` has left.
 
 Known limits: which worker gets a session is decided by order alone (the one freed last where a worker has one seat, so
-that few processes stay warm; in turn where it has many), not by load.
+that few processes stay warm; where it has many in turn, among as many workers as can run at once, since more would
+only wake each other up), not by load.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class Pool:
     """The workers of one service, of every generation that still runs.
 
     Report what happened, then carry out ``orders()``, again at ``deadline`` at the latest. Before ``take()``, ask
-    ``room()``. ``jitter`` gives floats in [0, 1), so that workers born together aren't replaced together.
+    ``room()``. ``jitter`` gives floats in [0, 1), so that workers born together aren't replaced together;
+    ``processors``: how many workers can run at once.
     """
 
     # More attributes than an instance may have without slots before each access is a search in a dictionary.
@@ -120,6 +122,7 @@ class Pool:
         "_last_number",
         "_limit",
         "_open",
+        "_processors",
         "_overdue_at",
         "_pause_reported",
         "_paused_until",
@@ -141,7 +144,7 @@ class Pool:
         "vacant",
     )
 
-    def __init__(self, jitter: Callable[[], float]) -> None:
+    def __init__(self, jitter: Callable[[], float], processors: int = 1) -> None:
         self.phase = Phase.RUNNING
         self.deadline = NEVER
         self.restless = True  # whether ``orders()`` may have something to say before its deadline
@@ -149,6 +152,7 @@ class Pool:
         self.starting = 0  # workers that have not offered themselves yet
         self.vacant = 0  # free seats of the workers that take sessions
         self._jitter = jitter
+        self._processors = processors
         self._rules: Service | None = None  # None until the first template is ready
         self._forks = False  # whether there is a template to fork from
         self._workers: dict[int, _Worker] = {}
@@ -352,8 +356,9 @@ class Pool:
         worker.credit -= 1
         if not worker.credit:
             self._open.pop()
-        elif len(self._open) > 1:
-            self._open.rotate(1)
+        elif (lanes := min(self._processors, len(self._open))) > 1:
+            self._open.pop()
+            self._open.insert(len(self._open) + 1 - lanes, worker)
         seat = worker.free.pop()
         client = _NOBODY if self._behind_proxy else client_key(address)
         worker.clients[seat] = client

@@ -153,6 +153,11 @@ def descriptor_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+def processors() -> int:
+    """How many processes of ours can run at once."""
+    return len(os.sched_getaffinity(0))
+
+
 def forbid_dumps() -> None:
     """Let no process of the same account read this one's memory, nor that of its children."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):

@@ -41,7 +41,7 @@ class Serving:
 
     def __init__(self, name: str, selector: selectors.BaseSelector, agenda: Agenda, ledger: Ledger) -> None:
         self.name = name
-        self.pool = Pool(random.random)
+        self.pool = Pool(random.random, process.processors())
         self.templates = Succession(name, selector, agenda, self)
         self.ledger = ledger
         self.drained = False  # by the administrator: clients are turned away
