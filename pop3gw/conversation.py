@@ -180,7 +180,7 @@ class Conversation:
             self._start(now)
             return
         self._session.refuse(TOO_MANY, "too many sessions from this address (max_sessions_per_client)")
-        self._settle(now)
+        self.settle(now)
 
     def _turn_away(self, reason: str) -> None:
         """No session: the sender can't be told in a protocol that it did not begin."""
@@ -190,7 +190,7 @@ class Conversation:
 
     def _start(self, now: float) -> None:
         self._session.start(now)
-        self._settle(now)
+        self.settle(now)
 
     def _reach(self, now: float) -> None:
         """Connect to the server."""
@@ -221,7 +221,7 @@ class Conversation:
             self._session.connected(connector.began, peer.address, peer.port)
             if self._relay.server_speaks_first:  # what it said is how it is known to be connected
                 self._hear_server(server, now)
-        self._settle(now)
+        self.settle(now)
 
     def _send_proxy_header(self, server: Stream) -> None:
         version = self._relay.service.send_proxy
@@ -300,13 +300,6 @@ class Conversation:
             self.fault()
         self.unsettled = True
         self._settle_later(self)
-
-    def settle(self, now: float) -> None:
-        """Do what the events of this round have brought."""
-        try:
-            self._settle(now)
-        except Exception:  # noqa: BLE001 - the fault is logged with its traceback
-            self.fault()
 
     def _client_stirred(self, events: int) -> None:
         """Something else than mere input, or not the first in this round: what is waited for may have changed."""
@@ -402,7 +395,7 @@ class Conversation:
         else:
             self._session.expire(now)
         self._session.changed = True  # whatever has come of it: the next deadline is to be looked for
-        self._settle(now)
+        self.settle(now)
 
     def end(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
         """End the session at once, without waiting for anything."""
@@ -411,8 +404,8 @@ class Conversation:
 
     # -- what follows
 
-    def _settle(self, now: float) -> None:
-        """Send what the session said, and see what else has come of it."""
+    def settle(self, now: float) -> None:
+        """Send what the session said, and see what else has come of it. What it raises is for ``fault``."""
         self.unsettled = False
         if self.closed:
             return
@@ -454,7 +447,7 @@ class Conversation:
         if session.tls_wanted is not None and self._hands is None and self._all_sent():
             self._begin_tls(session.tls_wanted, now)
             session.changed = True
-            self._settle(now)
+            self.settle(now)
             return
         if session.wants_server and self._reach_began is None:
             self._reach(now)
@@ -543,6 +536,8 @@ class Conversation:
             self._server = None
 
     def _close(self) -> None:
+        if self.closed:
+            return
         self._tally.count(self._client)
         self._tally.count_failures(self._session.callback_failures)
         if self._close_at is None:

@@ -88,8 +88,10 @@ class Relay:
         if self.unsettled:
             now = time.monotonic()
             for conversation in self.unsettled:
-                if conversation.unsettled:
+                try:
                     conversation.settle(now)
+                except Exception:  # noqa: BLE001 - the fault is logged with its traceback
+                    conversation.fault()
             self.unsettled.clear()
 
     def deadline(self) -> float:

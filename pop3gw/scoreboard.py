@@ -15,8 +15,9 @@ import enum
 import mmap
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from pop3gw.proto.counts import CALLBACKS, COUNTERS, SESSIONS, SESSIONS_ENDED, SESSIONS_LOST
@@ -73,12 +74,14 @@ class Seat:
     ``changed`` is True after each write until someone resets it; ``lasts``: what it shows now is likely to last.
     """
 
-    __slots__ = ("_at", "_memory", "changed", "client", "lasts", "number", "state", "user")
+    __slots__ = ("_at", "_memory", "changed", "client", "lasts", "number", "passed", "state", "user")
 
     def __init__(self, memory: mmap.mmap, at: int, number: int) -> None:
         self._memory = memory
         self._at = at
         self.number = number
+        # So many octets have passed until now, from the client and to it. Called for each event: no function of ours.
+        self.passed: Callable[[int, int], None] = partial(_OCTETS.pack_into, memory, at + _OCTETS_AT)
         self.changed = False
         self.lasts = False
         self.state = ""
@@ -117,10 +120,6 @@ class Seat:
         self._write(_CLIENT, client)
         _PORT.pack_into(self._memory, self._at + _PORT_AT, port)
         self.changed = True
-
-    def passed(self, from_client: int, to_client: int) -> None:
-        """So many octets have passed until now."""
-        _OCTETS.pack_into(self._memory, self._at + _OCTETS_AT, from_client, to_client)
 
     def close(self) -> None:
         """The session is over."""

@@ -34,6 +34,7 @@ class Tally:
         "_client",
         "_counters",
         "_journal",
+        "_passed",
         "_received",
         "_seat",
         "_sent",
@@ -46,6 +47,7 @@ class Tally:
         self._callbacks = counting.callbacks
         self._counters = counting.slot.counters
         self._seat = seat
+        self._passed = seat.passed
         self._journal = journal
         self._client = client
         self._server = str(server)
@@ -89,14 +91,14 @@ class Tally:
 
     def count(self, client: Stream) -> None:
         """Put the octets that have passed where they outlive this process."""
-        received, sent, counters = client.received, client.sent, self._counters
-        if received != self._received:
-            counters[FROM_CLIENT] += received - self._received
+        received, sent = client.received, client.sent
+        if more := received - self._received:
+            self._counters[FROM_CLIENT] += more
             self._received = received
-        if sent != self._sent:
-            counters[TO_CLIENT] += sent - self._sent
+        if more := sent - self._sent:
+            self._counters[TO_CLIENT] += more
             self._sent = sent
-        self._seat.passed(received, sent)
+        self._passed(received, sent)
 
     def count_failures(self, names: list[str]) -> None:
         """Callbacks with these names have failed; empties the list."""

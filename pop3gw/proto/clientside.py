@@ -25,7 +25,7 @@ from pop3gw.proto.counts import (
     Counters,
 )
 from pop3gw.proto.events import Ending, Journal, Side
-from pop3gw.proto.outcome import Outcome
+from pop3gw.proto.outcome import COUNTED, Outcome
 from pop3gw.proto.requests import Answer, Local, Relay, Requests
 from pop3gw.proto.sasl import Exchange
 from pop3gw.proto.turns import CHALLENGE, REQUEST, RESPONSE, STATUS, Phase
@@ -174,11 +174,12 @@ class ClientSide(Outcome):
         if row.login:
             if not self._login_answered(relay, out, now, ok=ok):
                 return
-        else:
-            self._settle(row, ok=ok)
+        elif (state := row.on_ok if ok else row.on_err) is not None:
+            self.state = state
+            self.moved = True
         if out:
             self.to_client.append(out)
-        if ok:
+        if ok and row.name in COUNTED:
             self._count(row.name)
         if self.state is _UPDATE:
             self._end(Ending.QUIT, Side.CLIENT)

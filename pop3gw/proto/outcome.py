@@ -15,6 +15,7 @@ from pop3gw.proto.wire import CRLF
 
 _NOT_STARTED = AbstractPop3Proxy()
 _MESSAGES = MESSAGES.at
+COUNTED = frozenset({"RETR", "DELE", "RSET"})  # what a summary tells of
 
 
 class Outcome:
