@@ -209,8 +209,8 @@ class Pool:
 
     @property
     def spare(self) -> int:
-        """Free seats, in workers' worth."""
-        return self.vacant // self._rules.sessions_per_worker if self._rules is not None else 0
+        """Workers that have room: as many as the free seats need, since sessions fill one worker after another."""
+        return self._workers_for(self.vacant) if self._rules is not None else 0
 
     # What happened.
 
@@ -411,7 +411,7 @@ class Pool:
         elif self._rules is not None:
             rules = self._rules
             self._calm_from = 0
-            self._calm_to = (rules.max_spare + 1) * rules.sessions_per_worker - 1
+            self._calm_to = rules.max_spare * rules.sessions_per_worker
             self._retire_surplus(rules, now)
             if self._forks:
                 self._spawn(rules, now, orders)
@@ -460,7 +460,7 @@ class Pool:
                 return
             since, least = now, surplus - len(idle)
         self._surplus = (since, least)
-        self._calm_from = (rules.max_spare + least) * rules.sessions_per_worker
+        self._calm_from = (rules.max_spare + least - 1) * rules.sessions_per_worker + 1
         self._calm_to = NO_BOUND
         self._wake(since + LINGER)
 
@@ -472,15 +472,15 @@ class Pool:
         # Who waits gets a worker, of those that wait at once as many as max_spare, beside the spares.
         wanted = rules.min_spare
         if self.dry and self._waiting > vacant:
-            needed = -(-(self._waiting - vacant) // rules.sessions_per_worker)
+            needed = self._workers_for(self._waiting - vacant)
             wanted = max(wanted, min(wanted + needed, rules.max_spare))
         room = rules.max_workers - len(self._workers)
-        short = min(wanted - vacant // rules.sessions_per_worker - self.starting, room)
+        short = min(wanted - self._workers_for(vacant) - self.starting, room)
         if short > 0 and now < self._backoff.until:
             self._wake(self._backoff.until)
             return
         if room > 0:
-            enough = (rules.min_spare - self.starting - max(short, 0)) * rules.sessions_per_worker
+            enough = (rules.min_spare - self.starting - max(short, 0) - 1) * rules.sessions_per_worker + 1
             self._calm_from = max(self._calm_from, enough)
         for _ in range(short):
             orders.append(Order(Act.SPAWN, self._engage(rules, now)))
@@ -517,6 +517,10 @@ class Pool:
         self._wake(self._overdue_at)
 
     # Bookkeeping.
+
+    def _workers_for(self, sessions: int) -> int:
+        per_worker = self._rules.sessions_per_worker if self._rules is not None else 1
+        return -(-sessions // per_worker)
 
     def _leave(self, worker: _Worker, now: float) -> None:
         self.restless = True

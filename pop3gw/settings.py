@@ -295,7 +295,7 @@ class Service:
         metadata=row(
             Section.WORKERS,
             values.whole_number(1, 10_000),
-            "Workers that wait for clients: with fewer of them idle, more are forked.",
+            "Workers that have room for a client: with fewer of them, more are forked.",
         ),
     )
     max_spare: int = field(
@@ -303,7 +303,7 @@ class Service:
         metadata=row(
             Section.WORKERS,
             values.whole_number(1, 10_000),
-            "Workers that may stay idle: more than these are retired.",
+            "Workers with room that may stay: of more than these the idle ones are retired.",
         ),
     )
     max_workers: int = field(

@@ -184,7 +184,7 @@ def test_a_worker_without_credit_gets_nothing_though_it_has_free_seats() -> None
 
 
 def test_wedged_workers_are_helped_by_others_though_seats_are_free() -> None:
-    gateway = Gateway(min_spare=1, max_spare=2, max_workers=3, sessions_per_worker=50).start()
+    gateway = Gateway(min_spare=2, max_spare=2, max_workers=3, sessions_per_worker=50).start()
     for _ in range(16):
         assert gateway.connect() is not None
     assert gateway.connect() is None
@@ -232,7 +232,16 @@ def test_clients_that_wait_for_credit_alone_need_no_worker() -> None:
         assert gateway.connect() is not None
     gateway.pool.waiting(30)
     gateway.settle()
-    assert gateway.forked == 2, "one spare, and none for those whom 42 seats wait for"
+    assert gateway.forked == 1, "none for those whom 42 seats wait for"
+
+
+def test_of_many_seats_a_worker_with_one_that_is_free_is_a_spare() -> None:
+    gateway = Gateway(min_spare=2, max_spare=8, sessions_per_worker=4).start()
+    forked = []
+    for _ in range(9):
+        assert gateway.connect() is not None
+        forked.append(gateway.forked)
+    assert forked == [2, 2, 2, 3, 3, 3, 3, 4, 4]
 
 
 def test_after_a_burst_nothing_is_forked_while_sessions_come_and_go() -> None:
