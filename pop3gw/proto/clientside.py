@@ -44,6 +44,17 @@ _NOTHING_ASKED = Relay("", "", unknown("", multiline=False), False, "GREETING")
 class ClientSide(Outcome):
     """The client's half of a session."""
 
+    __slots__ = (
+        "_asking",
+        "_client",
+        "_client_eof",
+        "_client_tls",
+        "_exchange",
+        "_relay",
+        "_requests",
+        "_server",
+    )
+
     _asking: Asking
     _requests: Requests
     _client_tls: ClientTls

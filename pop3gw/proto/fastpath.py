@@ -66,6 +66,8 @@ def _understood(data: bytes, limits: Limits) -> _Usual | None:
 class FastPath(ClientSide):
     """The fast path of a session."""
 
+    __slots__ = ()
+
     def _usual_request(self, data: bytes, now: float) -> bool:
         """Relay what the client sent while nothing else of it was waiting; False: that is not for the fast path."""
         if self.state is not _TRANSACTION:

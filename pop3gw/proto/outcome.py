@@ -21,6 +21,29 @@ COUNTED = frozenset({"RETR", "DELE", "RSET"})  # what a summary tells of
 class Outcome:
     """What a session has come to. The public attributes are its caller's to read."""
 
+    __slots__ = (
+        "_held",
+        "_held_ends",
+        "_journal",
+        "_turns",
+        "changed",
+        "counters",
+        "deleted",
+        "ended_by",
+        "ending",
+        "login",
+        "logins_failed",
+        "moved",
+        "over",
+        "policy",
+        "refused",
+        "retrieved",
+        "state",
+        "tls_wanted",
+        "to_client",
+        "to_server",
+    )
+
     def __init__(self, journal: Journal, counters: Counters) -> None:
         self.to_client: list[bytes] = []
         self.to_server: list[bytes] = []

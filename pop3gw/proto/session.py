@@ -57,6 +57,19 @@ _TIMESTAMP = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
 class Session(FastPath):
     """One session under one policy. See the module for how it is driven."""
 
+    __slots__ = (
+        "_answers",
+        "_content",
+        "_facts",
+        "_greeting",
+        "_guard",
+        "_policy_class",
+        "_rules",
+        "_server_eof",
+        "callback_failures",
+        "wants_server",
+    )
+
     def __init__(
         self,
         policy_class: type[AbstractPop3Proxy],
