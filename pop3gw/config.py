@@ -7,7 +7,6 @@ free (``master``), whether a server's name leads back to the gateway (``relay`` 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -255,6 +254,8 @@ class _Document:
                     self._add(path, key, found, "quotes around a value that holds #, or a blank before a comment")
 
     def _report_unknown(self) -> None:
+        import difflib  # only who is wrong needs it
+
         extra: list[tuple[Path_, str]] = list(get_extra_values(self._tree))
         if "DEFAULT" in self._tree.sections:  # ConfigObj's own name, which validate() passes over
             extra.append(((), "DEFAULT"))

@@ -11,11 +11,8 @@ checked file by file only for the module that is named.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import importlib
 import importlib.util
-import inspect
 import linecache
 import os
 import stat
@@ -33,7 +30,6 @@ from pop3gw.policy import AbstractPop3Proxy
 from pop3gw.values import PolicyName
 
 _PRIVATE = "pop3gw_policy_"
-_SEED = {"hashlib": hashlib}  # the manual's Example 4.16 uses it and imports nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +99,9 @@ def _from_file(name: PolicyName, file: Path, distrust: Distrust | None) -> Modul
     source = _read(file, distrust)
     module = ModuleType(_PRIVATE + name.module)
     module.__file__ = str(file)
-    module.__dict__.update(_SEED)
+    # The manual's Example 4.16 uses it and imports nothing. Others are spared what OpenSSL takes.
+    if b"hashlib" in source:
+        module.__dict__["hashlib"] = importlib.import_module("hashlib")
     # Dataclasses and the like look their module up; tracebacks show this source, whatever the file says by then.
     sys.modules[module.__name__] = module
     linecache.cache[str(file)] = (len(source), None, _lines(source), str(file))
@@ -183,6 +181,8 @@ def _class_of(module: ModuleType, name: PolicyName) -> type[AbstractPop3Proxy]:
     file = _file_of(module)
     found: object = getattr(module, name.class_name, None)
     if found is None:
+        import difflib  # only who is wrong needs it
+
         policies = [key for key, value in vars(module).items() if _is_policy(value)]
         close = difflib.get_close_matches(name.class_name, policies, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
@@ -193,7 +193,7 @@ def _class_of(module: ModuleType, name: PolicyName) -> type[AbstractPop3Proxy]:
 
 
 def _is_policy(value: object) -> TypeGuard[type[AbstractPop3Proxy]]:
-    return inspect.isclass(value) and issubclass(value, AbstractPop3Proxy)
+    return isinstance(value, type) and issubclass(value, AbstractPop3Proxy)
 
 
 def _file_of(module: ModuleType) -> str:

@@ -248,3 +248,9 @@ def test_what_the_account_may_not_read_is_named(tmp_path: Path) -> None:
     closed.chmod(0)
     told = refusal_as_nobody(closed)
     assert told.startswith(f"{closed}: this policy folder can't be searched (Permission denied)")
+
+
+def test_only_a_policy_that_names_hashlib_has_it(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    found = load(tmp_path, "office:Office")
+    assert "hashlib" not in vars(sys.modules[found.__module__])
