@@ -2,9 +2,9 @@
 
 The only module that knows python-daemon and setproctitle. It must not know sessions, pools or the configuration file.
 
-The discipline of a fork: signals are blocked around it, so none is handled by a child that still has its parent's
-handlers and wake-up descriptor; the child closes what isn't its own (else nobody would see an end of file), and leaves
-by ``os._exit``, so that nothing of the parent's stack is unwound in it.
+The discipline of a fork: the signals that we handle are blocked around it, so none is handled by a child that still has
+its parent's handlers and wake-up descriptor; the child closes what isn't its own (else nobody would see an end of
+file), and leaves by ``os._exit``, so that nothing of the parent's stack is unwound in it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from pop3gw.errors import StartError
 UMASK: Final = 0o027
 _DESCRIPTORS: Final = 1 << 20  # more than this helps nobody and makes some kernels slow
 _PR_SET_DUMPABLE: Final = 4
-_EVERY_SIGNAL: Final = signal.valid_signals()
 _DEFAULT_USERS: Final = ("pop3gw", "nobody")
 
 
@@ -168,6 +167,19 @@ def title(text: str) -> None:
 # Forks and signals.
 
 
+# Those that a process of ours has a handler for, or ignores. A fork blocks no others: of each one that is blocked the
+# interpreter makes an enumeration's member, in both processes, and for all of them that takes longer than the fork.
+_HANDLED: Final = (
+    signal.SIGHUP,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+    signal.SIGALRM,
+)
+
+
 def fork(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[signal.Signals]) -> int:
     """Run ``child`` in a new process, which leaves with the status that it returns; returns the child's pid.
 
@@ -176,7 +188,7 @@ def fork(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[signal.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY_SIGNAL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     pid = -1
     try:
         pid = os.fork()
@@ -212,17 +224,6 @@ def _close_others(keep: Iterable[int]) -> None:
         os.closerange(after, descriptor)
         after = descriptor + 1
     os.closerange(after, _DESCRIPTORS)
-
-
-_HANDLED: Final = (
-    signal.SIGHUP,
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGCHLD,
-    signal.SIGALRM,
-)
 
 
 class SignalInbox:
