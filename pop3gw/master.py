@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from pop3gw import activation, listeners, notify, process, template
+from pop3gw import activation, heap, listeners, notify, process, template
 from pop3gw.agenda import NEVER, Agenda
 from pop3gw.attendance import Attendance
 from pop3gw.changes import changes
@@ -160,6 +160,7 @@ class Master:
         Raises ConfigurationError where a service can't start.
         """
         self._selector.register(self._inbox, selectors.EVENT_READ, self._take_signals)
+        heap.settle()
         try:
             self._try(config, bound)
             while not (self._stopping and not self._all()):

@@ -8,7 +8,6 @@ leaves when its channel ends; it serves no session and it starts nothing by itse
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import select
 import selectors
@@ -19,7 +18,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pop3gw import fdpass, loading, process, worker
+from pop3gw import fdpass, heap, loading, process, worker
 from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsSettingError
 from pop3gw.loading import Distrust
 from pop3gw.logs import Log
@@ -54,7 +53,7 @@ class Plan:
 
 def start(plan: Plan, board: Board, end: socket.socket) -> int:
     """Fork a template that talks over this end of a channel; returns its pid. OSError: it can't be forked."""
-    return process.fork(lambda: _main(plan, board, end), _kept(plan.log, end), _DEAF)
+    return process.fork(lambda: _main(plan, board, end), _kept(plan.log, end.fileno()), _DEAF)
 
 
 def too_slow(plan: Plan) -> fdpass.Failed:
@@ -108,10 +107,10 @@ def _check(plan: Plan) -> fdpass.Failed | None:
         os.waitpid(pid, 0)
 
 
-def _kept(log: Log | None, end: socket.socket) -> list[int]:
+def _kept(log: Log | None, end: int) -> list[int]:
     """The descriptors that a child keeps."""
     logged = log.fileno_or_none() if log is not None else None
-    return [end.fileno()] if logged is None else [end.fileno(), logged]
+    return [end] if logged is None else [end, logged]
 
 
 def _main(plan: Plan, board: Board, end: socket.socket) -> int:
@@ -177,9 +176,8 @@ class Template:
         inbox = process.SignalInbox((signal.SIGCHLD,))
         # What workers will run has run here before the freeze: its pages are shared, its byte code specialized.
         rehearse(self._duty.service, self._duty.listeners)
-        # What was made so far is never collected: collecting it would write to it, and unshare it, in each worker.
-        gc.collect()
-        gc.freeze()
+        heap.settle()
+        heap.close_gaps()
         with selectors.DefaultSelector() as selector:
             selector.register(self._channel, selectors.EVENT_READ, self._hear)
             selector.register(inbox, selectors.EVENT_READ, lambda: self._reap(inbox))
@@ -209,25 +207,27 @@ class Template:
             case None:
                 return False
             case fdpass.Fork(number, slot), descriptor:
-                self._fork(number, slot, socket.socket(fileno=descriptor))
+                self._fork(number, slot, descriptor)
             case fdpass.LogTo(), descriptor if self._duty.log is not None:
                 self._duty.log.adopt(descriptor)
             case message, _:
                 raise ChannelError(f"{type(message).__name__} is no message to a template")
         return True
 
-    def _fork(self, number: int, slot: int, end: socket.socket) -> None:
-        with end:
-            try:
-                pid = process.fork(
-                    lambda: worker.main(self._duty, end, self._board.slot(slot)),
-                    _kept(self._duty.log, end),
-                    _WORKER_DEAF,
-                )
-            except OSError as error:
-                # Said before the worker's channel ends: the master then knows why it does.
-                self._tell(fdpass.ForkFailed(number, error.strerror or str(error)))
-                return
+    def _fork(self, number: int, slot: int, end: int) -> None:
+        # The fewer objects are touched here, the fewer pages are written to and by that unshared with the new worker.
+        try:
+            pid = process.fork(
+                lambda: worker.main(self._duty, socket.socket(fileno=end), self._board.slot(slot)),
+                _kept(self._duty.log, end),
+                _WORKER_DEAF,
+            )
+        except OSError as error:
+            # Said before the worker's channel ends: the master then knows why it does.
+            self._tell(fdpass.ForkFailed(number, error.strerror or str(error)))
+            return
+        finally:
+            os.close(end)
         self._workers[pid] = number
         self._tell(fdpass.Forked(number, pid))
 

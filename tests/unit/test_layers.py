@@ -24,7 +24,7 @@ proto.fastpath
 proto.session
 consistency reference changes pool
 config
-callguard arrival net fdpass process pidfile loading logline listeners scoreboard tlsstream
+callguard heap arrival net fdpass process pidfile loading logline listeners scoreboard tlsstream
 activation answering doors logsinks tls view
 logs
 tally
