@@ -1,7 +1,8 @@
 """The master: signals, reloads and the end of the gateway. It owns the listeners and every service's ``Serving``.
 
 It reads no client's octet, resolves no name, does no TLS and loads no policy: no client and no policy can hang or crash
-it. What is due for a service is done by ``serving`` as ``pool`` decides; here stands only what concerns all of them.
+it. The sessions that it rehearses before the first fork have itself at either end. What is due for a service is done by
+``serving`` as ``pool`` decides; here stands only what concerns all of them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pop3gw.listeners import Listener
 from pop3gw.logs import Log
 from pop3gw.pidfile import PidFile
 from pop3gw.process import Account
+from pop3gw.rehearsal import rehearse
 from pop3gw.relay import Relay
 from pop3gw.scoreboard import Ledger
 from pop3gw.serving import Serving
@@ -160,6 +162,8 @@ class Master:
         Raises ConfigurationError where a service can't start.
         """
         self._selector.register(self._inbox, selectors.EVENT_READ, self._take_signals)
+        # What workers will run has run here before the first fork: its pages are shared, its byte code specialized.
+        rehearse(config.services[0], frozenset(listener.bound for listener in bound))
         heap.settle()
         try:
             self._try(config, bound)

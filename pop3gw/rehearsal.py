@@ -1,9 +1,10 @@
-"""A few sessions played in the template, so that the workers that it forks share what serving one has touched.
+"""A few sessions played in the master, so that all that is forked later shares what serving one has touched.
 
 A worker that runs code for the first times loads modules, compiles patterns, and lets the interpreter specialize its
 byte code: all that writes to memory, which is then the worker's own, and costs each worker what it could have
 inherited. So the whole way of a session is gone here once, between two ends on the loopback interface, before the
-memory is frozen. The built-in policy is rehearsed, not the service's: its callbacks are not for nobody's sessions.
+memory is frozen; in the master, so that the templates of all services, and those of a reload, have it from there. The
+built-in policy is rehearsed, not the service's: the master loads none, and callbacks are not for nobody's sessions.
 
 Nothing of it is logged, counted or shown. Known limits: without TLS, and where the loopback interface can't be used
 there is no rehearsal; workers are then dearer, and do the same.
@@ -89,6 +90,9 @@ def _play(
         with socket.create_connection(front.getsockname()) as client, _Server(behind, poller):
             poller.watch(client.fileno(), READ, _Client(client, poller).hear)
             connection, (address, port) = front.accept()
+            if (address, port) != client.getsockname():  # somebody else's: the master serves nobody
+                connection.close()
+                return
             relay.adopt(connection, Peer(address, port), seat)
             while not over:
                 now = time.monotonic()

@@ -24,7 +24,6 @@ from pop3gw.loading import Distrust
 from pop3gw.logs import Log
 from pop3gw.process import Account
 from pop3gw.proto.counts import callback_names
-from pop3gw.rehearsal import rehearse
 from pop3gw.relay import Relay
 from pop3gw.scoreboard import Board
 from pop3gw.settings import Config, Service
@@ -174,8 +173,6 @@ class Template:
     def run(self) -> None:
         """Fork workers until the master closes the channel."""
         inbox = process.SignalInbox((signal.SIGCHLD,))
-        # What workers will run has run here before the freeze: its pages are shared, its byte code specialized.
-        rehearse(self._duty.service, self._duty.listeners)
         heap.settle()
         heap.close_gaps()
         with selectors.DefaultSelector() as selector:

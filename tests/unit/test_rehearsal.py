@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -52,3 +53,22 @@ def test_without_a_loopback_interface_there_is_none(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("socket.create_server", refused)
     rehearsal.rehearse(SERVICE, frozenset())
+
+
+def test_whoever_else_connects_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, others = socket.create_server, list[socket.socket]()
+
+    def raced(address: tuple[str, int]) -> socket.socket:
+        listener = real(address)
+        others.append(socket.create_connection(listener.getsockname()))  # before the rehearsal's own
+        return listener
+
+    def served(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("socket.create_server", raced)
+    monkeypatch.setattr(Relay, "adopt", served)
+    rehearsal.rehearse(SERVICE, frozenset())
+    with others[0] as other:
+        assert other.recv(100) == b""
+    others[1].close()
