@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import selectors
 import signal
 import socket
 import time
@@ -22,6 +21,7 @@ from pop3gw import fdpass, heap, loading, process, worker
 from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsSettingError
 from pop3gw.loading import Distrust
 from pop3gw.logs import Log
+from pop3gw.poller import READ, Poller
 from pop3gw.process import Account
 from pop3gw.proto.counts import callback_names
 from pop3gw.relay import Relay
@@ -169,50 +169,51 @@ class Template:
         self._duty = duty
         self._channel = channel
         self._workers: dict[int, int] = {}  # pid -> the master's number for it
+        self._left_alone = False
 
     def run(self) -> None:
         """Fork workers until the master closes the channel."""
         inbox = process.SignalInbox((signal.SIGCHLD,))
         heap.settle()
         heap.close_gaps()
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._channel, selectors.EVENT_READ, self._hear)
-            selector.register(inbox, selectors.EVENT_READ, lambda: self._reap(inbox))
-            stays = True
-            while stays:
-                for key, _ in selector.select():
-                    stays = key.data() and stays
-            self._see_off(selector, inbox)
+        with contextlib.closing(Poller()) as poller:
+            poller.watch(self._channel.fileno(), READ, self._hear)
+            poller.watch(inbox.fileno(), READ, lambda _events: self._reap(inbox))
+            while not self._left_alone:
+                for call, events in poller.poll(None):
+                    call(events)
+            poller.forget(self._channel.fileno())
+            self._see_off(poller, inbox)
 
-    def _see_off(self, selector: selectors.BaseSelector, inbox: process.SignalInbox) -> None:
+    def _see_off(self, poller: Poller, inbox: process.SignalInbox) -> None:
         """Reap the workers that are just leaving, so that none outlives the gateway as a zombie."""
-        selector.unregister(self._channel)
         ends = time.monotonic() + FAREWELL
         while self._workers and (left := ends - time.monotonic()) > 0:
-            selector.select(left)
+            poller.poll(left)
             inbox.read()
             for pid, _status in process.reap():
                 self._workers.pop(pid, None)
 
-    def _hear(self) -> bool:
-        """Do what the master asks; False when it is gone."""
+    # What is done from here on is done between forks: each page that it writes to is then one that the newest worker
+    # does not share. So it goes the ways that workers go, too, and no others where it can.
+
+    def _hear(self, _events: int) -> None:
+        """Do what the master asks, or note that it is gone."""
         try:
             received = self._channel.receive()
         except BlockingIOError:
-            return True
+            return
         match received:
             case None:
-                return False
+                self._left_alone = True
             case fdpass.Fork(number, slot), descriptor:
                 self._fork(number, slot, descriptor)
             case fdpass.LogTo(), descriptor if self._duty.log is not None:
                 self._duty.log.adopt(descriptor)
             case message, _:
                 raise ChannelError(f"{type(message).__name__} is no message to a template")
-        return True
 
     def _fork(self, number: int, slot: int, end: int) -> None:
-        # The fewer objects are touched here, the fewer pages are written to and by that unshared with the new worker.
         try:
             pid = process.fork(
                 lambda: worker.main(self._duty, socket.socket(fileno=end), self._board.slot(slot)),
@@ -228,14 +229,15 @@ class Template:
         self._workers[pid] = number
         self._tell(fdpass.Forked(number, pid))
 
-    def _reap(self, inbox: process.SignalInbox) -> bool:
+    def _reap(self, inbox: process.SignalInbox) -> None:
         inbox.read()
         for pid, status in process.reap():
             number = self._workers.pop(pid, None)
             if number is not None:  # else it is a process that the policy's module has started
                 self._tell(fdpass.Exited(number, pid, status))
-        return True
 
     def _tell(self, message: fdpass.Message) -> None:
-        with contextlib.suppress(OSError):  # the master is gone; the end of the channel says so to the loop
+        try:  # noqa: SIM105 - contextlib would be one more page
             self._channel.send(message)
+        except OSError:  # the master is gone; the end of the channel says so to the loop
+            pass
