@@ -87,7 +87,7 @@ def _play(
     until = time.monotonic() + LIMIT
     for _ in range(SESSIONS):
         over.clear()
-        with socket.create_connection(front.getsockname()) as client, _Server(behind, poller):
+        with socket.create_connection(front.getsockname(), LIMIT) as client, _Server(behind, poller):
             poller.watch(client.fileno(), READ, _Client(client, poller).hear)
             connection, (address, port) = front.accept()
             if (address, port) != client.getsockname():  # somebody else's: the master serves nobody
