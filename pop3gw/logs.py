@@ -1,7 +1,7 @@
 """The log of a process, and the journal of a session: one line an event.
 
 Lines are written directly, in one system call: through ``logging`` a line costs a session as much as its policy does.
-What others log through ``logging`` (policies, libraries, the gateway's own rare lines) is joined in.
+What others log through ``logging`` (policies, libraries) is joined in once somebody loads that.
 
 Known limit: what a policy logs through ``logging`` is escaped but not redacted, since it belongs to no session.
 """
@@ -9,16 +9,20 @@ Known limit: what a policy logs through ``logging`` is escaped but not redacted,
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
+from pop3gw import lazily
 from pop3gw.errors import StartError
 from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, journal_entry, quoted
 from pop3gw.logsinks import DatagramSink, FileSink, Sink, is_journal
 from pop3gw.proto.events import Summary
 from pop3gw.redaction import Secrets
 from pop3gw.values import LogFormat, LogLevel
+
+if TYPE_CHECKING:
+    from pop3gw.joined import Joined
 
 SYSLOG_SOCKET = "/dev/log"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
@@ -61,7 +65,7 @@ class Log:
             what = f"no syslog daemon listens on {syslog_socket}" if target == "syslog" else f"log file {target}"
             raise StartError(f"log_target = {target}: {what} ({error.strerror})") from None
         _current = opened = cls(sink, level)
-        logging.getLogger().addHandler(_JOINED)
+        lazily.when_loaded("logging", _join)
         return opened
 
     @property
@@ -73,7 +77,8 @@ class Log:
     def level(self, level: LogLevel) -> None:
         self._level = level
         self.threshold = _NUMBER[level]
-        logging.getLogger().setLevel(self.threshold)
+        if _JOINED:
+            _JOINED[0].take_from(self.threshold)
 
     def write(self, entry: Entry) -> None:
         """Write an entry whatever its level."""
@@ -119,6 +124,7 @@ def _stderr(style: LogFormat, journal_socket: str) -> Sink:
     return FileSink(2, form=FILE_FORMS[style])
 
 
+_JOINED: Final[list[Joined]] = []  # at most one
 _current = Log(FileSink(2), LogLevel.WARNING)
 
 
@@ -140,20 +146,19 @@ def to_nowhere() -> Iterator[None]:
             _current = kept
 
 
-class _Joined(logging.Handler):
-    """Takes what others log through ``logging`` into the log."""
+def _join() -> None:
+    """Take into the log what others log through ``logging``, which has been loaded."""
+    from pop3gw.joined import Joined
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            text = self.format(record)
-        except Exception as error:  # noqa: BLE001 - another's arguments may not fit another's format
-            text = f"{record.msg!r} with arguments that don't fit ({error})"
-        level = next((level for level, number in reversed(_NUMBER.items()) if record.levelno >= number), LogLevel.DEBUG)
-        if _NUMBER[level] >= _current.threshold:
-            _current.write(Entry(level, text, logger="" if record.name.startswith("pop3gw") else record.name))
+    if not _JOINED:
+        _JOINED.append(Joined(_write_joined))
+    _JOINED[0].take_from(_current.threshold)
 
 
-_JOINED = _Joined()
+def _write_joined(number: int, text: str, logger: str) -> None:
+    level = next((level for level, least in reversed(_NUMBER.items()) if number >= least), LogLevel.DEBUG)
+    if _NUMBER[level] >= _current.threshold:
+        _current.write(Entry(level, text, logger="" if logger.startswith("pop3gw") else logger))
 
 
 class SessionLog:

@@ -10,11 +10,11 @@ over. Whether an address is one of the gateway's own listeners is found out once
 
 from __future__ import annotations
 
+import _thread
 import errno
 import ipaddress
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -181,7 +181,8 @@ class Connector:
                 os.close(writing)  # its end of file wakes the poller
 
         try:
-            threading.Thread(target=resolve, name="resolve", daemon=True).start()
+            # Not by ``threading``, which would do work of its own in each child of every fork.
+            _thread.start_new_thread(resolve, ())
         except RuntimeError as error:  # the limit of processes, threads included, is reached
             self._reasons = [f"{host}: {error}"]
             os.close(writing)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import grp
+import importlib.util
 import os
 import pwd
 import resource
@@ -22,11 +23,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import FrameType
+from importlib.machinery import PathFinder
+from types import FrameType, ModuleType
 from typing import Final
 
 import daemon
-import setproctitle
 
 from pop3gw.errors import StartError
 
@@ -34,6 +35,24 @@ UMASK: Final = 0o027
 _DESCRIPTORS: Final = 1 << 20  # more than this helps nobody and makes some kernels slow
 _PR_SET_DUMPABLE: Final = 4
 _DEFAULT_USERS: Final = ("pop3gw", "nobody")
+
+
+def _titles() -> ModuleType:
+    """setproctitle, without what its package imports beside it: ``logging``, and ``threading`` by that.
+
+    Both have hooks that run in each child of every fork, and unshare 0.4 MiB of it.
+    """
+    package = importlib.util.find_spec("setproctitle")
+    folders = package.submodule_search_locations if package is not None else None
+    spec = PathFinder.find_spec("_setproctitle", folders) if folders else None
+    if spec is None or spec.loader is None:  # a version that is made otherwise
+        return importlib.import_module("setproctitle")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_setproctitle: Final[Callable[[str], None]] = _titles().setproctitle
 
 
 # Accounts and privileges.
@@ -166,7 +185,7 @@ def forbid_dumps() -> None:
 
 def title(text: str) -> None:
     """What ``ps`` shows for this process. Control characters are replaced."""
-    setproctitle.setproctitle(text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text))
+    _setproctitle(text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text))
 
 
 # Forks and signals.

@@ -6,7 +6,6 @@ It knows nothing of POP3 and moves no bytes: each session is a ``conversation``.
 from __future__ import annotations
 
 import heapq
-import logging
 import socket
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pop3gw.callguard import CallGuard
 from pop3gw.conversation import NEVER, Conversation
+from pop3gw.logs import current as log
 from pop3gw.net import Peer, Route
 from pop3gw.policy import AbstractPop3Proxy
 from pop3gw.poller import Poller
@@ -27,7 +27,6 @@ from pop3gw.values import Address, SendProxy, Tls
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.tls import Contexts
 
-_LOG = logging.getLogger(__name__)
 _FORGOTTEN = 64  # deadlines of no use that may be kept beside as many as there are sessions
 
 
@@ -138,9 +137,7 @@ class Relay:
         self.ended(conversation.seat)
 
     def _give_up(self) -> None:
-        _LOG.error(
-            "service %s: a callback of %s swallows each interruption by callback_timeout: this worker ends, with its"
-            " sessions; let the callback pass BaseException on",
-            self.service.name,
-            self.service.policy,
+        log().error(
+            f"service {self.service.name}: a callback of {self.service.policy} swallows each interruption by"
+            " callback_timeout: this worker ends, with its sessions; let the callback pass BaseException on"
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
 import selectors
 import socket
 import time
@@ -36,12 +35,17 @@ _REFUSED_KEPT: Final = 64  # refused clients that may still be reading what they
 _REFUSED_FOR: Final = 1.0  # s
 
 
+def _chance() -> float:
+    """A number from 0 to 1, without ``random``, which seeds itself in each child of every fork."""
+    return int.from_bytes(os.urandom(4)) / (1 << 32)
+
+
 class Serving:
     """A service: its listeners and its workers. Call ``carry_out()`` at ``deadline`` at the latest."""
 
     def __init__(self, name: str, selector: selectors.BaseSelector, agenda: Agenda, ledger: Ledger) -> None:
         self.name = name
-        self.pool = Pool(random.random, process.processors())
+        self.pool = Pool(_chance, process.processors())
         self.templates = Succession(name, selector, agenda, self)
         self.ledger = ledger
         self.drained = False  # by the administrator: clients are turned away
