@@ -181,6 +181,10 @@ class Master:
         due = self._agenda.due
         for key, mask in self._selector.select(None if due == NEVER else max(0.0, due - time.monotonic())):
             key.data(mask)
+        if last := self._agenda.last:
+            for call in last:
+                call()
+            last.clear()
         now = time.monotonic()
         if now >= self._agenda.due:
             self._carry_out(now)

@@ -228,11 +228,17 @@ class Serving:
         self._polled = polled
         for listener in self._listeners:
             if polled:
-                self._selector.register(listener.socket, selectors.EVENT_READ, partial(self._accept, listener))
+                accept = partial(self._accept, listener)
+                # Workers that are ready are heard before: a seat that has just been freed spares a fork.
+                knocked = partial(self._knocked, accept)
+                self._selector.register(listener.socket, selectors.EVENT_READ, knocked)
             else:
                 self._selector.unregister(listener.socket)
 
-    def _accept(self, listener: Listener, _mask: int) -> None:
+    def _knocked(self, accept: Callable[[], None], _mask: int) -> None:
+        self._agenda.last.append(accept)
+
+    def _accept(self, listener: Listener) -> None:
         """Take one client: while others wait, the next turn says so again."""
         if not self._polled or self._held:  # since an event of the same turn
             return
