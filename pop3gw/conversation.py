@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from pop3gw.arrival import Arrival
 from pop3gw.logs import SessionLog
-from pop3gw.net import Connector, Peer, tune
+from pop3gw.net import Connector, Peer
 from pop3gw.policy import SessionFacts
 from pop3gw.poller import BROKEN, READ, WRITE
 from pop3gw.pool import TOO_MANY
@@ -137,12 +137,7 @@ class Conversation:
     def begin(self) -> None:
         """Start the session, once it is known who the client is."""
         client = self._client.socket
-        client.setblocking(False)
-        try:
-            tune(client)
-        except OSError:
-            self._client_gone(self._started)
-            return
+        client.setblocking(False)  # its other options it has of its listener
         trusted = self._relay.service.proxy_protocol_from
         if not trusted:
             self._start(self._started)

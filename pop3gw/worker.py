@@ -34,7 +34,8 @@ NEVER: Final = float("inf")
 TITLE_DELAY: Final = 0.02  # s by which a title may be late: most sessions are quicker
 FREED: Final = 8  # seats of many that may be free without the master's knowing it, and how long (s)
 FREED_DELAY: Final = 0.1
-CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect
+CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect,
+CREDIT_SHARE: Final = 8  # or this part of its seats, where that is more
 # Descriptors that a worker and its policy need themselves, and those of a session (client, server, resolver).
 _OWN_DESCRIPTORS: Final = 16
 _SESSION_DESCRIPTORS: Final = 3
@@ -108,6 +109,7 @@ class Worker:
         self._free_seats = len(slot.seats)
         # Sessions beyond the descriptors that there are would be refused: their clients rather wait, or go elsewhere.
         self._most = max(1, (process.descriptor_limit() - _OWN_DESCRIPTORS) // _SESSION_DESCRIPTORS)
+        self._credit_limit = max(CREDIT, len(slot.seats) // CREDIT_SHARE)
         self._granted = 0  # sessions that the master may still send
         self._leaves = False
         self._freed: list[int] = []  # seats that the master still takes for taken
@@ -208,7 +210,7 @@ class Worker:
         self._moved = True
         self._freed.append(seat.number)
         # Each message wakes the master up. Where there are many seats it need not know at once of each that is free.
-        if self._prompt or self._leaves or len(self._freed) >= FREED or self._free_seats < FREED + CREDIT:
+        if self._prompt or self._leaves or len(self._freed) >= FREED or self._free_seats < FREED + self._credit_limit:
             self._report_freed()
         elif self._report_at == NEVER:
             self._report_at = time.monotonic() + FREED_DELAY
@@ -231,12 +233,12 @@ class Worker:
             return 0
         seats = len(self._slot.seats)
         room = min(seats, self._most) - (seats - self._free_seats)
-        return min(CREDIT, room) - self._granted
+        return min(self._credit_limit, room) - self._granted
 
     def _offer(self) -> None:
         credit = self._credit()
         # Most credit goes back with the end of a session: a message of its own only before it runs out.
-        if credit > 0 and self._granted <= CREDIT // 2:
+        if credit > 0 and self._granted <= self._credit_limit // 2:
             self._granted += credit
             self._tell(fdpass.Offer(credit))
 

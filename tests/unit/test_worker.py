@@ -153,7 +153,7 @@ def test_one_seat_is_one_credit_and_a_session_that_ends_gives_it_back(make: Call
 
 
 def test_with_many_seats_credit_is_renewed_as_it_is_used(make: Callable[[int], Bench]) -> None:
-    bench = make(100)
+    bench = make(8 * CREDIT)
     assert bench.hears() == fdpass.Offer(CREDIT)
     clients = []
     for seat in range(20):
