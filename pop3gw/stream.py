@@ -9,8 +9,9 @@ import socket
 
 _SMALLEST = 16 * 1024
 _LITTLE = 4 * 1024  # what shows that there is no bulk
-# Bulk: fewer, larger reads cost less than half the CPU of 16 KiB ones; more than this gives nothing.
-LARGEST = 256 * 1024
+# Bulk: fewer, larger reads cost less than half the CPU of 16 KiB ones. Beyond this the allocator takes each buffer from
+# the system and gives it back, which costs more than a read.
+LARGEST = 128 * 1024
 
 
 class Stream:
