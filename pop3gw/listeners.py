@@ -22,18 +22,10 @@ from typing import Final
 
 from pop3gw.errors import ConfigurationError, Problem
 from pop3gw.settings import Config
+from pop3gw.stream import tune
 from pop3gw.values import Address
 
 BACKLOG: Final = 4096  # clients that wait; the system lowers it to net.core.somaxconn
-# For an interactive protocol; and a client that vanished is noticed: the first probe after a minute of silence, given
-# up after four more.
-_TUNED: Final = (
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
-)
 # tcpi_unacked of a struct tcp_info, which says that of a socket that listens.
 _ACCEPT_QUEUE: Final = struct.Struct("I")
 
@@ -107,12 +99,6 @@ def waiting(end: socket.socket) -> int:
     """How many clients wait in the backlog of this listener."""
     (clients,) = _ACCEPT_QUEUE.unpack_from(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 24)
     return int(clients)
-
-
-def tune(end: socket.socket) -> None:
-    """Set what a client's connection needs, on that connection or on the listener that it will come from."""
-    for level, option, value in _TUNED:
-        end.setsockopt(level, option, value)
 
 
 def close(listeners: Iterable[Listener]) -> None:

@@ -21,13 +21,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pop3gw.loops import leads_to
 from pop3gw.poller import BROKEN, READ, WRITE, Poller
+from pop3gw.stream import tune
 from pop3gw.values import Address
 
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _LOOPS_KEPT = 64  # addresses of which it is known whether they loop: a name may have many, one after another
-
-# Noticing a peer that vanished: the first probe after a minute of silence, given up after four more.
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 4))
 
 
 class Peer(NamedTuple):
@@ -38,14 +36,6 @@ class Peer(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
-
-
-def tune(connection: socket.socket) -> None:
-    """Make a TCP connection fit for an interactive protocol: no Nagle, keep-alive."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 _Target: TypeAlias = tuple[socket.AddressFamily, Peer]

@@ -28,6 +28,7 @@ from pop3gw.logs import current as log
 from pop3gw.pool import DRAINED, NEVER, TOO_MANY, Act, Order, Phase, Pool
 from pop3gw.proto import counts
 from pop3gw.scoreboard import Gauge, Ledger
+from pop3gw.stream import tune
 from pop3gw.succession import Succession
 
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -270,7 +271,7 @@ class Serving:
         """It may have connected to what systemd listened on, before there was a gateway."""
         end = socket.socket(fileno=client)
         try:
-            listeners.tune(end)
+            tune(end)
         finally:
             end.detach()
 
