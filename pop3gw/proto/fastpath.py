@@ -8,8 +8,6 @@ system calls together.
 It decides nothing in another way: whatever it is not sure of, it leaves alone (False) for the long way to look at. A
 test plays the same conversations with and without it. What a line asks for is the same in each session, so it is
 found out once and kept (``_KEPT``); what the policy says to it is asked each time.
-
-Known limit: nothing here where the conversation is logged (log_level = debug).
 """
 
 from __future__ import annotations
@@ -80,8 +78,12 @@ class FastPath(ClientSide):
         entry = policy.request.get(relay.name)
         if type(entry) is not int or entry != POP3_REQ_ACCEPT or length > policy.max_request_line_length:
             return False
-        if self._server.left or self._journal.conversation:
+        if self._server.left:
             return False
+        if self._journal.conversation:
+            asked = data[:length].decode("utf-8", "surrogateescape")
+            self._journal.debug(f"client: {self._shown(relay.name, asked.partition(' ')[2])}")
+            self._journal.debug(f"to server: {relay.shown()}")
         self._relay = relay
         self.to_server.append(wire)
         self.counters[counter] += 1
@@ -95,15 +97,18 @@ class FastPath(ClientSide):
         if good is None or relay.response_callback is not None or relay.name == _FILTERED:
             return False
         end = good.end()
-        if end - 2 > policy.max_response_line_length or self._journal.conversation:
+        status = end - 2
+        if status > policy.max_response_line_length:
             return False
-        if (form := relay.row.status) is not None and form.fullmatch(data, 4, end - 2) is None:
+        if (form := relay.row.status) is not None and form.fullmatch(data, 4, status) is None:
             return False
         if relay.multiline:
             if not policy.permit_longline or policy.strict_line_endings:
                 return False
-            end = data.find(TERMINATOR, end - 2) + 5
+            end = data.find(TERMINATOR, status) + len(TERMINATOR)
         if end != len(data):
             return False
+        if self._journal.conversation:
+            self._journal.debug(f"server: {data[:status].decode('utf-8', 'surrogateescape')}")
         self._conclude(relay, data, now, ok=True)
         return True

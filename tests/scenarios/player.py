@@ -161,9 +161,11 @@ def compiled(source: str, path: Path) -> type[AbstractPop3Proxy]:
 class Stage:
     """A session with its two peers played by the test; what each hears is collected."""
 
-    def __init__(self, policy: type[AbstractPop3Proxy], split: Split = whole) -> None:
+    def __init__(
+        self, policy: type[AbstractPop3Proxy], split: Split = whole, session_class: type[Session] = Session
+    ) -> None:
         self.journal = RecordingJournal()
-        self.session = Session(policy, facts=FACTS, journal=self.journal, guard=ProcessorTimeGuard())
+        self.session = session_class(policy, facts=FACTS, journal=self.journal, guard=ProcessorTimeGuard())
         self.heard = {Side.CLIENT: bytearray(), Side.SERVER: bytearray()}
         self._split = split
         self._now_ms = START_MS

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pop3gw.policy import POP3_REQ_ACCEPT, POP3_REQ_POLICY, POP3_RSP_ACCEPT, AbstractPop3Proxy, Pop3Proxy
 from pop3gw.proto.clientside import UNASKED
+from pop3gw.proto.requests import Relay
+from pop3gw.proto.session import Session
 from tests.scenarios.player import Split, Stage, byte_by_byte, whole
 from tests.scenarios.transcript import Side
 
@@ -139,11 +141,15 @@ class Outcome:
     heard: list[tuple[bytes, bytes]]
     end: tuple[bool, object, object]
     unasked: bool
+    counted: object = field(compare=False)
+    log: str = field(compare=False)
 
 
-def outcome(policy: type[AbstractPop3Proxy], parts: list[Part], split: Split) -> Outcome:
+def outcome(
+    policy: type[AbstractPop3Proxy], parts: list[Part], split: Split, session_class: type[Session] = Session
+) -> Outcome:
     """Play the parts, cut up like this."""
-    stage = Stage(policy, split)
+    stage = Stage(policy, split, session_class)
     stage.open()
     heard: list[tuple[bytes, bytes]] = []
     for part in parts:
@@ -153,7 +159,9 @@ def outcome(policy: type[AbstractPop3Proxy], parts: list[Part], split: Split) ->
         stage.passes(10_000)
         heard.append((stage.take(Side.CLIENT), stage.take(Side.SERVER)))
     session = stage.session
-    return Outcome(heard, (session.over, session.ending, session.ended_by), UNASKED in stage.journal.text)
+    end = (session.over, session.ending, session.ended_by)
+    counted = (dict(session.counters), session.retrieved, session.deleted)  # type: ignore[call-overload]  # a Counter
+    return Outcome(heard, end, UNASKED in stage.journal.text, counted, stage.journal.text)
 
 
 def agree(together: Outcome, apart: Outcome) -> None:
@@ -185,6 +193,60 @@ def test_however_it_is_split_the_outputs_are_the_same(
     together = outcome(policy, parts, whole)
     agree(together, outcome(policy, parts, cut_at(points)))
     agree(together, outcome(policy, parts, byte_by_byte))
+
+
+class LongWay(Session):
+    """A session without its fast path."""
+
+    def _usual_request(self, data: bytes, now: float) -> bool:
+        del data, now
+        return False
+
+    _usual_answer = _usual_request
+
+
+# What the fast path is made for, and what is all but that.
+USUAL_REQUESTS = [
+    *("STAT", "stat", "RETR 1", "RETR 01", "LIST", "LIST 1", "NOOP x", "DELE 1", "QUIT", "CAPA", "LANG"),
+    *REQUESTS,
+]
+USUAL_ANSWERS = [
+    *(b"+OK\r\n", b"+OK 1 2\r\n", b"+OK \r\n", b"+OK\n", b"+OKAY\r\n", b"-ERR no\r\n", b"+OK a\rb\r\n", b"+OK \0\r\n"),
+    *(b"+OK\r\n.\r\n", b"+OK\r\na\r\n.\r\n", b"+OK\r\na\r\n.\r\nb", b"+OK\r\n..\r\n.\r\n", b"+OK\r\na\n.\r\n"),
+    *(b"+OK " + b"x" * 508 + b"\r\n", b"+OK " + b"x" * 509 + b"\r\n", b"+OK\r\n" + b"x" * 61 + b"\r\n.\r\n"),
+]
+USUAL = st.lists(
+    st.sampled_from(USUAL_REQUESTS).map(lambda text: Part(Side.CLIENT, text.encode() + b"\r\n"))
+    | st.sampled_from(USUAL_ANSWERS).map(lambda data: Part(Side.SERVER, data)),
+    max_size=12,
+)
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(policy=st.sampled_from(POLICIES), parts=st.one_of(PARTS, USUAL.map(lambda parts: [*OPENINGS[2], *parts])))
+def test_the_fast_path_decides_as_the_long_way_does(policy: type[AbstractPop3Proxy], parts: list[Part]) -> None:
+    """And it says the same to the log, and counts the same."""
+    fast, long = outcome(policy, parts, whole), outcome(policy, parts, whole, LongWay)
+    assert (fast, fast.counted, fast.log) == (long, long.counted, long.log)
+
+
+def test_the_fast_path_is_taken() -> None:
+    taken: list[str] = []
+
+    class Watched(Session):
+        def _forward(self, relay: Relay, now: float) -> None:
+            taken.append(relay.name)
+            super()._forward(relay, now)
+
+    stage = Stage(Pop3Proxy, whole, Watched)
+    stage.open()
+    answers = {b"RETR 1": b"+OK\r\nx\r\n.\r\n", b"STAT": b"+OK 1 2\r\n"}
+    stage.says(Side.SERVER, b"+OK\r\n")
+    for request in (b"USER alice", b"PASS x", b"STAT", b"RETR 1", b"DELE 1", b"QUIT"):
+        stage.says(Side.CLIENT, request + b"\r\n")
+        stage.says(Side.SERVER, answers.get(request, b"+OK\r\n"))
+    assert stage.session.over
+    assert taken == ["USER", "PASS"]
 
 
 def logged_in(policy: type[AbstractPop3Proxy], split: Split = whole) -> Stage:
