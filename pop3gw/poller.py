@@ -43,7 +43,9 @@ class Poller:
         self._epoll.modify(descriptor, events)
 
     def hand_over(self, descriptor: int, call: Call) -> None:
-        """The same events are another's from now on."""
+        """The same events are another's from now on. KeyError: it is not watched."""
+        if descriptor not in self._calls:
+            raise KeyError(descriptor)
         self._calls[descriptor] = call
 
     def forget(self, descriptor: int) -> None:

@@ -76,6 +76,20 @@ def test_no_interruption_comes_once_a_call_is_over(guard: CallGuard) -> None:
         os.kill(os.getpid(), signal.SIGALRM)  # and one that was on its way
 
 
+def test_the_timer_of_an_earlier_call_is_kept_and_gives_each_its_whole_time(guard: CallGuard) -> None:
+    guard.call(max, (1, 2), 4 * LIMIT)
+    earlier = signal.getitimer(signal.ITIMER_REAL)[0]
+    began = time.monotonic()
+    guard.call(max, (1, 2), 8 * LIMIT)
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= earlier
+    assert guard.call(time.sleep, (5 * LIMIT / 1000,), 8 * LIMIT) is None
+    with pytest.raises(CallbackTimeoutError):
+        guard.call(sleep, (), LIMIT)
+    assert time.monotonic() - began < SOON
+    guard.rest()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def test_each_of_many_calls_has_the_whole_time(guard: CallGuard) -> None:
     def many() -> str:
         end = time.monotonic() + 4 * LIMIT / 1000

@@ -212,6 +212,45 @@ def test_one_that_is_given_up_leaves_nothing_behind(
     assert attempt.outcome == []
 
 
+def greeting(port: int) -> tuple[Peer | None, str, float]:
+    """What comes of a server that speaks first, and how long before now it was tried."""
+    attempt = Attempt(speaks_first=True, patience=0.2, timeout=1.0)
+    began = time.monotonic()
+    peer, reason = attempt.run(Address("127.0.0.1", port))
+    return peer, reason, time.monotonic() - began
+
+
+def test_a_server_that_speaks_first_is_connected_when_it_speaks() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(ConnectionResetError):  # nobody reads what it says
+                connection.sendall(b"+OK\r\n")
+                connection.recv(1)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        peer, reason, seconds = greeting(port)
+        thread.join(PATIENCE)
+    assert (peer, reason) == (Peer("127.0.0.1", port), "")
+    assert seconds < 0.2
+
+
+def test_one_that_is_connected_and_keeps_silent_is_looked_at_when_its_time_is_over(server: int) -> None:
+    peer, reason, seconds = greeting(server)
+    assert (peer, reason) == (Peer("127.0.0.1", server), "")
+    assert 0.2 <= seconds < 1.0
+
+
+def test_one_that_should_speak_first_and_refuses_or_never_answers_is_none(server: int, silent: str) -> None:
+    for address, why in (("127.0.0.9", "Connection refused"), (silent, "timed out")):
+        attempt = Attempt(speaks_first=True, patience=0.1, timeout=0.3)
+        peer, reason = attempt.run(Address(address, server))
+        assert (peer, reason) == (None, f"{address}:{server}: {address}: {why}")
+
+
 @pytest.mark.parametrize(
     ("listener", "address", "loops"),
     [
