@@ -93,7 +93,7 @@ FAMILIES: Final = _laid_out(
     Family("connect_failures", "Sessions whose server could not be reached."),
     Family("tls_failures", "Handshakes that failed.", (("side", ("client", "server")),)),
     Family("session_seconds", "How long sessions lasted.", buckets=_SECONDS),
-    Family("connect_seconds", "How long it took to reach the server, its first word included.", buckets=_CONNECT_SECONDS),
+    Family("connect_seconds", "How long it took to reach the server and to hear of it.", buckets=_CONNECT_SECONDS),
     # By the master.
     Family("sessions_lost", "Sessions that ended with a worker that was killed or crashed."),
     Family(
