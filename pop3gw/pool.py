@@ -271,7 +271,8 @@ class Pool:
     def _trust(self, worker: _Worker, credit: int) -> None:
         if worker.state is _State.LEAVING:
             return
-        if worker.state is _State.STARTING:
+        fresh = worker.state is _State.STARTING
+        if fresh:
             self.starting -= 1
             self._serving += 1
             self.vacant += len(worker.free)
@@ -279,7 +280,8 @@ class Pool:
             worker.due = NEVER
             self.restless = True
         if not worker.credit:
-            self._open.append(worker)
+            # One that has not served yet comes last: it shares its memory with its template as long as it does not.
+            (self._open.appendleft if fresh else self._open.append)(worker)
             if not self._credit:  # clients may be waiting
                 self._dry_since = NEVER
                 self._full = False
