@@ -19,6 +19,7 @@ ROOM = 16  # sessions of a worker that may have 64 descriptors
 DESCRIPTORS = 64
 
 
+@pytest.mark.own_mode
 def test_a_worker_takes_no_more_sessions_than_it_has_descriptors_for(make: Make) -> None:
     gateway = make(sessions_per_worker=100, min_spare=1, max_spare=1, max_workers=1)
     gateway.descriptors = DESCRIPTORS
@@ -36,6 +37,7 @@ def test_a_worker_takes_no_more_sessions_than_it_has_descriptors_for(make: Make)
     assert "Too many open files" not in gateway.log
 
 
+@pytest.mark.own_mode
 def test_the_other_workers_serve_who_would_wait_for_a_worker_without_descriptors(make: Make) -> None:
     gateway = make(sessions_per_worker=100, min_spare=1, max_spare=2, max_workers=3)
     gateway.descriptors = DESCRIPTORS
@@ -55,6 +57,7 @@ def allow_processes(gateway: Gateway, count: int) -> None:
     subprocess.run([*as_it, "prlimit", f"--pid={template}", f"--nproc={count}:"], check=True)
 
 
+@pytest.mark.own_mode
 def test_where_nothing_can_be_forked_clients_wait_nothing_spins_and_it_recovers(make: Make) -> None:
     gateway = make(min_spare=2, max_spare=2).start()
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]

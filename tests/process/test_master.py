@@ -97,6 +97,7 @@ def test_a_policy_that_does_not_load_is_a_configuration_error(make: Make, policy
 # Reload.
 
 
+@pytest.mark.own_mode
 def test_a_reload_serves_new_sessions_under_the_new_policy_and_running_ones_under_theirs(make: Make) -> None:
     gateway = make()
     gateway.policy(noop_says("old"))
@@ -278,6 +279,7 @@ def test_sessions_that_go_on_after_shutdown_timeout_are_ended(make: Make) -> Non
     assert running.hear() == ""
 
 
+@pytest.mark.own_mode
 def test_a_worker_that_does_not_end_is_killed(make: Make) -> None:
     gateway = make().start()
     running = gateway.connect().logged_in()

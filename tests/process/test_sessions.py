@@ -14,6 +14,7 @@ from tests.process.gateway import Make, cpu_seconds, status, until
 MODES = pytest.mark.parametrize("sessions_per_worker", [1, 20])
 
 
+@pytest.mark.own_mode
 @MODES
 def test_fifty_sessions_at_once(make: Make, sessions_per_worker: int) -> None:
     gateway = make(sessions_per_worker=sessions_per_worker).start()
@@ -27,6 +28,7 @@ def test_fifty_sessions_at_once(make: Make, sessions_per_worker: int) -> None:
     gateway.wait_for("session ended", 50)
 
 
+@pytest.mark.own_mode
 def test_a_session_has_a_process_of_its_own_and_titles_say_whose(make: Make) -> None:
     gateway = make().start()
     alice = gateway.connect().logged_in("alice")
@@ -38,6 +40,7 @@ def test_a_session_has_a_process_of_its_own_and_titles_say_whose(make: Make) -> 
     bob.quits()
 
 
+@pytest.mark.own_mode
 def test_with_many_sessions_a_worker_its_title_counts(make: Make) -> None:
     gateway = make(sessions_per_worker=20, min_spare=1, max_spare=1, max_workers=1).start()
     clients = [gateway.connect().logged_in() for _ in range(3)]
@@ -47,6 +50,7 @@ def test_with_many_sessions_a_worker_its_title_counts(make: Make) -> None:
     until("idle", lambda: gateway.workers("idle"))
 
 
+@pytest.mark.own_mode
 @MODES
 def test_a_killed_worker_ends_its_own_sessions_only_and_is_replaced(make: Make, sessions_per_worker: int) -> None:
     gateway = make(sessions_per_worker=sessions_per_worker, min_spare=2, max_spare=2).start()
@@ -64,6 +68,7 @@ def test_a_killed_worker_ends_its_own_sessions_only_and_is_replaced(make: Make, 
     gateway.connect().logged_in().quits()
 
 
+@pytest.mark.own_mode
 def test_surplus_spares_leave(make: Make) -> None:
     gateway = make(min_spare=2, max_spare=3).start()
     clients = [gateway.connect().greeted() for _ in range(12)]
@@ -80,6 +85,7 @@ def test_a_worker_is_replaced_after_max_sessions(make: Make) -> None:
     assert len(set(gateway.served_by())) == 10
 
 
+@pytest.mark.own_mode
 def test_a_full_pool_makes_clients_wait_and_says_which_setting_helps(make: Make) -> None:
     gateway = make(min_spare=1, max_spare=2, max_workers=2).start()
     first, second = (gateway.connect().greeted() for _ in range(2))
@@ -152,6 +158,7 @@ def test_a_template_that_dies_is_replaced_while_sessions_go_on(make: Make) -> No
         gateway.connect().logged_in().quits()
 
 
+@pytest.mark.own_mode
 def test_without_descriptors_clients_wait_nothing_spins_and_it_recovers(make: Make) -> None:
     gateway = make(max_workers=200)
     gateway.descriptors = 32
@@ -192,6 +199,7 @@ def test_processes_hold_no_descriptor_of_others(make: Make) -> None:
     assert [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in templates] == [7]
 
 
+@pytest.mark.own_mode
 def test_a_worker_that_is_told_to_leave_finishes_its_session(make: Make) -> None:
     gateway = make(min_spare=1).start()
     client = gateway.connect().logged_in()
