@@ -24,6 +24,7 @@ from pop3gw.proto.turns import STATUS
 from pop3gw.proto.wire import CONTROL, CRLF, TERMINATOR
 
 _MOST_KEPT: Final = 512  # lines: message numbers make many of them
+_NUMBERS: Final = re.compile(r"[0-9 ]{,24}")  # an argument that may be kept
 _TRANSACTION: Final = State.TRANSACTION
 _GOOD: Final = re.compile(rb"\+OK(?: [^\r\n\0]*)?\r\n")  # a whole status line that is no error
 _FILTERED: Final = "CAPA"  # its answer never passes as it came
@@ -55,9 +56,12 @@ def _understood(data: bytes, limits: Limits) -> _Usual | None:
     except BadArgumentError:
         return None
     relay = Relay(row.name, argument, row, row.multiline(argument), row.name)
-    if len(_KEPT) >= _MOST_KEPT:
-        _KEPT.clear()
-    usual = _KEPT[data] = _Usual(relay, relay.line() + CRLF, len(line), REQUEST_AT[row.name] + RELAYED)
+    usual = _Usual(relay, relay.line() + CRLF, len(line), REQUEST_AT[row.name] + RELAYED)
+    # Nothing of a client's own words is kept: what a command drops may be a password that was sent at the wrong time.
+    if data == usual.wire and _NUMBERS.fullmatch(argument):
+        if len(_KEPT) >= _MOST_KEPT:
+            _KEPT.clear()
+        _KEPT[data] = usual
     return usual
 
 

@@ -9,10 +9,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pop3gw.policy import POP3_REQ_ACCEPT, POP3_REQ_POLICY, POP3_RSP_ACCEPT, AbstractPop3Proxy, Pop3Proxy
+from pop3gw.proto import fastpath
 from pop3gw.proto.clientside import UNASKED
 from pop3gw.proto.requests import Relay
 from pop3gw.proto.session import Session
@@ -228,6 +230,25 @@ def test_the_fast_path_decides_as_the_long_way_does(policy: type[AbstractPop3Pro
     """And it says the same to the log, and counts the same."""
     fast, long = outcome(policy, parts, whole), outcome(policy, parts, whole, LongWay)
     assert (fast, fast.counted, fast.log) == (long, long.counted, long.log)
+
+
+def test_what_is_kept_of_requests_is_little_and_nobodys_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[bytes, object] = {}
+    monkeypatch.setattr(fastpath, "_KEPT", kept)
+    stage = logged_in(Pop3Proxy)
+    requests = [
+        *(b"STAT", b"stat", b"NOOP hunter2", b"RETR 1", b"RETR 01", b"RETR 1 ", b"LANG hunter2", b"TOP 1 2"),
+        *(b"LANG x" + b"-hunter2" * 20, b"STAT " + b"x" * 200, b"hunter2", *(b"RETR %d" % n for n in range(1, 2000))),
+    ]
+    for request in requests:
+        stage.says(Side.CLIENT, request + b"\r\n")
+        if stage.take(Side.SERVER):
+            stage.says(Side.SERVER, b"-ERR\r\n")
+        if stage.session.over:
+            stage = logged_in(Pop3Proxy)
+    assert all(re.fullmatch(rb"(STAT|RETR \d+|TOP 1 2)\r\n", line) for line in kept)
+    assert b"RETR 1999\r\n" in kept
+    assert len(kept) <= 512
 
 
 def test_the_fast_path_is_taken() -> None:
