@@ -73,6 +73,7 @@ class Conversation:
         "_client",
         "_close_at",
         "_connector",
+        "_decision_by",
         "_drained",
         "_failures",
         "_hands",
@@ -106,6 +107,7 @@ class Conversation:
         self._server: Stream | None = None
         self._arrival: Arrival | None = None
         self._undecided = False  # the master was asked whether this client may have a session
+        self._decision_by = NEVER  # when it must have answered
         self._connector: Connector | None = None
         self._reach_began: float | None = None  # when the connector was started
         self._peer = peer  # the client, and below where it connected to: a PROXY header may say otherwise
@@ -146,7 +148,7 @@ class Conversation:
             self._turn_away("it comes from outside proxy_protocol_from")
             return
         self._arrival = Arrival(client, poller=self._relay.poller, now=self._started, done=self._arrived)
-        self._relay.schedule(self._arrival.deadline, self)
+        self._due(self._arrival.deadline)
 
     @_contained
     def _arrived(self, header: Header | None, reason: str) -> None:
@@ -161,8 +163,9 @@ class Conversation:
             self._tally.introduce(self._peer)
             if self._relay.service.max_sessions_per_client:
                 self._undecided = True
+                self._decision_by = time.monotonic() + _DECISION_SECONDS
                 self._relay.ask(self, self._peer.address)
-                self._relay.schedule(time.monotonic() + _DECISION_SECONDS, self)
+                self._due(self._decision_by)
                 return
         self._start(time.monotonic())
 
@@ -196,10 +199,16 @@ class Conversation:
             timeout=relay.service.connect_timeout,
             poller=relay.poller,
             done=self._connected,
+            due=self._due,
             speaks_first=relay.server_speaks_first,
             patience=self._session.policy.timeout / 1000,
         )
         self._connector.start(now)
+
+    def _due(self, when: float) -> None:
+        """Something is to be done at this time at the latest."""
+        if when < self.scheduled:
+            self._relay.schedule(when, self)
 
     @_contained
     def _connected(self, connection: socket.socket | None, peer: Peer | None, reason: str) -> None:
@@ -213,9 +222,11 @@ class Conversation:
             self._relay.poller.hand_over(connection.fileno(), self._server_ready)
             self._tally.connected(peer, now - (self._reach_began or now))
             self._send_proxy_header(server)
-            self._session.connected(connector.began, peer.address, peer.port)
             if self._relay.server_speaks_first:  # what it said is how it is known to be connected
+                self._session.connected(connector.began, peer.address, peer.port)
                 self._hear_server(server, now)
+            else:
+                self._session.connected(now, peer.address, peer.port)
         self.settle(now)
 
     def _send_proxy_header(self, server: Stream) -> None:
@@ -249,6 +260,7 @@ class Conversation:
         hands, side = self._hands, self._session.tls_wanted
         if hands is None or side is None:
             return
+        self._session.changed = True  # what it waits for next may be something else
         try:
             done = hands.shake_hands()
         except OSError as error:
@@ -301,6 +313,8 @@ class Conversation:
         now = time.monotonic()
         if self.unsettled:
             self.settle(now)
+        if self.closed:
+            return
         client = self._client
         if self._hands is not None:
             if client is self._hands:
@@ -380,7 +394,10 @@ class Conversation:
             self._arrival.expire()
             return
         if self._undecided:
-            self._turn_away("the master does not say whether this client may have a session")
+            if now < self._decision_by:
+                self._due(self._decision_by)
+            else:
+                self._turn_away("the master does not say whether this client may have a session")
             return
         if self._connector is not None:
             if now >= self._connector.deadline:
@@ -392,8 +409,10 @@ class Conversation:
         self._session.changed = True  # whatever has come of it: the next deadline is to be looked for
         self.settle(now)
 
+    @_contained
     def end(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
-        """End the session at once, without waiting for anything."""
+        """End the session at once, without waiting for anything; what was said before goes out if it can."""
+        self.settle(time.monotonic())
         self._session.shutdown(reason, ending)
         self._close()
 
@@ -450,8 +469,8 @@ class Conversation:
                 return
         self._wait()
         deadline = session.deadline if self._connector is None else self._connector.deadline
-        if deadline is not None and (deadline := min(deadline, self._shake_by)) < self.scheduled:
-            self._relay.schedule(deadline, self)
+        if deadline is not None:
+            self._due(min(deadline, self._shake_by))
 
     def _all_sent(self) -> bool:
         return self._client.unsent is None and (self._server is None or self._server.unsent is None)
@@ -491,6 +510,7 @@ class Conversation:
         """The session is over: the server goes at once, the client when it has got its last answer."""
         client = self._client
         if self._close_at is None:
+            self._hands, self._shake_by = None, NEVER
             self._close_server()
             self._tally.conclude(self._session, client, now - self._started)
             self._close_at = now + _LAST_WORDS_SECONDS
@@ -502,8 +522,7 @@ class Conversation:
             self._close()
             return
         self._register(client, WRITE if client.unsent is not None else READ, self._client_ready)
-        if self._close_at < self.scheduled:
-            self._relay.schedule(self._close_at, self)
+        self._due(self._close_at)
 
     def _end_writing(self, now: float) -> None:
         self._close_at = now + _DRAIN_SECONDS

@@ -73,13 +73,14 @@ class Connector:
     """One attempt to reach a server. ``done(socket, peer, reason)`` is called once: with a connection, or why not.
 
     A connection is still watched, for READ: the caller takes it over or forgets it. ``began`` tells since when it was
-    tried. ``speaks_first``: the server does, so that nobody has to know earlier that it is connected; ``patience``:
-    seconds after which one that has not spoken is looked at.
+    tried, ``due(when)`` when ``expire`` is wanted, at the latest. ``speaks_first``: the server does, so that nobody has
+    to know earlier that it is connected; ``patience``: seconds after which one that has not spoken is looked at.
     """
 
     __slots__ = (
         "_addresses",
         "_done",
+        "_due",
         "_ends",
         "_found",
         "_patience",
@@ -103,12 +104,14 @@ class Connector:
         timeout: float,
         poller: Poller,
         done: Callable[[socket.socket | None, Peer | None, str], None],
+        due: Callable[[float], None],
         speaks_first: bool = False,
         patience: float = float("inf"),
     ) -> None:
         self._route = route
         self._poller = poller
         self._done = done
+        self._due = due
         self._timeout = timeout
         self._speaks_first = speaks_first
         self._patience = patience
@@ -159,8 +162,13 @@ class Connector:
 
     def _resolve(self, host: str) -> None:
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._poller.watch(reading, READ, self._resolver_done)
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            raise
         self._resolved = reading
-        self._poller.watch(reading, READ, self._resolver_done)
 
         def resolve() -> None:
             try:
@@ -200,13 +208,14 @@ class Connector:
             try:
                 self._trying = self._begin(family, peer)
             except OSError as error:
-                self._reasons.append(f"{peer.address}: {os.strerror(error.errno or 0)}")
+                self._reasons.append(f"{peer.address}: {error.strerror or os.strerror(error.errno or 0)}")
                 continue
             self._peer = peer
             self.began = now
             # Each address gets its share of the time, so that one that never answers does not use it all up.
             self._share_ends = now + (self._ends - now) / (len(self._addresses) + 1)
             self.deadline = min(self._share_ends, now + self._patience)
+            self._due(self.deadline)
             return
         reason = "; ".join(self._reasons) or "its name has no address"
         self._done(None, None, f"{self._route.server}: {reason}")

@@ -269,7 +269,9 @@ class Pool:
             self._trust(worker, credit)
 
     def _trust(self, worker: _Worker, credit: int) -> None:
-        if worker.state is _State.LEAVING:
+        # Whatever a worker says: more sessions than it has free seats are never sent.
+        credit = min(credit, len(worker.free) - worker.credit)
+        if worker.state is _State.LEAVING or credit <= 0:
             return
         fresh = worker.state is _State.STARTING
         if fresh:

@@ -1,8 +1,8 @@
 """One worker: takes connections from the master on credit, serves their sessions in one loop, and leaves when told.
 
 It knows the channel, its slot of the scoreboard and ``relay``; it knows nothing of POP3, and waits for nothing but its
-poller. While no session runs nothing wakes it up, but once for its title. It notices the master's death as the end of
-its channel: then it leaves as soon as no session runs.
+poller. While no session runs nothing wakes it up, but once for its title and to report what is free. It notices the
+master's death as the end of its channel: then it leaves as soon as no session runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.tls import Contexts
 
 NEVER: Final = float("inf")
-TITLE_DELAY: Final = 0.02  # s by which a title may be late: most sessions are quicker
+IDLE: Final = "idle"  # the title of a worker without sessions
+TITLE_DELAY: Final = 0.1  # s by which other titles may be late: most of what they say is over by then
 FREED: Final = 8  # seats of many that may be free without the master's knowing it, and how long (s)
 FREED_DELAY: Final = 0.1
 CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect,
@@ -218,10 +219,11 @@ class Worker:
     def _report_freed(self) -> None:
         """Let the master know which seats are free again, and how many sessions more may come."""
         self._report_at = NEVER
+        freed = tuple(self._freed)
+        self._freed.clear()
         credit = self._credit()
         self._granted += credit
-        self._tell(fdpass.Free(credit, tuple(self._freed)))
-        self._freed.clear()
+        self._tell(fdpass.Free(credit, freed))
 
     def _ask(self, seat: Seat, address: str) -> None:
         """A PROXY header has named the client: only the master knows how many sessions it has."""
@@ -231,8 +233,9 @@ class Worker:
         """How many sessions more than already granted may come."""
         if self._leaves:
             return 0
-        seats = len(self._slot.seats)
-        room = min(seats, self._most) - (seats - self._free_seats)
+        # A seat that the master does not know to be free yet is none that it can send a session to.
+        taken = len(self._slot.seats) - self._free_seats + len(self._freed)
+        room = min(len(self._slot.seats), self._most) - taken
         return min(self._credit_limit, room) - self._granted
 
     def _offer(self) -> None:
@@ -261,19 +264,20 @@ class Worker:
         seats = self._slot.seats
         busy = len(seats) - self._free_seats
         if not busy:
-            return "idle"
+            return IDLE
         if len(seats) > 1:
             return f"{busy} session{'s' if busy != 1 else ''}"
         seat = seats[0]
         return " ".join(filter(None, (seat.user, seat.client, seat.state)))
 
     def _show_soon(self) -> None:
-        """Something about the title has changed; it is written a little later, since most of it is gone by then."""
-        seat = self._slot.seats[0]
-        seat.changed = False
-        if self._free_seats == len(self._slot.seats) and self._shown == "idle":
+        """Something about the title has changed. Who is busy or was let in shows it at once; the rest can wait."""
+        seats = self._slot.seats
+        seats[0].changed = False
+        idle = self._free_seats == len(seats)
+        if idle and self._shown == IDLE:
             self._show_at = NEVER
-        elif seat.lasts and len(self._slot.seats) == 1:
+        elif not idle and (self._shown == IDLE or (len(seats) == 1 and seats[0].lasts)):
             self._show(self._standing())
         elif self._show_at == NEVER:
             self._show_at = time.monotonic() + TITLE_DELAY

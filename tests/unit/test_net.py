@@ -30,6 +30,7 @@ class Attempt:
 
     timeout: float = PATIENCE
     listeners: frozenset[Address] = frozenset()
+    due: list[float] = field(default_factory=list)
     speaks_first: bool = False
     patience: float = PATIENCE
     poller: Poller = field(default_factory=Poller)
@@ -42,6 +43,7 @@ class Attempt:
             poller=self.poller,
             speaks_first=self.speaks_first,
             patience=self.patience,
+            due=self.due.append,
             done=lambda connection, peer, reason: self.outcome.append((connection, peer, reason)),
         )
         connector.start(time.monotonic())
@@ -128,8 +130,10 @@ def test_an_address_that_never_answers_has_its_share_of_the_time(
 ) -> None:
     resolves_to(monkeypatch, silent, "127.0.0.1")
     began = time.monotonic()
-    assert Attempt(timeout=1.0).run(Address(NAME, server)) == (Peer("127.0.0.1", server), "")
+    attempt = Attempt(timeout=1.0)
+    assert attempt.run(Address(NAME, server)) == (Peer("127.0.0.1", server), "")
     assert 0.4 < time.monotonic() - began < 1.0
+    assert attempt.due[0] < began + 0.9  # its share was said, before it was over
 
 
 def test_all_addresses_together_have_the_timeout(monkeypatch: pytest.MonkeyPatch, server: int, silent: str) -> None:

@@ -483,6 +483,15 @@ def test_one_message_may_free_several_seats_and_nothing_is_freed_twice() -> None
     assert gateway.pool.room(gateway.now) == 5
 
 
+def test_a_worker_that_promises_more_than_its_free_seats_gets_no_more_than_these() -> None:
+    gateway = Gateway(min_spare=1, max_workers=1, sessions_per_worker=4).start()
+    (number,) = gateway.alive
+    assert gateway.connect() is not None
+    gateway.pool.offered(number, 1000)
+    assert gateway.pool.room(gateway.now) == 3
+    assert [gateway.connect() is not None for _ in range(4)] == [True, True, True, False]
+
+
 def test_no_limit_by_client_unless_set() -> None:
     gateway = Gateway(max_workers=100).start()
     for _ in range(50):

@@ -173,6 +173,58 @@ def test_with_many_seats_credit_is_renewed_as_it_is_used(make: Callable[[int], B
     assert messages < 20  # mostly several at once
 
 
+def test_no_more_is_promised_than_the_master_knows_to_be_free(
+    make: Callable[[int], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven seats of 32 are free again and not reported; then as many clients come as are let in, and none leaves."""
+    monkeypatch.setattr("pop3gw.worker.FREED_DELAY", 60.0)
+    bench = make(32)
+    free, credit = list(range(32)), 0
+    clients: dict[int, socket.socket] = {}
+
+    def one_more() -> None:
+        nonlocal credit
+        credit += _heard(bench, free, wanted=credit == 0)
+        assert credit <= len(free)
+        seat = free.pop()
+        clients[seat] = bench.serve(seat)
+        credit -= 1
+
+    for _ in range(16):
+        one_more()
+    gone = list(clients)[:7]
+    for seat in gone:
+        clients.pop(seat).close()
+    until = time.monotonic() + PATIENCE
+    while any(bench.slot.seats[seat].read() for seat in gone):
+        assert time.monotonic() < until
+    while free:
+        one_more()
+    credit += _heard(bench, free, wanted=False)
+    assert credit <= len(free)
+    for client in clients.values():
+        client.close()
+
+
+def _heard(bench: Bench, free: list[int], *, wanted: bool) -> int:
+    """The credit that has come, and the seats that are free again; where it is wanted, some."""
+    credit = 0
+    while True:
+        try:
+            received = bench.channel.receive()
+        except BlockingIOError:
+            if credit or not wanted:
+                return credit
+            time.sleep(0.001)
+            continue
+        assert received is not None
+        message = received[0]
+        assert isinstance(message, fdpass.Free | fdpass.Offer)
+        credit += message.credit
+        if isinstance(message, fdpass.Free):
+            free += message.seats
+
+
 def test_the_last_one_that_is_free_is_reported_without_another(make: Callable[[int], Bench]) -> None:
     bench = make(8 * CREDIT)
     assert bench.hears() == fdpass.Offer(CREDIT)

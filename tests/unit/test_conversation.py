@@ -1,0 +1,159 @@
+"""Whole sessions on their poller, with servers that are slow, silent or stuck."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from pop3gw import tls
+from pop3gw.net import Peer
+from pop3gw.policy import Pop3Proxy
+from pop3gw.poller import Poller
+from pop3gw.relay import Relay
+from pop3gw.scoreboard import Board, Seat
+from pop3gw.settings import Service
+from pop3gw.values import Address, Tls
+
+PATIENCE = 10.0  # s
+NAME = "mail.example.com"
+
+
+class Impatient(Pop3Proxy):
+    """A third of a second for whoever is awaited."""
+
+    timeout = 300
+
+
+class Hall:
+    """One session of a service, and its client."""
+
+    def __init__(self, stack: ExitStack, **settings: Any) -> None:
+        service = Service(name="one", listen=(), **settings)
+        self.poller = Poller()
+        stack.callback(self.poller.close)
+        self.over: list[Seat] = []
+        self.rounds = 0
+        slot = Board(1, 1).slot(0)
+        needs_tls = service.server_tls is not Tls.OFF
+        self.relay = Relay(
+            service=service,
+            policy=Impatient,
+            poller=self.poller,
+            slot=slot,
+            listeners=frozenset(),
+            ended=self.over.append,
+            ask=lambda _seat, _address: None,
+            tls=tls.contexts(service) if needs_tls else None,
+        )
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.client = stack.enter_context(socket.create_connection(listener.getsockname(), PATIENCE))
+        accepted, where = listener.accept()
+        self.relay.adopt(accepted, Peer(*where), slot.seats[0])
+
+    def turn(self) -> None:
+        """As a worker does."""
+        due = self.relay.deadline()
+        for call, events in self.poller.poll(max(0.0, min(due - time.monotonic(), 0.05))):
+            call(events)
+        self.relay.settle()
+        self.relay.expire(time.monotonic())
+        self.rounds += 1
+
+    def hears(self) -> bytes:
+        """The client's next line."""
+        self.client.setblocking(False)
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            self.turn()
+            try:
+                return self.client.recv(1000)
+            except BlockingIOError:
+                continue
+        raise AssertionError("the client hears nothing")
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    before = signal.getsignal(signal.SIGALRM)
+    with ExitStack() as stack:
+        yield stack
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def silent(stack: ExitStack) -> Address:
+    """A server that accepts and says nothing."""
+    return Address("127.0.0.1", stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1])
+
+
+def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    real = socket.getaddrinfo
+
+    def found(host: str, port: int, *more: Any, **hints: Any) -> Any:
+        if host != NAME:
+            return real(host, port, *more, **hints)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["by number", "by name"])
+def test_a_silent_server_has_the_policys_timeout_not_that_of_connecting(
+    monkeypatch: pytest.MonkeyPatch, stack: ExitStack, silent: Address, named: bool
+) -> None:
+    resolves_to(monkeypatch, "127.0.0.1")
+    server = Address(NAME, silent.port) if named else silent
+    began = time.monotonic()
+    hall = Hall(stack, server=server, connect_timeout=60)
+    assert hall.hears() == b"-ERR Error in protocol\r\n"
+    assert 0.3 <= time.monotonic() - began < 5.0
+
+
+def test_a_name_whose_first_address_never_answers_is_reached_by_the_second(
+    monkeypatch: pytest.MonkeyPatch, stack: ExitStack
+) -> None:
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    port = server.getsockname()[1]
+    full = stack.enter_context(socket.create_server(("127.0.0.8", port), backlog=0))
+    for _ in range(8):
+        waiting = stack.enter_context(socket.socket())
+        waiting.settimeout(0.2)
+        try:
+            waiting.connect(full.getsockname())
+        except TimeoutError:
+            break
+    resolves_to(monkeypatch, "127.0.0.8", "127.0.0.1")
+    hall = Hall(stack, server=Address(NAME, port), connect_timeout=1)
+    server.settimeout(0.01)
+    until = time.monotonic() + PATIENCE
+    while True:
+        assert time.monotonic() < until
+        hall.turn()
+        try:
+            connection, _ = server.accept()
+            break
+        except TimeoutError:
+            continue
+    with connection:
+        connection.sendall(b"+OK ready\r\n")
+        assert hall.hears() == b"+OK ready\r\n"
+
+
+def test_a_session_that_ends_within_a_handshake_notices_that_its_client_leaves(
+    stack: ExitStack, silent: Address
+) -> None:
+    hall = Hall(stack, server=silent, server_tls=Tls.IMPLICIT, connect_timeout=60)
+    assert hall.hears() == b"-ERR Error in protocol\r\n"
+    hall.client.close()
+    rounds = hall.rounds
+    until = time.monotonic() + PATIENCE
+    while not hall.over and time.monotonic() < until:
+        hall.turn()
+    assert len(hall.over) == 1
+    assert hall.rounds - rounds < 20  # nor does it spin
