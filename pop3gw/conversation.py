@@ -412,7 +412,8 @@ class Conversation:
     @_contained
     def end(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
         """End the session at once, without waiting for anything; what was said before goes out if it can."""
-        self.settle(time.monotonic())
+        if self.unsettled:
+            self.settle(time.monotonic())
         self._session.shutdown(reason, ending)
         self._close()
 

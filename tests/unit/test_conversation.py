@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -157,3 +158,31 @@ def test_a_session_that_ends_within_a_handshake_notices_that_its_client_leaves(
         hall.turn()
     assert len(hall.over) == 1
     assert hall.rounds - rounds < 20  # nor does it spin
+
+
+def test_one_that_is_ended_before_it_is_known_who_the_client_is_just_closes(
+    stack: ExitStack, silent: Address, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hall = Hall(stack, server=silent, proxy_protocol_from=(ip_network("127.0.0.0/8"),))
+    hall.turn()
+    hall.relay.end_all("the test is over")
+    assert len(hall.over) == 1
+    assert hall.client.recv(100) == b""
+    assert "fault" not in capfd.readouterr().err
+
+
+def test_what_was_answered_before_an_end_in_the_same_round_is_delivered(stack: ExitStack) -> None:
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    hall = Hall(stack, server=Address("127.0.0.1", server.getsockname()[1]))
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"+OK ready\r\n")
+        assert hall.hears() == b"+OK ready\r\n"
+        hall.client.setblocking(True)
+        hall.client.sendall(b"NOOP\r\n")
+        while not (events := hall.poller.poll(0.05)):
+            pass
+        for call, which in events:
+            call(which)
+        hall.relay.end_all("the test is over")
+        assert hall.client.recv(100) == b"-ERR Invalid command.\r\n"
