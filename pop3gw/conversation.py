@@ -4,7 +4,7 @@ What is said is decided by ``proto.session``. Here nothing is read from one side
 was sent, what is answered before a close is delivered, and a side that is done with is closed at once. It knows nothing
 of POP3.
 
-The fast path is ``_client_ready`` or ``_server_ready``, later in the same round ``_settle``: one read, one question to
+The fast path is ``_client_ready`` or ``_server_ready``, later in the same round ``settle``: one read, one question to
 the session, one write. Whatever is not needed for each event stands behind ``session.changed``, in ``_follow``.
 """
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pop3gw.loops import leads_to
 from pop3gw.poller import BROKEN, READ, WRITE, Poller
 from pop3gw.stream import tune
-from pop3gw.values import Address
+from pop3gw.values import Address, host_and_port
 
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _LOOPS_KEPT = 64  # addresses of which it is known whether they loop: a name may have many, one after another
@@ -35,7 +35,7 @@ class Peer(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return host_and_port(self.address, self.port)
 
 
 _Target: TypeAlias = tuple[socket.AddressFamily, Peer]

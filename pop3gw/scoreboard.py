@@ -21,7 +21,7 @@ from functools import partial
 from typing import Final
 
 from pop3gw.proto.counts import CALLBACKS, COUNTERS, SESSIONS, SESSIONS_ENDED, SESSIONS_LOST
-from pop3gw.values import Address
+from pop3gw.values import host_and_port
 
 _WORD: Final = 8
 CALLBACKS_AT: Final = COUNTERS
@@ -138,7 +138,7 @@ class Seat:
         if not started:
             return None
         session, state, user, client, server, client_tls, server_tls = map(_text, fields)
-        where = str(Address(client, port)) if port else client
+        where = host_and_port(client, port) if port else client
         return Shown(started, from_client, to_client, state, session, user, where, server, client_tls, server_tls)
 
     def _write(self, field: tuple[int, int], text: str) -> None:

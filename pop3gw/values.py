@@ -73,6 +73,11 @@ class Certificate:
         return f"{self.name}={self.file}" if self.name else self.file
 
 
+def host_and_port(host: str, port: int) -> str:
+    """``192.0.2.1:110``, ``[2001:db8::1]:110``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A host and a TCP port. A numeric host is kept in its shortest form, so equal addresses compare equal."""
@@ -81,7 +86,7 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
     @property
     def ip(self) -> IPAddress | None:

@@ -185,9 +185,8 @@ class ClientSide(Outcome):
         if row.login:
             if not self._login_answered(relay, out, now, ok=ok):
                 return
-        elif (state := row.on_ok if ok else row.on_err) is not None:
-            self.state = state
-            self.moved = True
+        else:
+            self._settle(row, ok=ok)
         if out:
             self.to_client.append(out)
         if ok and row.name in COUNTED:

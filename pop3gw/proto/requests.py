@@ -28,9 +28,6 @@ _UNSETTLING = frozenset({"USER", "PASS", "APOP"})
 _UNSETTLED = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
 
 
-_LOCAL = Shape.LOCAL  # looked at with each request
-
-
 class Answer(NamedTuple):
     """The gateway answers by itself, nothing reaches the server.
 
@@ -99,7 +96,7 @@ class Requests:
             found = found or Entry(Verdict(POP3_REQ_ACCEPT))
         else:
             found = asking.entry(name, row)
-        local = row.shape is _LOCAL
+        local = row.shape is Shape.LOCAL
         if local:
             found = found or Entry(Verdict(POP3_REQ_ACCEPT))
         if state not in row.states:
@@ -130,16 +127,15 @@ class Requests:
 
     def _note_names(self, row: Command, argument: str) -> None:
         """Keep the name and the password as the client gave them, and the secrets out of the log."""
-        asking = self._asking
-        if row.names_user:
-            asking.shown["username"], _, digest = (
-                (argument, "", "") if row.secret is Secret.NOTHING else argument.partition(" ")
-            )
-            if digest:
-                asking.journal.secret(digest)
-        elif row.secret is Secret.ALL:
-            asking.shown["password"] = argument
-            asking.journal.secret(argument)
+        shown, journal = self._asking.shown, self._asking.journal
+        if row.secret is Secret.ALL:
+            shown["password"] = argument
+            journal.secret(argument)
+        elif row.names_user and row.secret is Secret.NOTHING:
+            shown["username"] = argument
+        elif row.names_user:
+            shown["username"], _, digest = argument.partition(" ")
+            journal.secret(digest)
 
     def _ask(self, found: Entry, row: Command, argument: str, state: State) -> Answer | Local | Relay:
         callback = found.request_callback

@@ -23,10 +23,7 @@ from pop3gw.proto.capabilities import Capabilities
 from pop3gw.proto.clientside import UNASKED
 from pop3gw.proto.commands import State
 from pop3gw.proto.content import Content, ContentError, Dropped
-from pop3gw.proto.counts import (
-    ANSWERS_REFUSED,
-    Counters,
-)
+from pop3gw.proto.counts import ANSWERS_REFUSED, Counters
 from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.fastpath import FastPath
 from pop3gw.proto.requests import Requests
@@ -162,8 +159,7 @@ class Session(FastPath):
 
     def connected(self, now: float, address: str | None = None, port: int | None = None) -> None:
         """The server is connected; its greeting is awaited (after TLS, where that comes first)."""
-        facts = self.policy.session
-        self._learn(SessionFacts(*facts[:3], address, port, *facts[5:]))  # type: ignore[arg-type]  # its own fields
+        self._learn(self.policy.session._replace(server_address=address, server_port=port))
         self.changed = True
         if self._rules.server_tls is Tls.IMPLICIT:
             self.tls_wanted = Side.SERVER
@@ -324,9 +320,7 @@ class Session(FastPath):
         if self._journal.conversation:
             said = "[SASL challenge]" if challenge else line.decode("utf-8", "surrogateescape")
             self._journal.debug(f"server: {said}")
-        if phase is STATUS:
-            self._status_came(line, now)
-        elif phase is Phase.GREETING:
+        if phase is Phase.GREETING:
             self._greeting_came(line, now)
         elif phase is Phase.SERVER_STLS:
             self._server_stls_answered(line, now)

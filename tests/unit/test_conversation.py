@@ -20,6 +20,7 @@ from pop3gw.relay import Relay
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
 from pop3gw.values import Address, Tls
+from tests.unit.deaf import listens_without_answering
 
 PATIENCE = 10.0  # s
 NAME = "mail.example.com"
@@ -121,15 +122,7 @@ def test_a_name_whose_first_address_never_answers_is_reached_by_the_second(
 ) -> None:
     server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     port = server.getsockname()[1]
-    full = stack.enter_context(socket.create_server(("127.0.0.8", port), backlog=0))
-    for _ in range(8):
-        waiting = stack.enter_context(socket.socket())
-        waiting.settimeout(0.2)
-        try:
-            waiting.connect(full.getsockname())
-        except TimeoutError:
-            break
-    resolves_to(monkeypatch, "127.0.0.8", "127.0.0.1")
+    resolves_to(monkeypatch, listens_without_answering(stack, port), "127.0.0.1")
     hall = Hall(stack, server=Address(NAME, port), connect_timeout=1)
     server.settimeout(0.01)
     until = time.monotonic() + PATIENCE

@@ -18,6 +18,7 @@ import pytest
 from pop3gw.net import Connector, Peer, Route
 from pop3gw.poller import Poller
 from pop3gw.values import Address
+from tests.unit.deaf import listens_without_answering
 
 PATIENCE = 10.0  # s
 NAME = "mail.example.com"
@@ -99,15 +100,7 @@ def server() -> Iterator[int]:
 def silent(server: int) -> Iterator[str]:
     """An address that never answers on the server's port: its backlog is full."""
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.8", server), backlog=0))
-        for _ in range(8):
-            waiting = stack.enter_context(socket.socket())
-            waiting.settimeout(0.2)
-            try:
-                waiting.connect(listener.getsockname())
-            except TimeoutError:
-                break
-        yield "127.0.0.8"
+        yield listens_without_answering(stack, server)
 
 
 def test_an_address(server: int) -> None:
