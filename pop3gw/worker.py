@@ -136,8 +136,8 @@ class Worker:
     def run(self) -> None:
         """Serve until there is nothing to serve any more."""
         signal.signal(signal.SIGTERM, self._asked_to_leave)
+        self._show(self._standing())  # before anybody is told that it serves
         self._offer()
-        self._show(self._standing())
         sessions = self._sessions
         poll = self._poller.poll
         monotonic = time.monotonic
