@@ -29,6 +29,9 @@ setup(
     author="the pop3gw authors",
     license="MIT",
     packages=find_packages(include=["pop3gw", "pop3gw.*"]),
+    # Said, though it is the default: a checkout that is installed in place is then a line of a .pth file, and not a
+    # finder whose modules every process carries.
+    package_dir={"": "."},
     package_data={"pop3gw": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=["configobj>=5.0.8", "python-daemon>=2.3.2", "setproctitle>=1.3.1"],

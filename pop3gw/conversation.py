@@ -1,8 +1,7 @@
 """One session at work: its two connections, its clock, and the order of things.
 
 What is said is decided by ``proto.session``. Here nothing is read from one side while the other has not taken what it
-was sent, what is answered before a close is delivered, and a side that is done with is closed at once. It knows nothing
-of POP3.
+was sent, and a side that is done with is closed at once: the client by way of ``farewell``. It knows nothing of POP3.
 
 The fast path is ``_client_ready`` or ``_server_ready``, later in the same round ``settle``: one read, one question to
 the session, one write. Whatever is not needed for each event stands behind ``session.changed``, in ``_follow``.
@@ -12,13 +11,15 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 import traceback
 from collections.abc import Callable
 from ipaddress import ip_address
+from time import monotonic, time
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from pop3gw.arrival import Arrival
+from pop3gw.farewell import Farewell
+from pop3gw.handshake import Handshake
 from pop3gw.logs import SessionLog
 from pop3gw.net import Connector, Peer
 from pop3gw.policy import SessionFacts
@@ -34,20 +35,22 @@ from pop3gw.values import SendProxy
 
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.relay import Relay
-    from pop3gw.tlsstream import TlsStream
 
-# After the last answer: how long, and for how many octets, the client may go on before its connection is closed.
-# Closing over unread input would reset the connection, and the reset would eat the answer.
-_DRAIN_SECONDS = 2.0
-_DRAIN_OCTETS = 64 * 1024 * 1024
 # How long the master may take to count a client's sessions: it does so at once, or it is gone.
 _DECISION_SECONDS = 10.0
-# How long a client may take no octet of what it is still owed at the end.
-_LAST_WORDS_SECONDS = 30.0
 # Requests are short. What is read at once is decided at once: a flood of them must not delay a worker's other sessions.
 _CLIENT_READ = 4096
 P = ParamSpec("P")
 NEVER = float("inf")
+
+
+def _taken(chunks: list[bytes]) -> bytes:
+    """What was to be sent, in one piece; nothing is left."""
+    data = chunks.pop()
+    if chunks:
+        data = b"".join((*chunks, data))
+        chunks.clear()
+    return data
 
 
 def _contained(method: Callable[Concatenate[Conversation, P], None]) -> Callable[Concatenate[Conversation, P], None]:
@@ -71,12 +74,11 @@ class Conversation:
     __slots__ = (
         "_arrival",
         "_client",
-        "_close_at",
         "_connector",
         "_decision_by",
-        "_drained",
         "_failures",
-        "_hands",
+        "_farewell",
+        "_handshake",
         "_journal",
         "_peer",
         "_reach_began",
@@ -85,7 +87,6 @@ class Conversation:
         "_server",
         "_session",
         "_settle_later",
-        "_shake_by",
         "_started",
         "_tally",
         "_undecided",
@@ -93,7 +94,7 @@ class Conversation:
         "identity",
         "scheduled",
         "seat",
-        "unsettled",
+        "settled",
     )
 
     def __init__(self, relay: Relay, client: socket.socket, peer: Peer, seat: Seat) -> None:
@@ -112,19 +113,17 @@ class Conversation:
         self._reach_began: float | None = None  # when the connector was started
         self._peer = peer  # the client, and below where it connected to: a PROXY header may say otherwise
         self._reached: Peer | None = None  # None: where the connection says
-        self._hands: TlsStream | None = None  # the stream that is shaking hands
-        self._shake_by = NEVER
+        self._handshake: Handshake | None = None
         self._journal = SessionLog(identity, service.name)
         self._tally = Tally(relay, seat, self._journal, peer, service.server)
-        self._close_at: float | None = None  # set once the session is over and summarized
-        self.unsettled = False  # an event of this round has brought something
+        self._farewell: Farewell | None = None  # once the session is over and summarized
+        self.settled = True  # no event of this round has brought anything yet
         # The first octets that are sent wake the other side up, which is dear; those that follow closely find it awake.
         # So every session with something to hear hears it before any acts.
         self._settle_later = relay.unsettled.append
-        self._drained = 0
         self._failures = 0  # failed logins that were logged
-        self._started = time.monotonic()
-        facts = SessionFacts(identity, peer.address, peer.port, None, None, time.time())
+        self._started = monotonic()
+        facts = SessionFacts(identity, peer.address, peer.port, None, None, time())
         self._session = Session(
             relay.policy,
             facts=facts,
@@ -163,17 +162,17 @@ class Conversation:
             self._tally.introduce(self._peer)
             if self._relay.service.max_sessions_per_client:
                 self._undecided = True
-                self._decision_by = time.monotonic() + _DECISION_SECONDS
+                self._decision_by = monotonic() + _DECISION_SECONDS
                 self._relay.ask(self, self._peer.address)
                 self._due(self._decision_by)
                 return
-        self._start(time.monotonic())
+        self._start(monotonic())
 
     @_contained
     def decided(self, *, admitted: bool) -> None:
         """The master has counted this client's sessions."""
         self._undecided = False
-        now = time.monotonic()
+        now = monotonic()
         if admitted:
             self._start(now)
             return
@@ -213,7 +212,7 @@ class Conversation:
     @_contained
     def _connected(self, connection: socket.socket | None, peer: Peer | None, reason: str) -> None:
         connector, self._connector = self._connector, None
-        now = time.monotonic()
+        now = monotonic()
         if connection is None or peer is None or connector is None:
             self._tally.connect_failed()
             self._session.connect_failed(reason, now)
@@ -248,77 +247,68 @@ class Conversation:
         contexts = self._relay.tls
         assert contexts is not None  # noqa: S101 - made for every service whose rules ask for TLS
         if side is Side.CLIENT:
-            self._register(self._client, 0, self._client_ready)
-            self._client = self._hands = contexts.to_client(self._client)
-        elif self._server is not None:
-            self._register(self._server, 0, self._server_ready)
-            self._server = self._hands = contexts.to_server(self._server)
-            self._shake_by = now + self._relay.service.connect_timeout
+            self._watch(self._client, 0, self._client_ready)
+            self._client = stream = contexts.to_client(self._client)
+            ends = NEVER  # the session has a limit for the client's login
+        else:
+            assert self._server is not None  # noqa: S101 - for mypy: TLS is wanted of a server that is connected
+            self._watch(self._server, 0, self._server_ready)
+            self._server = stream = contexts.to_server(self._server)
+            ends = now + self._relay.service.connect_timeout
+        self._handshake = Handshake(side, stream, self._session, self._tally, ends)
         self._shake(now)
 
     def _shake(self, now: float) -> None:
-        hands, side = self._hands, self._session.tls_wanted
-        if hands is None or side is None:
-            return
-        self._session.changed = True  # what it waits for next may be something else
-        try:
-            done = hands.shake_hands()
-        except OSError as error:
-            self._shake_failed(str(error), now)
-            return
-        if done:
-            self._hands, self._shake_by = None, NEVER
-            self._tally.tls_started(side, hands.facts().version)
-            self._session.tls_started(side, hands.facts(), now, hands.subject() if side is Side.CLIENT else None)
-            if hands.holds and side is Side.CLIENT:
+        handshake = self._handshake
+        if handshake is not None and handshake.go_on(now):
+            self._shaken(handshake)
+            if handshake.stream.holds and handshake.side is Side.CLIENT:
                 self._hear_client(now)
-            elif hands.holds:
-                self._hear_server(hands, now)
+            elif handshake.stream.holds:
+                self._hear_server(handshake.stream, now)
+        self._session.changed = True  # what it waits for next may be something else
 
-    def _shake_failed(self, reason: str, now: float) -> None:
-        side = self._session.tls_wanted
-        self._hands, self._shake_by = None, NEVER
-        if side is not None:
-            self._tally.tls_failed(side)
-            self._session.tls_failed(side, reason, now)
-        if side is Side.CLIENT:
-            self._client.ended = True
+    def _shaken(self, handshake: Handshake) -> None:
+        self._handshake = None
+        self._hand_over(handshake.stream, self._client_ready if handshake.side is Side.CLIENT else self._server_ready)
+
+    @_contained
+    def _shaking(self, _events: int) -> None:
+        now = monotonic()
+        self._shake(now)
+        self.settle(now)
 
     # -- events of the poller
 
     def _client_ready(self, events: int) -> None:
         try:
-            if events == READ and self._hands is None and not self.unsettled and not self.closed:
-                self._hear_client(time.monotonic())
+            if events == READ and self.settled and self._handshake is None:
+                self._hear_client(monotonic())
             else:
                 self._client_stirred(events)
         except Exception:  # noqa: BLE001 - the fault is logged with its traceback
             self.fault()
-        self.unsettled = True
+        self.settled = False
         self._settle_later(self)
 
     def _server_ready(self, events: int) -> None:
         try:
-            if events == READ and self._hands is None and not self.unsettled and self._server is not None:
-                self._hear_server(self._server, time.monotonic())
+            if events == READ and self.settled and self._handshake is None and self._server is not None:
+                self._hear_server(self._server, monotonic())
             else:
                 self._server_stirred(events)
         except Exception:  # noqa: BLE001 - the fault is logged with its traceback
             self.fault()
-        self.unsettled = True
+        self.settled = False
         self._settle_later(self)
 
     def _client_stirred(self, events: int) -> None:
         """Something else than mere input, or not the first in this round: what is waited for may have changed."""
-        now = time.monotonic()
-        if self.unsettled:
+        now = monotonic()
+        if not self.settled:
             self.settle(now)
-        if self.closed:
-            return
         client = self._client
-        if self._hands is not None:
-            if client is self._hands:
-                self._shake(now)
+        if self.closed or self._handshake is not None or self._farewell is not None:
             return
         if events & (WRITE | BROKEN) and client.mask & WRITE:
             try:
@@ -330,15 +320,11 @@ class Conversation:
 
     def _server_stirred(self, events: int) -> None:
         """Something else than mere input, or not the first in this round: what is waited for may have changed."""
-        now = time.monotonic()
-        if self.unsettled:
+        now = monotonic()
+        if not self.settled:
             self.settle(now)
         server = self._server
-        if server is None:
-            return
-        if self._hands is not None:
-            if server is self._hands:
-                self._shake(now)
+        if server is None or self._handshake is not None:
             return
         if events & (WRITE | BROKEN) and server.mask & WRITE:
             try:
@@ -354,9 +340,6 @@ class Conversation:
             data = client.read()
         except OSError:
             self._client_gone(now)
-            return
-        if self._close_at is not None:
-            self._drained += len(data or b"")
             return
         if data:
             self._session.client_data(data, now)
@@ -384,8 +367,6 @@ class Conversation:
             self._session.flowing(now)
             return
         self._session.blocked(side, now)
-        if self._close_at is not None:
-            self._close_at = now + _LAST_WORDS_SECONDS
 
     @_contained
     def expire(self, now: float) -> None:
@@ -402,8 +383,9 @@ class Conversation:
         if self._connector is not None:
             if now >= self._connector.deadline:
                 self._connector.expire(now)
-        elif now >= self._shake_by:
-            self._shake_failed("it was not done within connect_timeout", now)
+        elif self._handshake is not None and now >= self._handshake.ends:
+            self._handshake.fail("it was not done within connect_timeout", now)
+            self._shaken(self._handshake)
         else:
             self._session.expire(now)
         self._session.changed = True  # whatever has come of it: the next deadline is to be looked for
@@ -412,8 +394,8 @@ class Conversation:
     @_contained
     def end(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
         """End the session at once, without waiting for anything; what was said before goes out if it can."""
-        if self.unsettled:
-            self.settle(time.monotonic())
+        if not self.settled:
+            self.settle(monotonic())
         self._session.shutdown(reason, ending)
         self._close()
 
@@ -421,31 +403,28 @@ class Conversation:
 
     def settle(self, now: float) -> None:
         """Send what the session said, and see what else has come of it. What it raises is for ``fault``."""
-        self.unsettled = False
+        self.settled = True
         if self.closed:
             return
-        session = self._session
+        session, client = self._session, self._client
         if session.to_client:
-            self._send(Side.CLIENT, self._client, session.to_client, now)
+            try:
+                if not client.write(_taken(session.to_client)):
+                    session.blocked(Side.CLIENT, now)
+            except OSError:
+                self._client_gone(now)
         if session.to_server and self._server is not None:
-            self._send(Side.SERVER, self._server, session.to_server, now)
-        self._tally.count(self._client)
+            try:
+                if not self._server.write(_taken(session.to_server)):
+                    session.blocked(Side.SERVER, now)
+            except OSError:
+                pass  # a server that is gone says so to the next read, behind what it may still have sent
+        self._tally.count(client)
         if session.moved:
             session.moved = False
             self._tally.show(session)
         if session.changed:
             self._follow(now)
-
-    def _send(self, side: Side, stream: Stream, chunks: list[bytes], now: float) -> None:
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
-        try:
-            if not stream.write(data):
-                self._session.blocked(side, now)
-        except OSError:
-            # A server that is gone says so to the next read, behind what it may still have sent.
-            if side is Side.CLIENT:
-                self._client_gone(now)
 
     def _follow(self, now: float) -> None:
         """Wait for the right things until the right time; or end it."""
@@ -456,10 +435,10 @@ class Conversation:
             self._failures = session.logins_failed
             self._journal.login_failed(self._peer.address, session.user)
         if session.over:
-            self._finish(now)
+            self._part(now)
             return
         session.changed = False
-        if session.tls_wanted is not None and self._hands is None and self._all_sent():
+        if session.tls_wanted is not None and self._handshake is None and self._all_sent():
             self._begin_tls(session.tls_wanted, now)
             session.changed = True
             self.settle(now)
@@ -471,7 +450,7 @@ class Conversation:
         self._wait()
         deadline = session.deadline if self._connector is None else self._connector.deadline
         if deadline is not None:
-            self._due(min(deadline, self._shake_by))
+            self._due(deadline if self._handshake is None else min(deadline, self._handshake.ends))
 
     def _all_sent(self) -> bool:
         return self._client.unsent is None and (self._server is None or self._server.unsent is None)
@@ -479,21 +458,21 @@ class Conversation:
     def _wait(self) -> None:
         """Read where reading is wanted and nothing is unsent, write where something is."""
         client, server, session = self._client, self._server, self._session
-        hands = self._hands
-        if hands is not None:
-            self._register(client, hands.waits_for if client is hands else 0, self._client_ready)
+        if self._handshake is not None:
+            shaking = self._handshake.stream
+            self._watch(client, shaking.waits_for if client is shaking else 0, self._shaking)
             if server is not None:
-                self._register(server, hands.waits_for if server is hands else 0, self._server_ready)
+                self._watch(server, shaking.waits_for if server is shaking else 0, self._shaking)
             return
         full = client.unsent is not None
         stuck = server is not None and server.unsent is not None
         mask = 0 if full or stuck or not session.reads_client else READ
-        self._register(client, mask | WRITE if full else mask, self._client_ready)
+        self._watch(client, mask | WRITE if full else mask, self._client_ready)
         if server is not None:
             mask = 0 if full or not session.reads_server else READ
-            self._register(server, mask | WRITE if stuck else mask, self._server_ready)
+            self._watch(server, mask | WRITE if stuck else mask, self._server_ready)
 
-    def _register(self, stream: Stream, mask: int, call: Callable[[int], None]) -> None:
+    def _watch(self, stream: Stream, mask: int, call: Callable[[int], None]) -> None:
         if mask == stream.mask:
             return
         poller, descriptor = self._relay.poller, stream.socket.fileno()
@@ -505,32 +484,34 @@ class Conversation:
             poller.forget(descriptor)
         stream.mask = mask
 
+    def _hand_over(self, stream: Stream, call: Callable[[int], None]) -> None:
+        """Another is called for what this stream is watched for."""
+        if stream.mask:
+            self._relay.poller.hand_over(stream.socket.fileno(), call)
+
     # -- the end
 
-    def _finish(self, now: float) -> None:
+    def _part(self, now: float) -> None:
         """The session is over: the server goes at once, the client when it has got its last answer."""
-        client = self._client
-        if self._close_at is None:
-            self._hands, self._shake_by = None, NEVER
+        client, farewell = self._client, self._farewell
+        if farewell is None:
+            self._handshake = None
             self._close_server()
             self._tally.conclude(self._session, client, now - self._started)
-            self._close_at = now + _LAST_WORDS_SECONDS
-            if client.unsent is None:
-                self._end_writing(now)
-        elif client.unsent is None and not client.mask & READ:
-            self._end_writing(now)
-        if (client.ended and client.unsent is None) or self._drained > _DRAIN_OCTETS or now >= self._close_at:
+            farewell = self._farewell = Farewell(client, now)
+            self._hand_over(client, self._client_leaves)
+        if farewell.over(now):
             self._close()
             return
-        self._register(client, WRITE if client.unsent is not None else READ, self._client_ready)
-        self._due(self._close_at)
+        self._watch(client, farewell.waits_for, self._client_leaves)
+        self._due(farewell.ends)
 
-    def _end_writing(self, now: float) -> None:
-        self._close_at = now + _DRAIN_SECONDS
-        try:
-            self._client.end_writing()
-        except OSError:
-            self._client.ended = True
+    @_contained
+    def _client_leaves(self, _events: int) -> None:
+        now = monotonic()
+        if self._farewell is not None:
+            self._farewell.go_on(now)
+        self.settle(now)
 
     def fault(self) -> None:
         """The gateway itself failed: this session ends, with nothing said that could look whole."""
@@ -546,7 +527,7 @@ class Conversation:
             self._connector.cancel()
             self._connector = None
         if self._server is not None:
-            self._register(self._server, 0, self._server_ready)
+            self._watch(self._server, 0, self._server_ready)
             self._server.close()
             self._server = None
 
@@ -555,10 +536,10 @@ class Conversation:
             return
         self._tally.count(self._client)
         self._tally.count_failures(self._session.callback_failures)
-        if self._close_at is None:
-            self._tally.conclude(self._session, self._client, time.monotonic() - self._started)
+        if self._farewell is None:
+            self._tally.conclude(self._session, self._client, monotonic() - self._started)
         self._close_server()
-        self._register(self._client, 0, self._client_ready)
+        self._watch(self._client, 0, self._client_ready)
         self._client.close()
         self.closed = True
         self._relay.done(self)

@@ -7,7 +7,6 @@ Known limit: a text beyond 8000 characters is cut, since rsyslog cuts at 8 KiB a
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -133,6 +132,8 @@ def _object(entry: Entry) -> str:
     fields["message"] = _message(entry)
     if entry.summary is not None:
         fields |= summary_fields(entry.summary)
+    import json  # only where this format is wanted: all processes would carry it
+
     return json.dumps(fields, ensure_ascii=False)
 
 

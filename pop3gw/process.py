@@ -27,8 +27,6 @@ from importlib.machinery import PathFinder
 from types import FrameType, ModuleType
 from typing import Final
 
-import daemon
-
 from pop3gw.errors import StartError
 
 UMASK: Final = 0o027
@@ -148,6 +146,8 @@ def _me() -> str:
 
 def detach(preserve: Iterable[int]) -> None:
     """Become a daemon: own session, in ``/``, standard streams on /dev/null, every descriptor closed but these."""
+    import daemon  # not in the foreground, where all processes would carry it
+
     context = daemon.DaemonContext(
         detach_process=True,
         files_preserve=list(preserve),

@@ -56,13 +56,14 @@ class Stream:
             return None
         length = len(data)
         self.received += length
-        if not length:
-            self.ended = True
         # Reads grow with what comes, and shrink again, so that a session without bulk never touches so much memory.
+        if length < _LITTLE:
+            if self._size > _SMALLEST:
+                self._size = _SMALLEST
+            if not length:
+                self.ended = True
         elif length == self._size:
             self._size = self.most
-        elif length < _LITTLE and self._size > _SMALLEST:
-            self._size = _SMALLEST
         return data
 
     def write(self, data: bytes) -> bool:

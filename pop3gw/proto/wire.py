@@ -14,6 +14,7 @@ import re
 
 TERMINATOR = b"\r\n.\r\n"
 CRLF = b"\r\n"
+_FAR = 512  # octets from dot to dot: fewer are not worth a search of their own
 # What no request and no line of a SASL exchange may hold.
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
@@ -99,11 +100,25 @@ class Terminator:
         across = (tail + data[:4]).find(TERMINATOR)
         if across >= 0:
             return across + 5 - len(tail)
-        found = data.find(TERMINATOR)
+        found = _terminator_in(data)
         if found >= 0:
             return found + 5
         self._tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
         return -1
+
+
+def _terminator_in(data: bytes) -> int:
+    """Where the terminator begins, or -1.
+
+    Attachments are base64, which has no dots: looking for these first takes a tenth of the time. Where they are as
+    frequent as in text, the rest is searched for the whole terminator.
+    """
+    start = 0
+    while (dot := data.find(b".", start)) >= start + _FAR:
+        if data.startswith(TERMINATOR, dot - 2):
+            return dot - 2
+        start = dot + 1
+    return -1 if dot < 0 else data.find(TERMINATOR, max(dot - 2, 0))
 
 
 class LineMeter:

@@ -15,6 +15,7 @@ ORDER = """
 errors lazily joined values agenda backoff redaction scan stream poller notify listing demo.server
 policy
 policies.apop policies.tls
+farewell
 settings loops proto.wire proto.commands proto.events proto.capabilities proto.proxyheader
 proto.asking proto.content proto.counts proto.sasl proto.turns
 proto.upgrade proto.outcome
@@ -28,7 +29,8 @@ callguard heap arrival net fdpass process pidfile loading logline listeners scor
 activation answering doors logsinks tls view
 logs
 tally
-control metrics conversation
+control metrics handshake
+conversation
 relay attendant
 rehearsal worker
 template

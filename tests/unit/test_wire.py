@@ -170,3 +170,14 @@ def test_a_line_for_a_callback_has_a_limit(size: int, too_long: bool, before: by
 def test_dot_stuffing(line: bytes, wire: bytes) -> None:
     assert stuffed(line) == wire
     assert unstuffed(wire) == line
+
+
+@given(
+    st.integers(0, 3000),
+    st.lists(st.tuples(st.integers(0, 3000), st.sampled_from([b".", b"..", b".\r\n", b"\r\n.\r"]))),
+)
+def test_a_terminator_is_found_however_far_the_dots_before_it_are(before: int, dots: list[tuple[int, bytes]]) -> None:
+    data = b"aaaa" + b"a" * before + b"".join(dot + b"a" * gap for gap, dot in dots)
+    for whole in (data, data + b"\r\n.\r\n" + data):
+        at = whole.find(b"\r\n.\r\n")
+        assert Terminator().find(whole) == (at + 5 if at >= 0 else -1)
