@@ -117,7 +117,7 @@ class Conversation:
         self._journal = SessionLog(identity, service.name)
         self._tally = Tally(relay, seat, self._journal, peer, service.server)
         self._farewell: Farewell | None = None  # once the session is over and summarized
-        self.settled = True  # no event of this round has brought anything yet
+        self.settled = True  # no event of this round has brought anything yet, so the next may be heard at once
         # The first octets that are sent wake the other side up, which is dear; those that follow closely find it awake.
         # So every session with something to hear hears it before any acts.
         self._settle_later = relay.unsettled.append
@@ -262,10 +262,11 @@ class Conversation:
         handshake = self._handshake
         if handshake is not None and handshake.go_on(now):
             self._shaken(handshake)
-            if handshake.stream.holds and handshake.side is Side.CLIENT:
-                self._hear_client(now)
-            elif handshake.stream.holds:
-                self._hear_server(handshake.stream, now)
+            if handshake.stream.holds and not self._session.over:
+                if handshake.side is Side.CLIENT:
+                    self._hear_client(now)
+                else:
+                    self._hear_server(handshake.stream, now)
         self._session.changed = True  # what it waits for next may be something else
 
     def _shaken(self, handshake: Handshake) -> None:
@@ -403,9 +404,9 @@ class Conversation:
 
     def settle(self, now: float) -> None:
         """Send what the session said, and see what else has come of it. What it raises is for ``fault``."""
-        self.settled = True
         if self.closed:
             return
+        self.settled = True
         session, client = self._session, self._client
         if session.to_client:
             try:
@@ -542,4 +543,5 @@ class Conversation:
         self._watch(self._client, 0, self._client_ready)
         self._client.close()
         self.closed = True
+        self.settled = False  # an event of this round that still comes for it brings nothing
         self._relay.done(self)
