@@ -359,15 +359,14 @@ class Conversation:
             self._session.server_eof(now)
 
     def _client_gone(self, now: float) -> None:
-        self._client.ended = True
-        self._client.unsent = None
+        self._client.lose()
         self._session.client_lost(now)
 
     def _flush(self, side: Side, stream: Stream, now: float) -> None:
         if stream.flush():
             self._session.flowing(now)
-            return
-        self._session.blocked(side, now)
+        else:
+            self._session.blocked(side, now)
 
     @_contained
     def expire(self, now: float) -> None:

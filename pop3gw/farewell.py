@@ -47,12 +47,7 @@ class Farewell:
             else:
                 self.ends = now + LAST_WORDS_SECONDS
         except OSError:
-            self.lose()
-
-    def lose(self) -> None:
-        """The client is gone, whatever it was still owed."""
-        self._client.ended = True
-        self._client.unsent = None
+            client.lose()
 
     def over(self, now: float) -> bool:
         """Whether the connection is to be closed now."""
@@ -64,4 +59,4 @@ class Farewell:
         try:
             self._client.end_writing()
         except OSError:
-            self._client.ended = True
+            self._client.lose()

@@ -127,13 +127,13 @@ def _syslog(entry: Entry, body: str) -> bytes:
 
 
 def _object(entry: Entry) -> str:
+    import json  # only where this format is wanted: all processes would carry it
+
     fields: dict[str, object] = {"time": _clock.text(time.time()), "pid": os.getpid(), "level": str(entry.level)}
     fields |= {name: value for name in ("service", "session", "logger") if (value := getattr(entry, name))}
     fields["message"] = _message(entry)
     if entry.summary is not None:
         fields |= summary_fields(entry.summary)
-    import json  # only where this format is wanted: all processes would carry it
-
     return json.dumps(fields, ensure_ascii=False)
 
 

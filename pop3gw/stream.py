@@ -94,6 +94,11 @@ class Stream:
         self.unsent = rest[count:] if count < len(rest) else None
         return self.unsent is None
 
+    def lose(self) -> None:
+        """The peer is gone, whatever it was still owed."""
+        self.ended = True
+        self.unsent = None
+
     def end_writing(self) -> None:
         """Tell the peer that nothing more comes."""
         self.socket.shutdown(socket.SHUT_WR)

@@ -21,7 +21,7 @@ from pop3gw.proto.commands import COMMANDS, BadArgumentError, Limits, Secret, Sh
 from pop3gw.proto.counts import RELAYED, REQUEST_AT
 from pop3gw.proto.requests import Relay
 from pop3gw.proto.turns import STATUS
-from pop3gw.proto.wire import CONTROL, CRLF, TERMINATOR
+from pop3gw.proto.wire import CONTROL, CRLF, TERMINATOR, terminator_in
 
 _MOST_KEPT: Final = 512  # lines: message numbers make many of them
 _NUMBERS: Final = re.compile(r"[0-9 ]{,24}")  # an argument that may be kept
@@ -109,7 +109,7 @@ class FastPath(ClientSide):
         if relay.multiline:
             if not policy.permit_longline or policy.strict_line_endings:
                 return False
-            end = data.find(TERMINATOR, status) + len(TERMINATOR)
+            end = terminator_in(data, status) + len(TERMINATOR)
         if end != len(data):
             return False
         if self._journal.conversation:

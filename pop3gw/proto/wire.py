@@ -100,25 +100,25 @@ class Terminator:
         across = (tail + data[:4]).find(TERMINATOR)
         if across >= 0:
             return across + 5 - len(tail)
-        found = _terminator_in(data)
+        found = terminator_in(data)
         if found >= 0:
             return found + 5
         self._tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
         return -1
 
 
-def _terminator_in(data: bytes) -> int:
-    """Where the terminator begins, or -1.
+def terminator_in(data: bytes, begin: int = 0) -> int:
+    """The offset where the first terminator at or behind ``begin`` begins, or -1.
 
     Attachments are base64, which has no dots: looking for these first takes a tenth of the time. Where they are as
     frequent as in text, the rest is searched for the whole terminator.
     """
-    start = 0
+    start = begin
     while (dot := data.find(b".", start)) >= start + _FAR:
         if data.startswith(TERMINATOR, dot - 2):
             return dot - 2
         start = dot + 1
-    return -1 if dot < 0 else data.find(TERMINATOR, max(dot - 2, 0))
+    return -1 if dot < 0 else data.find(TERMINATOR, max(dot - 2, begin))
 
 
 class LineMeter:
@@ -193,7 +193,7 @@ class ContentLines:
         # What came before is known to hold no line end, so that a trickle is not searched again and again.
         end = rest.rfind(CRLF, max(0, len(rest) - len(data) - 1)) + 2
         lines = bytes(rest[:end]) if end >= 2 else b""
-        stop = 0 if lines.startswith(b".\r\n") else lines.find(TERMINATOR) + 2
+        stop = 0 if lines.startswith(b".\r\n") else terminator_in(lines) + 2
         self.ended = stop != 1  # 1: not found
         if self.ended:
             lines = lines[:stop]

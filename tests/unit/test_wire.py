@@ -16,6 +16,7 @@ from pop3gw.proto.wire import (
     LineTooLongError,
     Terminator,
     stuffed,
+    terminator_in,
     unstuffed,
 )
 
@@ -181,3 +182,4 @@ def test_a_terminator_is_found_however_far_the_dots_before_it_are(before: int, d
     for whole in (data, data + b"\r\n.\r\n" + data):
         at = whole.find(b"\r\n.\r\n")
         assert Terminator().find(whole) == (at + 5 if at >= 0 else -1)
+        assert terminator_in(whole, before) == whole.find(b"\r\n.\r\n", before)
