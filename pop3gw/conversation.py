@@ -419,7 +419,7 @@ class Conversation:
                     session.blocked(Side.SERVER, now)
             except OSError:
                 pass  # a server that is gone says so to the next read, behind what it may still have sent
-        self._tally.count(client)
+        self.seat.passed(client.received, client.sent)
         if session.moved:
             session.moved = False
             self._tally.show(session)
@@ -534,7 +534,7 @@ class Conversation:
     def _close(self) -> None:
         if self.closed:
             return
-        self._tally.count(self._client)
+        self.seat.passed(self._client.received, self._client.sent)
         self._tally.count_failures(self._session.callback_failures)
         if self._farewell is None:
             self._tally.conclude(self._session, self._client, monotonic() - self._started)

@@ -2,7 +2,8 @@
 
 Each worker has a slot of counters (``proto.counts``) and, for each session that it can serve at once, a seat; the slots
 of one generation are a board. Nothing is sent and nothing waits: a write is a store. When a worker ends, however it
-ended, the master folds its slot into the service's ledger, which outlives generations.
+ended, the master folds its slot into the service's ledger, which outlives generations. Octets are counted by the seats,
+with one store for each event of a session, and added up by who reads.
 
 Boards and ledgers are made by the master before it forks who uses them, so they are inherited and have no name outside.
 Untouched parts take no memory. Known limits: a text that is read while it is written may be torn; texts are cut to
@@ -20,7 +21,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from pop3gw.proto.counts import CALLBACKS, COUNTERS, SESSIONS, SESSIONS_ENDED, SESSIONS_LOST
+from pop3gw.proto.counts import (
+    CALLBACKS,
+    COUNTERS,
+    FROM_CLIENT,
+    SESSIONS,
+    SESSIONS_ENDED,
+    SESSIONS_LOST,
+    TO_CLIENT,
+)
 from pop3gw.values import host_and_port
 
 _WORD: Final = 8
@@ -28,19 +37,24 @@ CALLBACKS_AT: Final = COUNTERS
 _PID: Final = COUNTERS + CALLBACKS
 _SLOT: Final = _PID + 1  # words
 
-# Started, octets from and to the client, its port; id, state, user, client, server, TLS of the client, of the server.
-_SEAT: Final = struct.Struct("=dQQQ16s16s64s48s64s8s8s")
+# Started; octets from and to the clients of all its sessions, and of those before this one; the client's port; id,
+# state, user, client, server, TLS of the client, of the server.
+_SEAT: Final = struct.Struct("=dQQQQQ16s16s64s48s64s8s8s")
 _STARTED: Final = struct.Struct("=d")
 _OCTETS: Final = struct.Struct("=QQ")
+_SESSION: Final = struct.Struct("=QQQ16s16s64s48s64s8s8s")  # all but when it started and the octets of all sessions
 _PORT: Final = struct.Struct("=Q")
 _STANDING: Final = struct.Struct("=16s64s")  # state and user
 _OCTETS_AT: Final = 8
-_PORT_AT: Final = 24
-_STANDING_AT: Final = 48
-_CLIENT: Final = (128, 48)
-_SERVER: Final = (176, 64)
-_CLIENT_TLS: Final = (240, 8)
-_SERVER_TLS: Final = (248, 8)
+_SESSION_AT: Final = 24
+_PORT_AT: Final = 40
+_STANDING_AT: Final = 64
+_CLIENT: Final = (144, 48)
+_SERVER: Final = (192, 64)
+_CLIENT_TLS: Final = (256, 8)
+_SERVER_TLS: Final = (264, 8)
+_SEAT_WORDS: Final = _SEAT.size // _WORD
+_OCTETS_WORD: Final = _OCTETS_AT // _WORD
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +88,26 @@ class Seat:
     ``changed`` is True after each write until someone resets it; ``lasts``: what it shows now is likely to last.
     """
 
-    __slots__ = ("_at", "_memory", "changed", "client", "lasts", "number", "passed", "state", "user")
+    __slots__ = (
+        "_at",
+        "_memory",
+        "_passed",
+        "_received",
+        "_sent",
+        "changed",
+        "client",
+        "lasts",
+        "number",
+        "state",
+        "user",
+    )
 
     def __init__(self, memory: mmap.mmap, at: int, number: int) -> None:
         self._memory = memory
         self._at = at
         self.number = number
-        # So many octets have passed until now, from the client and to it. Called for each event: no function of ours.
-        self.passed: Callable[[int, int], None] = partial(_OCTETS.pack_into, memory, at + _OCTETS_AT)
+        self._passed: Callable[[int, int], None] = partial(_OCTETS.pack_into, memory, at + _OCTETS_AT)
+        self._received = self._sent = 0  # octets of the sessions before
         self.changed = False
         self.lasts = False
         self.state = ""
@@ -91,11 +117,15 @@ class Seat:
     def open(self, client: str, port: int = 0, session: str = "") -> None:
         """A session with this client begins, under this id."""
         self.state, self.user, self.client, self.lasts = "", "", client, False
-        named = session.encode()
-        _SEAT.pack_into(
-            *(self._memory, self._at, time.time(), 0, 0, port, named, b"", b"", client.encode(), b"", b"", b"")
-        )
+        memory, at, named = self._memory, self._at, session.encode()
+        self._received, self._sent = before = _OCTETS.unpack_from(memory, at + _OCTETS_AT)
+        _SESSION.pack_into(memory, at + _SESSION_AT, *before, port, named, b"", b"", client.encode(), b"", b"", b"")
+        _STARTED.pack_into(memory, at, time.time())
         self.changed = True
+
+    def passed(self, received: int, sent: int) -> None:
+        """So many octets of this session have passed until now, from the client and to it."""
+        self._passed(self._received + received, self._sent + sent)
 
     def stand(self, state: str, user: str, *, lasts: bool = False) -> None:
         """The session is in this state, of this user (``""``: not known yet). Never a secret."""
@@ -134,9 +164,10 @@ class Seat:
 
     def read(self) -> Shown | None:
         """What is shown now; None where no session is."""
-        started, from_client, to_client, port, *fields = _SEAT.unpack_from(self._memory, self._at)
+        started, received, sent, before, sent_before, port, *fields = _SEAT.unpack_from(self._memory, self._at)
         if not started:
             return None
+        from_client, to_client = max(received - before, 0), max(sent - sent_before, 0)
         session, state, user, client, server, client_tls, server_tls = map(_text, fields)
         where = host_and_port(client, port) if port else client
         return Shown(started, from_client, to_client, state, session, user, where, server, client_tls, server_tls)
@@ -184,6 +215,7 @@ class Board:
         self._seats_at = (1 + workers * _SLOT) * _WORD
         self._memory = mmap.mmap(-1, self._seats_at + workers * sessions_per_worker * _SEAT.size)
         self._words = memoryview(self._memory)[: self._seats_at].cast("Q")  # the first: slots that were ever taken
+        self._seat_words = memoryview(self._memory)[self._seats_at :].cast("Q")
         self._free = list(range(workers - 1, -1, -1))
 
     def take(self) -> int:
@@ -193,7 +225,7 @@ class Board:
         return number
 
     def release(self, number: int) -> None:
-        """Clear the slot's seats and free it; its counters must have been folded."""
+        """Clear the slot's seats and free it; its counters and octets must have been folded."""
         slot = self.slot(number)
         slot.begin(0)
         for seat in slot.seats:
@@ -214,7 +246,24 @@ class Board:
     def sums(self) -> list[int]:
         """The counters of all its workers together."""
         used, words = self._words[0], self._words
-        return [sum(words[1 + at : 1 + used * _SLOT : _SLOT]) if used else 0 for at in range(_PID)]
+        sums = [sum(words[1 + at : 1 + used * _SLOT : _SLOT]) if used else 0 for at in range(_PID)]
+        sums[FROM_CLIENT], sums[TO_CLIENT] = self.octets(0, used)
+        return sums
+
+    def octets(self, first: int, slots: int = 1) -> tuple[int, int]:
+        """How many octets so many workers have taken from their clients, and sent to them."""
+        words = self._words_of_seats(first, slots)
+        return sum(words[_OCTETS_WORD::_SEAT_WORDS]), sum(words[_OCTETS_WORD + 1 :: _SEAT_WORDS])
+
+    def forget_octets(self, number: int) -> None:
+        """The octets of that slot are counted elsewhere from now on."""
+        words = self._words_of_seats(number, 1)
+        for at in (_OCTETS_WORD, _OCTETS_WORD + 1):
+            words[at::_SEAT_WORDS] = memoryview(bytes(self._seats_per_slot * _WORD)).cast("Q")
+
+    def _words_of_seats(self, first: int, slots: int) -> memoryview:
+        words = self._seats_per_slot * _SEAT_WORDS
+        return self._seat_words[first * words : (first + slots) * words]
 
 
 class Gauge(enum.IntEnum):
@@ -282,6 +331,9 @@ class Ledger:
                 words[_COUNTERS_AT + index] += count
                 counters[index] = 0
         words[_COUNTERS_AT + SESSIONS_LOST.at] += max(0, lost)
+        for index, octets in zip((FROM_CLIENT, TO_CLIENT), board.octets(number), strict=True):
+            words[_COUNTERS_AT + index] += octets
+        board.forget_octets(number)
         for at, row in enumerate(rows):
             if counters[CALLBACKS_AT + at]:
                 words[_ROWS_AT + row] += counters[CALLBACKS_AT + at]

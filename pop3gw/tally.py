@@ -11,7 +11,6 @@ from pop3gw.logs import SessionLog
 from pop3gw.net import Peer
 from pop3gw.proto import counts
 from pop3gw.proto.commands import State
-from pop3gw.proto.counts import FROM_CLIENT, TO_CLIENT
 from pop3gw.proto.events import Ending, Side, Summary
 from pop3gw.proto.session import Session
 from pop3gw.scoreboard import CALLBACKS_AT, Seat, Slot
@@ -34,10 +33,7 @@ class Tally:
         "_client",
         "_counters",
         "_journal",
-        "_passed",
-        "_received",
         "_seat",
-        "_sent",
         "_server",
         "_state",
         "_user",
@@ -47,11 +43,9 @@ class Tally:
         self._callbacks = counting.callbacks
         self._counters = counting.slot.counters
         self._seat = seat
-        self._passed = seat.passed
         self._journal = journal
         self._client = client
         self._server = str(server)
-        self._received = self._sent = 0  # octets of the client that are counted
         self._state: State | None = None  # that is shown, with the user
         self._user: str | None = None
         self._counters[counts.SESSIONS.at] += 1
@@ -88,17 +82,6 @@ class Tally:
         if state is not self._state or user != self._user:
             self._state, self._user = state, user
             self._seat.stand(state, user or "", lasts=state is State.TRANSACTION)
-
-    def count(self, client: Stream) -> None:
-        """Put the octets that have passed where they outlive this process."""
-        received, sent = client.received, client.sent
-        if more := received - self._received:
-            self._counters[FROM_CLIENT] += more
-            self._received = received
-        if more := sent - self._sent:
-            self._counters[TO_CLIENT] += more
-            self._sent = sent
-        self._passed(received, sent)
 
     def count_failures(self, names: list[str]) -> None:
         """Callbacks with these names have failed; empties the list."""

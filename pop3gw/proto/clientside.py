@@ -28,7 +28,7 @@ from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.outcome import COUNTED, Outcome
 from pop3gw.proto.requests import Answer, Local, Relay, Requests
 from pop3gw.proto.sasl import Exchange
-from pop3gw.proto.turns import CHALLENGE, REQUEST, RESPONSE, STATUS, Phase
+from pop3gw.proto.turns import CHALLENGE, CLIENT_TURNS, REQUEST, RESPONSE, STATUS, Phase
 from pop3gw.proto.upgrade import ClientTls
 from pop3gw.proto.wire import CONTROL, CRLF, Lines, LineTooLongError
 
@@ -66,6 +66,26 @@ class ClientSide(Outcome):
         self._server = Lines()
         self._exchange: Exchange | None = None
         self._relay = _NOTHING_ASKED  # the request that the server is to answer
+
+    def client_data(self, data: bytes, now: float) -> None:
+        """The client sent this."""
+        if self.over:
+            return
+        self._client.feed(data)
+        turns = self._turns
+        if turns.phase is REQUEST or turns.phase is RESPONSE:
+            turns.since = now
+            self._serve(now)
+        if self._client.left:
+            self.changed = True  # it may have said so much that no more is wanted
+
+    def client_eof(self, now: float) -> None:
+        """The client sends no more; it still gets the answers to its whole requests."""
+        if self.over:
+            return
+        self._client_eof = self.changed = True
+        if self._turns.phase in CLIENT_TURNS:
+            self._serve(now)
 
     def _serve(self, now: float) -> None:
         """Decide on the client's whole lines, until one is at the server or none is left."""

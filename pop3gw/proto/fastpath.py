@@ -5,7 +5,7 @@ accepted by an entry without a callback; and the ``+OK`` to a request, whole in 
 few of the steps that ``clientside``, ``requests``, ``answers`` and ``content`` take, and those cost as much as all
 system calls together.
 
-It decides nothing in another way: whatever it is not sure of, it leaves alone (False) for the long way to look at. A
+It decides nothing in another way: whatever it is not sure of, it leaves to the long way, which it stands in front of. A
 test plays the same conversations with and without it. What a line asks for is the same in each session, so it is
 found out once and kept (``_KEPT``); what the policy says to it is asked each time.
 """
@@ -16,11 +16,11 @@ import re
 from typing import Final, NamedTuple
 
 from pop3gw.policy import POP3_REQ_ACCEPT
-from pop3gw.proto.clientside import ClientSide
 from pop3gw.proto.commands import COMMANDS, BadArgumentError, Limits, Secret, Shape, State
 from pop3gw.proto.counts import RELAYED, REQUEST_AT
 from pop3gw.proto.requests import Relay
-from pop3gw.proto.turns import STATUS
+from pop3gw.proto.serverside import ServerSide
+from pop3gw.proto.turns import REQUEST, STATUS
 from pop3gw.proto.wire import CONTROL, CRLF, TERMINATOR, terminator_in
 
 _MOST_KEPT: Final = 512  # lines: message numbers make many of them
@@ -34,6 +34,7 @@ class _Usual(NamedTuple):
     """What one line asks for."""
 
     relay: Relay
+    name: str
     wire: bytes  # as it is relayed
     length: int  # octets of the line, without its end
     counter: int
@@ -56,7 +57,7 @@ def _understood(data: bytes, limits: Limits) -> _Usual | None:
     except BadArgumentError:
         return None
     relay = Relay(row.name, argument, row, row.multiline(argument), row.name)
-    usual = _Usual(relay, relay.line() + CRLF, len(line), REQUEST_AT[row.name] + RELAYED)
+    usual = _Usual(relay, row.name, relay.line() + CRLF, len(line), REQUEST_AT[row.name] + RELAYED)
     # Nothing of a client's own words is kept: what a command drops may be a password that was sent at the wrong time.
     if data == usual.wire and _NUMBERS.fullmatch(argument):
         if len(_KEPT) >= _MOST_KEPT:
@@ -65,54 +66,57 @@ def _understood(data: bytes, limits: Limits) -> _Usual | None:
     return usual
 
 
-class FastPath(ClientSide):
-    """The fast path of a session."""
+class FastPath(ServerSide):
+    """Both sides of a session, the usual on the fast path."""
 
     __slots__ = ()
 
-    def _usual_request(self, data: bytes, now: float) -> bool:
-        """Relay what the client sent while nothing else of it was waiting; False: that is not for the fast path."""
-        if self.state is not _TRANSACTION:
-            return False
-        policy = self.policy
-        usual = _KEPT.get(data) or _understood(data, policy)
-        if usual is None:
-            return False
-        relay, wire, length, counter = usual
-        entry = policy.request.get(relay.name)
-        if type(entry) is not int or entry != POP3_REQ_ACCEPT or length > policy.max_request_line_length:
-            return False
-        if self._server.left:
-            return False
-        if self._journal.conversation:
-            asked = data[:length].decode("utf-8", "surrogateescape")
-            self._journal.debug(f"client: {self._shown(relay.name, asked.partition(' ')[2])}")
-            self._journal.debug(f"to server: {relay.shown()}")
-        self._relay = relay
-        self.to_server.append(wire)
-        self.counters[counter] += 1
-        self._turns.take(STATUS, now)
-        return True
+    def client_data(self, data: bytes, now: float) -> None:
+        """The client sent this."""
+        turns, policy = self._turns, self.policy
+        if (
+            self.state is _TRANSACTION
+            and turns.phase is REQUEST
+            and not self._client.left
+            and not self._server.left
+            and (usual := _KEPT.get(data) or _understood(data, policy)) is not None
+        ):
+            relay, name, wire, length, counter = usual
+            # The same object, or the long way: what only equals 1 is not good enough.
+            if policy.request.get(name) is POP3_REQ_ACCEPT and length <= policy.max_request_line_length:
+                if self._journal.conversation:
+                    asked = data[:length].decode("utf-8", "surrogateescape")
+                    self._journal.debug(f"client: {self._shown(name, asked.partition(' ')[2])}")
+                    self._journal.debug(f"to server: {relay.shown()}")
+                self._relay = relay
+                self.to_server.append(wire)
+                self.counters[counter] += 1
+                turns.take(STATUS, now)
+                return
+        super().client_data(data, now)
 
-    def _usual_answer(self, data: bytes, now: float) -> bool:
-        """Relay what the server sent, an answer being awaited; False: that is not for the fast path."""
-        relay, policy = self._relay, self.policy
-        good = _GOOD.match(data)
-        if good is None or relay.response_callback is not None or relay.name == _FILTERED:
-            return False
-        end = good.end()
-        status = end - 2
-        if status > policy.max_response_line_length:
-            return False
-        if (form := relay.row.status) is not None and form.fullmatch(data, 4, status) is None:
-            return False
-        if relay.multiline:
-            if not policy.permit_longline or policy.strict_line_endings:
-                return False
-            end = terminator_in(data, status) + len(TERMINATOR)
-        if end != len(data):
-            return False
-        if self._journal.conversation:
-            self._journal.debug(f"server: {data[:status].decode('utf-8', 'surrogateescape')}")
-        self._conclude(relay, data, now, ok=True)
-        return True
+    def server_data(self, data: bytes, now: float) -> None:
+        """The server sent this."""
+        turns, policy, relay = self._turns, self.policy, self._relay
+        if (
+            turns.phase is STATUS
+            and not self._server.left
+            and (good := _GOOD.match(data)) is not None
+            and relay.response_callback is None
+            and relay.name != _FILTERED
+        ):
+            end = good.end()
+            status = end - 2
+            form = relay.row.status
+            if status <= policy.max_response_line_length and (form is None or form.fullmatch(data, 4, status)):
+                if relay.multiline:
+                    unchecked = policy.permit_longline and not policy.strict_line_endings
+                    end = terminator_in(data, status) + len(TERMINATOR) if unchecked else -1
+                if end == len(data):
+                    if self._journal.conversation:
+                        self._journal.debug(f"server: {data[:status].decode('utf-8', 'surrogateescape')}")
+                    self._conclude(relay, data, now, ok=True)
+                    if turns.phase is REQUEST and (self._client.left or self._client_eof):
+                        self._go_on(now)
+                    return
+        super().server_data(data, now)

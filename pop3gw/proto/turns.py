@@ -58,25 +58,21 @@ _LONGEST_DELAY = 8.0
 
 
 class Turns:
-    """The phase of a session and its clocks."""
+    """The phase of a session and its clocks; ``since``: when the awaited side was last heard of, or its turn began."""
 
-    __slots__ = ("_auth_since", "_heard", "_held_until", "blocked", "phase")
+    __slots__ = ("_auth_since", "_held_until", "blocked", "phase", "since")
 
     def __init__(self) -> None:
         self.phase = Phase.CONNECTION
         self.blocked: Side | None = None  # who does not take what it was sent
-        self._heard = 0.0  # when the awaited side was last heard of, or its turn began
+        self.since = 0.0
         self._auth_since: float | None = None
         self._held_until = 0.0
 
     def take(self, phase: Phase, now: float) -> None:
         """A new turn begins."""
         self.phase = phase
-        self._heard = now
-
-    def heard(self, now: float) -> None:
-        """The awaited side showed that it is there."""
-        self._heard = now
+        self.since = now
 
     def login_awaited(self, now: float) -> None:
         """``auth_timeout`` runs from now on, until ``logged_in``."""
@@ -97,7 +93,7 @@ class Turns:
             return None
         if self.phase is Phase.HELD:
             return self._held_until
-        idle = self._heard + policy.timeout / 1000
+        idle = self.since + policy.timeout / 1000
         auth = self._auth_deadline(policy)
         return idle if auth is None or idle < auth else auth
 

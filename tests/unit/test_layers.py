@@ -21,6 +21,7 @@ proto.asking proto.content proto.counts proto.sasl proto.turns
 proto.upgrade proto.outcome
 proto.requests
 proto.answers proto.clientside
+proto.serverside
 proto.fastpath
 proto.session
 consistency reference changes pool

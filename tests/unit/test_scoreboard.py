@@ -19,7 +19,6 @@ def test_what_another_process_counts_and_shows_is_seen_and_outlives_it() -> None
         slot = board.slot(number)
         slot.begin(os.getpid())
         slot.add(counts.SESSIONS.at)
-        slot.add(counts.TO_CLIENT, 1 << 40)
         seat = slot.seats[1]
         seat.open("192.0.2.7", 40312, "3f2a")
         seat.stand("TRANSACTION", "alice")
@@ -30,7 +29,7 @@ def test_what_another_process_counts_and_shows_is_seen_and_outlives_it() -> None
     os.waitpid(pid, 0)
     totals, _ = ledger.totals([(board, ())])
     assert totals[counts.SESSIONS.at] == 1
-    assert totals[counts.TO_CLIENT] == 1 << 40
+    assert (totals[counts.FROM_CLIENT], totals[counts.TO_CLIENT]) == (12, 1 << 40)
     assert [slot.pid for slot in board.slots()] == [pid]
     shown = board.slot(number).seats[1].read()
     assert shown is not None
@@ -55,6 +54,34 @@ def test_folding_keeps_the_counts_and_clears_the_seats() -> None:
         assert board.slot(number).seats[0].read() is None
         assert board.slot(number).value(login) == 0
     assert ledger.totals([(board, ())])[0][login] == 15
+
+
+def test_octets_are_shown_for_a_session_and_counted_for_all() -> None:
+    board, ledger = Board(2, 2), Ledger()
+    slot = board.slot(board.take())
+    for received, sent in ((10, 200), (1, 20)):
+        for seat in slot.seats:
+            seat.open("192.0.2.7")
+            seat.passed(received // 2, sent // 2)
+            seat.passed(received, sent)
+            shown = seat.read()
+            assert shown is not None
+            assert (shown.from_client, shown.to_client) == (received, sent)
+    slot.seats[0].close()
+    other = board.slot(board.take()).seats[0]
+    other.open("192.0.2.8")
+    other.passed(5, 7)
+    for number in range(2):
+        totals = ledger.totals([(board, ())])[0]
+        assert (totals[counts.FROM_CLIENT], totals[counts.TO_CLIENT]) == (27, 447)
+        ledger.fold(board, number, ())
+    totals = ledger.totals([(board, ())])[0]
+    assert (totals[counts.FROM_CLIENT], totals[counts.TO_CLIENT]) == (27, 447)
+    again = board.slot(board.take()).seats[0]  # as a new worker finds it
+    again.open("192.0.2.7")
+    again.passed(1, 1)
+    totals = ledger.totals([(board, ())])[0]
+    assert (totals[counts.FROM_CLIENT], totals[counts.TO_CLIENT]) == (28, 448)
 
 
 def test_sessions_that_end_with_their_worker_are_counted_as_lost() -> None:

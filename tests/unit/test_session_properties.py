@@ -17,6 +17,7 @@ from pop3gw.policy import POP3_REQ_ACCEPT, POP3_REQ_POLICY, POP3_RSP_ACCEPT, Abs
 from pop3gw.proto import fastpath
 from pop3gw.proto.clientside import UNASKED
 from pop3gw.proto.requests import Relay
+from pop3gw.proto.serverside import ServerSide
 from pop3gw.proto.session import Session
 from tests.scenarios.player import Split, Stage, byte_by_byte, whole
 from tests.scenarios.transcript import Side
@@ -200,11 +201,8 @@ def test_however_it_is_split_the_outputs_are_the_same(
 class LongWay(Session):
     """A session without its fast path."""
 
-    def _usual_request(self, data: bytes, now: float) -> bool:
-        del data, now
-        return False
-
-    _usual_answer = _usual_request
+    client_data = ServerSide.client_data
+    server_data = ServerSide.server_data
 
 
 # What the fast path is made for, and what is all but that.
