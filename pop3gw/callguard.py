@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from pop3gw import signals
 from pop3gw.errors import Exit
 
 STUBBORN = 20
+_ALARM = int(signal.SIGALRM)
 _AGAIN = 0.25  # seconds until a callback that swallowed its interruption is interrupted again
 
 
@@ -38,7 +40,7 @@ class CallGuard:
         self._rings = 0.0  # when the timer goes off; 0: it is not set
         self._interrupted = 0
         self._give_up = give_up
-        signal.signal(signal.SIGALRM, self._alarm)
+        signals.handle(_ALARM, self._alarm)
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object:
         """``function(*arguments)``; what it raises, or CallbackTimeoutError.

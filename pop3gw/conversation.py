@@ -99,7 +99,8 @@ class Conversation:
 
     def __init__(self, relay: Relay, client: socket.socket, peer: Peer, seat: Seat) -> None:
         self.identity = identity = os.urandom(6).hex()
-        service = relay.service
+        terms = relay.terms
+        service = terms.service
         self.closed = False
         self.seat = seat
         self.scheduled = NEVER
@@ -125,12 +126,12 @@ class Conversation:
         self._started = monotonic()
         facts = SessionFacts(identity, peer.address, peer.port, None, None, time())
         self._session = Session(
-            relay.policy,
+            terms.policy,
             facts=facts,
             journal=self._journal,
             counters=relay.slot.counters,
             guard=relay.guard,
-            rules=relay.rules,
+            rules=terms.rules,
         )
         seat.open(peer.address, peer.port, identity)
 
@@ -139,7 +140,7 @@ class Conversation:
         """Start the session, once it is known who the client is."""
         client = self._client.socket
         client.setblocking(False)  # its other options it has of its listener
-        trusted = self._relay.service.proxy_protocol_from
+        trusted = self._relay.terms.service.proxy_protocol_from
         if not trusted:
             self._start(self._started)
             return
@@ -160,7 +161,7 @@ class Conversation:
             self._session.introduce(self._peer.address, self._peer.port)
             self._reached = Peer(header.reached.address, header.reached.port)
             self._tally.introduce(self._peer)
-            if self._relay.service.max_sessions_per_client:
+            if self._relay.terms.service.max_sessions_per_client:
                 self._undecided = True
                 self._decision_by = monotonic() + _DECISION_SECONDS
                 self._relay.ask(self, self._peer.address)
@@ -191,15 +192,15 @@ class Conversation:
 
     def _reach(self, now: float) -> None:
         """Connect to the server."""
-        relay = self._relay
+        relay, terms = self._relay, self._relay.terms
         self._reach_began = now
         self._connector = Connector(
-            relay.route,
-            timeout=relay.service.connect_timeout,
+            terms.route,
+            timeout=terms.service.connect_timeout,
             poller=relay.poller,
             done=self._connected,
             due=self._due,
-            speaks_first=relay.server_speaks_first,
+            speaks_first=terms.server_speaks_first,
             patience=self._session.policy.timeout / 1000,
         )
         self._connector.start(now)
@@ -221,7 +222,7 @@ class Conversation:
             self._relay.poller.hand_over(connection.fileno(), self._server_ready)
             self._tally.connected(peer, now - (self._reach_began or now))
             self._send_proxy_header(server)
-            if self._relay.server_speaks_first:  # what it said is how it is known to be connected
+            if self._relay.terms.server_speaks_first:  # what it said is how it is known to be connected
                 self._session.connected(connector.began, peer.address, peer.port)
                 self._hear_server(server, now)
             else:
@@ -229,7 +230,7 @@ class Conversation:
         self.settle(now)
 
     def _send_proxy_header(self, server: Stream) -> None:
-        version = self._relay.service.send_proxy
+        version = self._relay.terms.service.send_proxy
         if version is not SendProxy.OFF:
             client, reached = self._peer, self._reached or Peer(*self._client.socket.getsockname()[:2])
             server.write(
@@ -244,7 +245,7 @@ class Conversation:
 
     def _begin_tls(self, side: Side, now: float) -> None:
         """What was to be said in clear is said: shake hands."""
-        contexts = self._relay.tls
+        contexts = self._relay.terms.tls
         assert contexts is not None  # noqa: S101 - made for every service whose rules ask for TLS
         if side is Side.CLIENT:
             self._watch(self._client, 0, self._client_ready)
@@ -254,7 +255,7 @@ class Conversation:
             assert self._server is not None  # noqa: S101 - for mypy: TLS is wanted of a server that is connected
             self._watch(self._server, 0, self._server_ready)
             self._server = stream = contexts.to_server(self._server)
-            ends = now + self._relay.service.connect_timeout
+            ends = now + self._relay.terms.service.connect_timeout
         self._handshake = Handshake(side, stream, self._session, self._tally, ends)
         self._shake(now)
 

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from pop3gw import activation, heap, listeners, notify, process, template
+from pop3gw import activation, heap, listeners, notify, process, signals, template
 from pop3gw.agenda import NEVER, Agenda
 from pop3gw.attendance import Attendance
 from pop3gw.changes import changes
@@ -26,11 +26,9 @@ from pop3gw.logs import Log
 from pop3gw.pidfile import PidFile
 from pop3gw.process import Account
 from pop3gw.rehearsal import rehearse
-from pop3gw.relay import Relay
 from pop3gw.scoreboard import Ledger
 from pop3gw.serving import Serving
 from pop3gw.settings import Config
-from pop3gw.worker import Relays
 
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD)
 _ONLY_AT_START = ("pid_file", "control_socket", "metrics_listen", "log_target", "log_format")
@@ -42,7 +40,6 @@ def run(
     foreground: bool,
     reload: Callable[[], Config],
     ready: Callable[[], None] | None = None,
-    relays: Relays = Relay,
 ) -> int:
     """Run the gateway until it is stopped; returns the exit status.
 
@@ -50,10 +47,10 @@ def run(
     where the gateway can't start: ConfigurationError names all that is wrong.
     """
     if config.pid_file is None:
-        return _run(config, foreground, None, reload, ready, relays)
+        return _run(config, foreground, None, reload, ready)
     pid_file = PidFile(config.pid_file)
     try:
-        return _run(config, foreground, pid_file, reload, ready, relays)
+        return _run(config, foreground, pid_file, reload, ready)
     finally:
         pid_file.remove()
 
@@ -64,13 +61,12 @@ def _run(
     pid_file: PidFile | None,
     reload: Callable[[], Config],
     ready: Callable[[], None] | None,
-    relays: Relays,
 ) -> int:
     account = process.find_account(config.user, config.group)
     bound = listeners.bind(config, activation.take(os.environ))
     doors = Doors.open(config, account)
     try:
-        return _serve(config, foreground, pid_file, account, bound, doors, reload, ready, relays)
+        return _serve(config, foreground, pid_file, account, bound, doors, reload, ready)
     finally:
         doors.close()
 
@@ -84,7 +80,6 @@ def _serve(
     doors: Doors,
     reload: Callable[[], Config],
     ready: Callable[[], None] | None,
-    relays: Relays,
 ) -> int:
     log = Log.open(config.log_target, config.log_level, config.log_format)
     if not foreground:
@@ -103,7 +98,7 @@ def _serve(
     if account is not None and account.uid == 0:
         log.warning("user = root: policies and sessions run as root; name another account unless that is really wanted")
     try:
-        master = Master(log, reload, ready, relays, notify.manager(os.environ), doors, account)
+        master = Master(log, reload, ready, notify.manager(os.environ), doors, account)
         if pid_file is not None:  # whoever reads it may signal at once
             pid_file.write()
         return master.run(config, bound)
@@ -124,7 +119,6 @@ class Master:
         log: Log,
         reload: Callable[[], Config],
         ready: Callable[[], None] | None,
-        relays: Relays,
         tidings: notify.Tidings,
         doors: Doors,
         account: Account | None,
@@ -132,11 +126,10 @@ class Master:
         self._log = log
         self._reload = reload
         self._ready = ready
-        self._relays = relays
         self._tidings = tidings
         self._selector = selectors.DefaultSelector()
         self._agenda = Agenda()
-        self._inbox = process.SignalInbox(_SIGNALS)
+        self._inbox = signals.Inbox(_SIGNALS)
         self._attendance = Attendance(doors, account, log, self._selector, self._agenda, self)
         self._ledgers: dict[str, Ledger] = {}  # what was counted outlives a service that goes and comes again
         self._services: dict[str, Serving] = {}
@@ -311,7 +304,7 @@ class Master:
                 serving = self._services[service.name] = Serving(
                     service.name, self._selector, self._agenda, self._ledgers.setdefault(service.name, Ledger())
                 )
-            plan = template.Plan(config, service, account, addresses, self._log, self._relays)
+            plan = template.Plan(config, service, account, addresses, self._log)
             try:
                 serving.templates.prepare(plan, now)
             except OSError as error:

@@ -17,16 +17,16 @@ import os
 import pwd
 import resource
 import select
-import signal
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
-from types import FrameType, ModuleType
+from signal import SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2, strsignal
+from types import ModuleType
 from typing import Final
 
+from pop3gw import signals
 from pop3gw.errors import StartError
 
 UMASK: Final = 0o027
@@ -188,23 +188,15 @@ def title(text: str) -> None:
     _setproctitle(text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text))
 
 
-# Forks and signals.
+# Forks.
 
 
-# Those that a process of ours has a handler for, or ignores. A fork blocks no others: of each one that is blocked the
-# interpreter makes an enumeration's member, in both processes, and for all of them that takes longer than the fork.
-_HANDLED: Final = (
-    signal.SIGHUP,
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGCHLD,
-    signal.SIGALRM,
-)
+# Those that a process of ours has a handler for, or ignores.
+_HANDLED: Final = signals.numbers(SIGHUP, SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGCHLD, SIGALRM, SIGPIPE)
+_ALWAYS_IGNORED: Final = signals.numbers(SIGPIPE)  # a write says so as well
 
 
-def fork(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[signal.Signals]) -> int:
+def fork(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[int]) -> int:
     """Run ``child`` in a new process, which leaves with the status that it returns; returns the child's pid.
 
     The child has the standard streams and the descriptors ``keep``; these signals are ignored in it, all others have
@@ -212,7 +204,7 @@ def fork(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[signal.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+    before = signals.block(_HANDLED)
     pid = -1
     try:
         pid = os.fork()
@@ -220,19 +212,19 @@ def fork(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[signal.
             _run_child(child, keep, ignore)
     finally:
         if pid:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signals.block_only(before)
     return pid
 
 
-def _run_child(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[signal.Signals]) -> None:
+def _run_child(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[int]) -> None:
     status = 1
     try:
-        signal.set_wakeup_fd(-1)
-        ignored = set(ignore) | {signal.SIGPIPE}
-        for number in (*_HANDLED, *ignored):
-            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+        signals.forget_inbox()
+        ignored = (*ignore, *_ALWAYS_IGNORED)
+        for number in _HANDLED:
+            signals.handle(number, signals.IGNORE if number in ignored else signals.DEFAULT)
         _close_others(keep)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        signals.block_only(())
         status = child()
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
@@ -250,37 +242,11 @@ def _close_others(keep: Iterable[int]) -> None:
     os.closerange(after, _DESCRIPTORS)
 
 
-class SignalInbox:
-    """Signals as bytes to be read in a loop: the handlers do nothing, the interpreter writes the number to a socket."""
-
-    def __init__(self, numbers: Iterable[signal.Signals]) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in numbers:
-            signal.signal(number, _ignore)
-
-    def fileno(self) -> int:
-        return self._reader.fileno()
-
-    def read(self) -> list[int]:
-        """The numbers of the signals that came, oldest first."""
-        try:
-            return list(self._reader.recv(4096))
-        except BlockingIOError:
-            return []
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """A handler must exist for the interpreter to write the number."""
-
-
 def describe_status(status: int) -> str:
     """How a process ended, from what os.waitpid() says: ``exit status 1``, ``signal 9 (Killed)``."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return f"signal {number} ({signal.strsignal(number)})"
+        return f"signal {number} ({strsignal(number)})"
     return f"exit status {os.waitstatus_to_exitcode(status)}"
 
 
@@ -294,7 +260,7 @@ def wait_for(pid: int, seconds: float) -> None:
         end = select.poll()  # select() knows no descriptor above 1023
         end.register(descriptor, select.POLLIN)
         if not end.poll(seconds * 1000):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, SIGKILL)
     finally:
         os.close(descriptor)
     with contextlib.suppress(ChildProcessError):

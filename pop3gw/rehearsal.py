@@ -24,7 +24,7 @@ from pop3gw import logs
 from pop3gw.net import Peer
 from pop3gw.policy import Pop3Proxy
 from pop3gw.poller import READ, Poller
-from pop3gw.relay import Relay
+from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
 from pop3gw.values import Address, SendProxy, Tls
@@ -75,14 +75,11 @@ def _play(
     seat = slot.seats[0]
     over: list[Seat] = []
     relay = Relay(
-        service=plain,
-        policy=Pop3Proxy,
+        Terms.of(plain, Pop3Proxy, listeners, None),
         poller=poller,
         slot=slot,
-        listeners=listeners,
         ended=over.append,
         ask=lambda _seat, _address: None,
-        tls=None,
     )
     until = time.monotonic() + LIMIT
     for _ in range(SESSIONS):

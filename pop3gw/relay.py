@@ -9,6 +9,7 @@ import heapq
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pop3gw.callguard import CallGuard
@@ -30,33 +31,56 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
 _FORGOTTEN = 64  # deadlines of no use that may be kept beside as many as there are sessions
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all sessions of a service have in common. Made once, before workers are forked, who share it then."""
+
+    service: Service
+    policy: type[AbstractPop3Proxy]
+    tls: Contexts | None  # None: the service speaks none
+    route: Route
+    rules: SessionRules
+    callbacks: dict[str, int]  # where the failures of each are counted
+    server_speaks_first: bool
+
+    @classmethod
+    def of(
+        cls,
+        service: Service,
+        policy: type[AbstractPop3Proxy],
+        listeners: frozenset[Address],
+        tls: Contexts | None,
+    ) -> Terms:
+        """Those of a service with this policy; ``listeners`` are the whole gateway's."""
+        return cls(
+            service,
+            policy,
+            tls,
+            Route(service.server, listeners),
+            SessionRules(service.tls, service.server_tls),
+            {name: at for at, name in enumerate(callback_names(policy))},
+            service.server_tls is not Tls.IMPLICIT and service.send_proxy is SendProxy.OFF,
+        )
+
+
 class Relay:
     """All sessions of one worker process. See ``worker.Sessions`` for what each method promises."""
 
     def __init__(
         self,
+        terms: Terms,
         *,
-        service: Service,
-        policy: type[AbstractPop3Proxy],
         poller: Poller,
         slot: Slot,
-        listeners: frozenset[Address],
         ended: Callable[[Seat], None],
         ask: Callable[[Seat, str], None],
-        tls: Contexts | None,
     ) -> None:
-        """``tls`` is needed where the service uses TLS on either side."""
-        self.service = service
-        self.policy = policy
+        self.terms = terms
         self.poller = poller
         self.slot = slot
-        self.route = Route(service.server, listeners)
-        self.server_speaks_first = service.server_tls is not Tls.IMPLICIT and service.send_proxy is SendProxy.OFF
+        self.callbacks = terms.callbacks
         self.ended = ended
-        self.tls = tls
         self._ask = ask
-        self.callbacks = {name: at for at, name in enumerate(callback_names(policy))}  # where each is counted
-        self.rules = SessionRules(service.tls, service.server_tls)
         self.guard = CallGuard(self._give_up)
         self._running: set[Conversation] = set()
         self.unsettled: list[Conversation] = []  # who has heard something in this round
@@ -137,7 +161,8 @@ class Relay:
         self.ended(conversation.seat)
 
     def _give_up(self) -> None:
+        service = self.terms.service
         log().error(
-            f"service {self.service.name}: a callback of {self.service.policy} swallows each interruption by"
+            f"service {service.name}: a callback of {service.policy} swallows each interruption by"
             " callback_timeout: this worker ends, with its sessions; let the callback pass BaseException on"
         )

@@ -15,16 +15,16 @@ import socket
 import time
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pop3gw import fdpass, heap, loading, process, worker
+from pop3gw import fdpass, heap, loading, process, signals, worker
 from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsSettingError
 from pop3gw.loading import Distrust
 from pop3gw.logs import Log
 from pop3gw.poller import READ, Poller
 from pop3gw.process import Account
-from pop3gw.proto.counts import callback_names
-from pop3gw.relay import Relay
+from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board
 from pop3gw.settings import Config, Service
 from pop3gw.values import Address, Tls
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 LOAD_LIMIT: Final = 30.0  # s in which a policy must be loaded
 FAREWELL: Final = 1.0  # s that a template whose master has left waits for workers that are leaving too
-_DEAF: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_WORKER_DEAF: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_DEAF: Final = signals.numbers(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_WORKER_DEAF: Final = signals.numbers(signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,6 @@ class Plan:
     account: Account | None  # whom to become; None: nobody else
     listeners: frozenset[Address]  # of the whole gateway, as bound
     log: Log | None = None  # None: only to check the policy
-    relays: worker.Relays = Relay  # a test may bring its own
 
 
 def start(plan: Plan, board: Board, end: socket.socket) -> int:
@@ -116,7 +115,7 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     channel = fdpass.Channel(end, waits=True)
     process.title(f"pop3gw: template [{plan.service.name}]")
     try:
-        duty = _prepare(plan)
+        terms = _prepare(plan)
     except TlsSettingError as error:
         channel.send(fdpass.Failed(error.key, error.expected, error.found))
         return 1
@@ -126,14 +125,14 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     except BaseException:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
         channel.send(fdpass.Failed("policy", "", traceback.format_exc()))
         return 1
-    channel.send(fdpass.Prepared(" ".join(callback_names(duty.policy))))
-    if duty.log is not None:
-        Template(board, duty, channel).run()
+    channel.send(fdpass.Prepared(" ".join(terms.callbacks)))
+    if plan.log is not None:
+        Template(board, worker.Duty(plan.service, plan.log, partial(Relay, terms)), channel).run()
     return 0
 
 
-def _prepare(plan: Plan) -> worker.Duty:
-    """All that workers share. Keys may be readable by root alone: they are read before privileges are dropped."""
+def _prepare(plan: Plan) -> Terms:
+    """All that sessions share. Keys may be readable by root alone: they are read before privileges are dropped."""
     tls = _contexts(plan.service)
     if plan.account is not None:
         process.drop_privileges(plan.account)
@@ -142,7 +141,7 @@ def _prepare(plan: Plan) -> worker.Duty:
     if plan.log is not None:
         plan.log.level = plan.config.log_level
     policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=_distrust(plan.account))
-    return worker.Duty(plan.service, policy, plan.listeners, plan.log, plan.relays, tls)
+    return Terms.of(plan.service, policy, plan.listeners, tls)
 
 
 def _contexts(service: Service) -> Contexts | None:
@@ -173,7 +172,7 @@ class Template:
 
     def run(self) -> None:
         """Fork workers until the master closes the channel."""
-        inbox = process.SignalInbox((signal.SIGCHLD,))
+        inbox = signals.Inbox((signal.SIGCHLD,))
         heap.settle()
         heap.close_gaps()
         with contextlib.closing(Poller()) as poller:
@@ -185,7 +184,7 @@ class Template:
             poller.forget(self._channel.fileno())
             self._see_off(poller, inbox)
 
-    def _see_off(self, poller: Poller, inbox: process.SignalInbox) -> None:
+    def _see_off(self, poller: Poller, inbox: signals.Inbox) -> None:
         """Reap the workers that are just leaving, so that none outlives the gateway as a zombie."""
         ends = time.monotonic() + FAREWELL
         while self._workers and (left := ends - time.monotonic()) > 0:
@@ -208,7 +207,7 @@ class Template:
                 self._left_alone = True
             case fdpass.Fork(number, slot), descriptor:
                 self._fork(number, slot, descriptor)
-            case fdpass.LogTo(), descriptor if self._duty.log is not None:
+            case fdpass.LogTo(), descriptor:
                 self._duty.log.adopt(descriptor)
             case message, _:
                 raise ChannelError(f"{type(message).__name__} is no message to a template")
@@ -229,7 +228,7 @@ class Template:
         self._workers[pid] = number
         self._tell(fdpass.Forked(number, pid))
 
-    def _reap(self, inbox: process.SignalInbox) -> None:
+    def _reap(self, inbox: signals.Inbox) -> None:
         inbox.read()
         for pid, status in process.reap():
             number = self._workers.pop(pid, None)

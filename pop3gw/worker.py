@@ -13,23 +13,19 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
-from pop3gw import fdpass, process
+from pop3gw import fdpass, process, signals
 from pop3gw.errors import ChannelError
 from pop3gw.logs import Log
 from pop3gw.logs import current as log
 from pop3gw.net import Peer
-from pop3gw.policy import AbstractPop3Proxy
 from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Seat, Slot
 from pop3gw.settings import Service
-from pop3gw.values import Address
 
-if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
-    from pop3gw.tls import Contexts
-
+_TERMINATE: Final = int(signal.SIGTERM)
 NEVER: Final = float("inf")
 IDLE: Final = "idle"  # the title of a worker without sessions
 TITLE_DELAY: Final = 0.1  # s by which other titles may be late: most of what they say is over by then
@@ -71,32 +67,32 @@ class Sessions(Protocol):
 
 
 class Relays(Protocol):
-    """What makes the sessions of a worker: ``relay.Relay`` itself."""
+    """What makes the sessions of a worker: a ``relay.Relay`` for the terms of the service."""
 
     def __call__(
         self,
         *,
-        service: Service,
-        policy: type[AbstractPop3Proxy],
         poller: Poller,
         slot: Slot,
-        listeners: frozenset[Address],
         ended: Callable[[Seat], None],
         ask: Callable[[Seat, str], None],
-        tls: Contexts | None,
     ) -> Sessions: ...
+
+
+def _affordable() -> int:
+    """How many sessions there are descriptors for."""
+    return max(1, (process.descriptor_limit() - _OWN_DESCRIPTORS) // _SESSION_DESCRIPTORS)
 
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """What all workers of a generation have in common."""
+    """What all workers of a generation have in common. Made once, before they are forked."""
 
     service: Service
-    policy: type[AbstractPop3Proxy]
-    listeners: frozenset[Address]
-    log: Log | None  # None: no worker will be forked
+    log: Log
     relays: Relays
-    tls: Contexts | None = None  # None: the service speaks none
+    # Sessions beyond that would be refused: their clients rather wait, or go elsewhere.
+    most: int = field(default_factory=_affordable)
 
 
 class Worker:
@@ -108,8 +104,7 @@ class Worker:
         self._channel = fdpass.Channel(end, waits=True)
         self._slot = slot
         self._free_seats = len(slot.seats)
-        # Sessions beyond the descriptors that there are would be refused: their clients rather wait, or go elsewhere.
-        self._most = max(1, (process.descriptor_limit() - _OWN_DESCRIPTORS) // _SESSION_DESCRIPTORS)
+        self._most = duty.most
         self._credit_limit = max(CREDIT, len(slot.seats) // CREDIT_SHARE)
         self._granted = 0  # sessions that the master may still send
         self._leaves = False
@@ -122,20 +117,11 @@ class Worker:
         self._show_at = NEVER
         self._poller = Poller()
         self._poller.watch(end.fileno(), READ, self._hear)
-        self._sessions = duty.relays(
-            service=duty.service,
-            policy=duty.policy,
-            poller=self._poller,
-            slot=slot,
-            listeners=duty.listeners,
-            ended=self._ended,
-            ask=self._ask,
-            tls=duty.tls,
-        )
+        self._sessions = duty.relays(poller=self._poller, slot=slot, ended=self._ended, ask=self._ask)
 
     def run(self) -> None:
         """Serve until there is nothing to serve any more."""
-        signal.signal(signal.SIGTERM, self._asked_to_leave)
+        signals.handle(_TERMINATE, self._asked_to_leave)
         self._show(self._standing())  # before anybody is told that it serves
         self._offer()
         sessions = self._sessions
@@ -194,7 +180,7 @@ class Worker:
             case fdpass.End():
                 self._leaves = True
                 self._sessions.end_all("the gateway is being stopped")
-            case fdpass.LogTo() if self._log is not None:
+            case fdpass.LogTo():
                 self._log.adopt(descriptor)
             case _:
                 raise ChannelError(f"{type(message).__name__} is no message to a worker")

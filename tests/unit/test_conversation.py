@@ -16,7 +16,7 @@ from pop3gw import tls
 from pop3gw.net import Peer
 from pop3gw.policy import Pop3Proxy
 from pop3gw.poller import Poller
-from pop3gw.relay import Relay
+from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
 from pop3gw.values import Address, Tls
@@ -44,14 +44,11 @@ class Hall:
         slot = Board(1, 1).slot(0)
         needs_tls = service.server_tls is not Tls.OFF
         self.relay = Relay(
-            service=service,
-            policy=Impatient,
+            Terms.of(service, Impatient, frozenset(), tls.contexts(service) if needs_tls else None),
             poller=self.poller,
             slot=slot,
-            listeners=frozenset(),
             ended=self.over.append,
             ask=lambda _seat, _address: None,
-            tls=tls.contexts(service) if needs_tls else None,
         )
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self.client = stack.enter_context(socket.create_connection(listener.getsockname(), PATIENCE))

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "pop3gw"
 
 # From left to right: a module imports only from lines above its own.
 ORDER = """
-errors lazily joined values agenda backoff redaction scan stream poller notify listing demo.server
+errors lazily joined signals values agenda backoff redaction scan stream poller notify listing demo.server
 policy
 policies.apop policies.tls
 farewell

@@ -63,8 +63,8 @@ def test_a_child_that_raises_ends_with_a_status() -> None:
 
 SIGNALS = """
 import os, signal, time
-from pop3gw import process
-inbox = process.SignalInbox([signal.SIGHUP, signal.SIGTERM])
+from pop3gw import process, signals
+inbox = signals.Inbox([signal.SIGHUP, signal.SIGTERM])
 def child():
     handlers = [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)]
     right = handlers == [signal.SIG_IGN, signal.SIG_DFL] and not signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -10,7 +10,7 @@ import pytest
 from pop3gw.conversation import NEVER, Conversation
 from pop3gw.policy import Pop3Proxy
 from pop3gw.poller import Poller
-from pop3gw.relay import Relay
+from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board
 from pop3gw.settings import Service
 from pop3gw.values import Address
@@ -33,15 +33,13 @@ class Quick(Conversation):
 def relay() -> Iterator[Relay]:
     before = signal.getsignal(signal.SIGALRM)
     poller = Poller()
+    service = Service(name="one", listen=(), server=Address("192.0.2.1", 110))
     yield Relay(
-        service=Service(name="one", listen=(), server=Address("192.0.2.1", 110)),
-        policy=Pop3Proxy,
+        Terms.of(service, Pop3Proxy, frozenset(), None),
         poller=poller,
         slot=Board(1, 4).slot(0),
-        listeners=frozenset(),
         ended=lambda _seat: None,
         ask=lambda _seat, _address: None,
-        tls=None,
     )
     poller.close()
     signal.signal(signal.SIGALRM, before)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pop3gw import fdpass
+from pop3gw import fdpass, logs
 from pop3gw.fdpass import Channel, Message
 from pop3gw.net import Peer
-from pop3gw.policy import Pop3Proxy
 from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
@@ -81,12 +80,12 @@ class Bench:
     """A worker in a thread, and the master's end of its channel."""
 
     def __init__(self, seats: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pop3gw.worker.signal.signal", lambda *_: None)  # threads can't set handlers
+        monkeypatch.setattr("pop3gw.signals.handle", lambda *_: None)  # threads can't set handlers
         monkeypatch.setattr("pop3gw.process.title", lambda _: None)  # that would be pytest's
         self.slot = Board(1, seats).slot(0)
         self.channel, end = Channel.pair()
         service = Service(name="one", listen=(), server=Address("192.0.2.1", 110))
-        duty = Duty(service, Pop3Proxy, frozenset(), None, Echo)
+        duty = Duty(service, logs.current(), Echo)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.thread = threading.Thread(target=self._run, args=(duty, end), daemon=True)
         self.thread.start()
