@@ -1,9 +1,10 @@
-"""A few sessions played in the master, so that all that is forked later shares what serving one has touched.
+"""A few sessions of real workers, played in the master, so that all that is forked later shares what they have touched.
 
 A worker that runs code for the first times loads modules, compiles patterns, and lets the interpreter specialize its
 byte code: all that writes to memory, which is then the worker's own, and costs each worker what it could have
-inherited. So the whole way of a session is gone here once, between two ends on the loopback interface, before the
-memory is frozen; in the master, so that the templates of all services, and those of a reload, have it from there. The
+inherited. So the whole way of a worker and its sessions is gone here once, before the memory is frozen; in the master,
+so that the templates of all services, and those of a reload, have it from there. The other side (a client, a server,
+and the master itself) is a process of its own, on the loopback interface; when it ends, so does the rehearsal. The
 built-in policy is rehearsed, not the service's: the master loads none, and callbacks are not for nobody's sessions.
 
 Nothing of it is logged, counted or shown. Known limits: without TLS, and where the loopback interface can't be used
@@ -12,25 +13,27 @@ there is no rehearsal; workers are then dearer, and do the same.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
-import time
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
-from pop3gw import logs
-from pop3gw.net import Peer
+from pop3gw import fdpass, logs, process, signals
+from pop3gw.errors import ChannelError
+from pop3gw.fdpass import Channel
 from pop3gw.policy import Pop3Proxy
-from pop3gw.poller import READ, Poller
 from pop3gw.relay import Relay, Terms
-from pop3gw.scoreboard import Board, Seat
+from pop3gw.scoreboard import Board
 from pop3gw.settings import Service
 from pop3gw.values import Address, SendProxy, Tls
+from pop3gw.worker import Duty, Worker
 
-SESSIONS: Final = 24  # the interpreter specializes what has run some times, and again what it first got wrong
+WORKERS: Final = 12  # the interpreter specializes what has run some times, and again what it first got wrong
+SESSIONS: Final = 2  # of each
 LIMIT: Final = 2.0  # s; it takes some hundredths
+_TAKEN: Final = signals.numbers(signal.SIGALRM, signal.SIGTERM)  # workers have handlers for them
+_READ: Final = 4096
 _REQUESTS: Final = ("CAPA", "USER u", "PASS p", "STAT", "LIST", "UIDL", "RETR 1", "TOP 1 0", "DELE 1", "NOOP", "QUIT")
 _CONTENT: Final = b"+OK\r\nline\r\n.\r\n"
 _ANSWERS: Final = {
@@ -44,109 +47,77 @@ _ANSWERS: Final = {
 
 
 def rehearse(service: Service, listeners: frozenset[Address]) -> None:
-    """Play some sessions of a service. Takes the SIGALRM handler while it lasts."""
-    before = signal.getsignal(signal.SIGALRM)
+    """Play some sessions of a service. Signals that workers handle wait until it is over."""
+    waited = signals.block(_TAKEN)
+    handlers = [(number, signals.handler(number)) for number in _TAKEN]
     try:
         with (
             logs.to_nowhere(),
-            contextlib.closing(Poller()) as poller,
             socket.create_server(("127.0.0.1", 0)) as front,
             socket.create_server(("127.0.0.1", 0)) as behind,
         ):
-            _play(service, listeners, poller, front, behind)
+            _play(service, listeners, front, behind)
     except OSError:
         pass
     finally:
-        signal.signal(signal.SIGALRM, before)
+        for number, before in handlers:
+            signals.handle(number, before)
+        signals.block_only(waited)
 
 
-def _play(
-    service: Service,
-    listeners: frozenset[Address],
-    poller: Poller,
-    front: socket.socket,
-    behind: socket.socket,
-) -> None:
+def _play(service: Service, listeners: frozenset[Address], front: socket.socket, behind: socket.socket) -> None:
     server = Address("127.0.0.1", behind.getsockname()[1])
     plain = replace(
         service, server=server, tls=Tls.OFF, server_tls=Tls.OFF, proxy_protocol_from=(), send_proxy=SendProxy.OFF
     )
-    slot = Board(1, 1).slot(0)
-    seat = slot.seats[0]
-    over: list[Seat] = []
-    relay = Relay(
-        Terms.of(plain, Pop3Proxy, listeners, None),
-        poller=poller,
-        slot=slot,
-        ended=over.append,
-        ask=lambda _seat, _address: None,
-    )
-    until = time.monotonic() + LIMIT
-    for _ in range(SESSIONS):
-        over.clear()
-        with socket.create_connection(front.getsockname(), LIMIT) as client, _Server(behind, poller):
-            poller.watch(client.fileno(), READ, _Client(client, poller).hear)
-            connection, (address, port) = front.accept()
-            if (address, port) != client.getsockname():  # somebody else's: the master serves nobody
-                connection.close()
-                return
-            relay.adopt(connection, Peer(address, port), seat)
-            while not over:
-                now = time.monotonic()
-                if now > until:
-                    relay.end_all("it took too long")
-                    return
-                for call, events in poller.poll(until - now):
-                    call(events)
-                relay.settle()
-            seat.close()
+    terms = Terms.of(plain, Pop3Proxy, listeners, None)
+    duty = Duty(plain, logs.current(), partial(Relay, terms), title=_untold)
+    pairs = [Channel.pair() for _ in range(WORKERS)]
+    channels = [channel for channel, _ in pairs]
+    kept = [front.fileno(), behind.fileno(), *(channel.fileno() for channel in channels)]
+    pid = process.fork(partial(_others, channels, front, behind), kept, ())
+    for channel in channels:
+        channel.close()
+    for _, end in pairs:
+        with end:
+            Worker(duty, end, Board(1, 1).slot(0)).run()
+    process.wait_for(pid, LIMIT)
 
 
-class _Client:
-    """Says the next request whenever it hears something, and leaves when the other side does."""
-
-    def __init__(self, end: socket.socket, poller: Poller) -> None:
-        self._end = end
-        self._poller = poller
-        self._requests: Iterator[str] = iter(_REQUESTS)
-
-    def hear(self, _events: int) -> None:
-        if not self._end.recv(4096):
-            self._poller.forget(self._end.fileno())
-            self._end.close()
-        elif request := next(self._requests, None):
-            self._end.send(f"{request}\r\n".encode())
+def _untold(_title: str) -> None:
+    """The process keeps its title."""
 
 
-class _Server:
-    """Greets who connects, and answers one request at a time."""
+def _others(channels: list[Channel], front: socket.socket, behind: socket.socket) -> int:
+    """All but the workers; returns the exit status."""
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)  # which ends this process, and all that waits for it
+    try:
+        for channel in channels:
+            channel.socket.setblocking(True)
+            for _ in range(SESSIONS):
+                _session(channel, front, behind)
+            channel.send(fdpass.Retire())
+    except (OSError, ChannelError):
+        return 1
+    return 0
 
-    def __init__(self, listener: socket.socket, poller: Poller) -> None:
-        self._listener = listener
-        self._poller = poller
-        self._end: socket.socket | None = None
 
-    def __enter__(self) -> None:
-        self._poller.watch(self._listener.fileno(), READ, self._greet)
-
-    def __exit__(self, *_: object) -> None:
-        self._poller.forget(self._listener.fileno())
-        self._leave()
-
-    def _greet(self, _events: int) -> None:
-        self._end, _ = self._listener.accept()
-        self._poller.watch(self._end.fileno(), READ, self._answer)
-        self._end.send(b"+OK ready\r\n")
-
-    def _answer(self, _events: int) -> None:
-        request = self._end.recv(4096) if self._end is not None else b""
-        if self._end is not None and request:
-            self._end.send(_ANSWERS.get(request[:4], b"+OK\r\n"))
-        else:
-            self._leave()
-
-    def _leave(self) -> None:
-        if self._end is not None:
-            self._poller.forget(self._end.fileno())
-            self._end.close()
-            self._end = None
+def _session(channel: Channel, front: socket.socket, behind: socket.socket) -> None:
+    """One session of this channel's worker, from its client's connection to the seat that is free again."""
+    with socket.create_connection(front.getsockname()) as client:
+        connection, (address, port) = front.accept()
+        with connection:
+            if (address, port) != client.getsockname():
+                raise ChannelError("somebody else has connected: the master serves nobody")
+            channel.hand_over(0, port, address, connection.fileno())
+        server, _ = behind.accept()
+        with server:
+            server.sendall(b"+OK ready\r\n")
+            client.recv(_READ)
+            for request in _REQUESTS:
+                client.sendall(f"{request}\r\n".encode())
+                asked = server.recv(_READ)
+                server.sendall(_ANSWERS.get(asked[:4], b"+OK\r\n"))
+                client.recv(_READ)
+    while not isinstance(fdpass.decode(channel.socket.recv(_READ)), fdpass.Free):
+        pass

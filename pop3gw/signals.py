@@ -32,6 +32,12 @@ def handle(number: int, handler: Handler | int) -> None:
     _signal.signal(number, handler)
 
 
+def handler(number: int) -> Handler | int:
+    """What is done now when it comes, for ``handle``."""
+    current: Handler | int = _signal.getsignal(number)
+    return current
+
+
 def block(numbers: Iterable[int]) -> Iterable[int]:
     """Let these wait as well; returns those that did before, for ``block_only``."""
     before: Iterable[int] = _signal.pthread_sigmask(_BLOCK, numbers)

@@ -93,6 +93,7 @@ class Duty:
     relays: Relays
     # Sessions beyond that would be refused: their clients rather wait, or go elsewhere.
     most: int = field(default_factory=_affordable)
+    title: Callable[[str], None] = process.title
 
 
 class Worker:
@@ -105,6 +106,7 @@ class Worker:
         self._slot = slot
         self._free_seats = len(slot.seats)
         self._most = duty.most
+        self._title = duty.title
         self._credit_limit = max(CREDIT, len(slot.seats) // CREDIT_SHARE)
         self._granted = 0  # sessions that the master may still send
         self._leaves = False
@@ -139,6 +141,7 @@ class Worker:
             if self._moved or (only is not None and only.changed):
                 self._moved = False
                 self._show_soon()
+        self._poller.close()
 
     def _do_what_is_due(self, now: float) -> None:
         if now >= self._sessions.deadline():
@@ -273,7 +276,7 @@ class Worker:
         self._show_at = NEVER
         if standing != self._shown:
             self._shown = standing
-            process.title(f"pop3gw: worker [{self._name}] {standing}")
+            self._title(f"pop3gw: worker [{self._name}] {standing}")
 
 
 def _client(descriptor: int, address: str) -> socket.socket:

@@ -33,8 +33,8 @@ tally
 control metrics handshake
 conversation
 relay attendant
-rehearsal worker
-template
+worker
+rehearsal template
 generation
 succession
 serving

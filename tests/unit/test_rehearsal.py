@@ -24,12 +24,17 @@ def test_it_leaves_nothing_behind(capfd: pytest.CaptureFixture[str]) -> None:
         return sorted(one.name for one in Path("/proc/self/fd").iterdir())
 
     gc.collect()  # of other tests
-    log, handler, before = logs.current(), signal.getsignal(signal.SIGALRM), descriptors()
+    def handlers() -> list[object]:
+        return [signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGTERM), signal.pthread_sigmask(signal.SIG_BLOCK, ())]
+
+    title = Path("/proc/self/cmdline").read_bytes()
+    log, handled, before = logs.current(), handlers(), descriptors()
     began = time.monotonic()
     rehearsal.rehearse(SERVICE, frozenset({Address("127.0.0.1", 110)}))
     assert time.monotonic() - began < rehearsal.LIMIT
     assert logs.current() is log
-    assert signal.getsignal(signal.SIGALRM) is handler
+    assert handlers() == handled
+    assert Path("/proc/self/cmdline").read_bytes() == title
     assert len(descriptors()) == len(before)
     assert capfd.readouterr() == ("", "")
 
@@ -44,7 +49,7 @@ def test_every_session_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Relay, "done", done)
     rehearsal.rehearse(SERVICE, frozenset())
-    assert ends == ["quit"] * rehearsal.SESSIONS
+    assert ends == ["quit"] * rehearsal.WORKERS * rehearsal.SESSIONS
 
 
 def test_without_a_loopback_interface_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,11 +81,10 @@ class Bench:
 
     def __init__(self, seats: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("pop3gw.signals.handle", lambda *_: None)  # threads can't set handlers
-        monkeypatch.setattr("pop3gw.process.title", lambda _: None)  # that would be pytest's
         self.slot = Board(1, seats).slot(0)
         self.channel, end = Channel.pair()
         service = Service(name="one", listen=(), server=Address("192.0.2.1", 110))
-        duty = Duty(service, logs.current(), Echo)
+        duty = Duty(service, logs.current(), Echo, title=lambda _: None)  # the process is pytest's
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.thread = threading.Thread(target=self._run, args=(duty, end), daemon=True)
         self.thread.start()
