@@ -46,10 +46,8 @@ NEVER = float("inf")
 
 def _taken(chunks: list[bytes]) -> bytes:
     """What was to be sent, in one piece; nothing is left."""
-    data = chunks.pop()
-    if chunks:
-        data = b"".join((*chunks, data))
-        chunks.clear()
+    data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    chunks.clear()  # not pop(): a list that has become empty is resized by the system's allocator, and stays with it
     return data
 
 
@@ -414,9 +412,11 @@ class Conversation:
                     session.blocked(Side.CLIENT, now)
             except OSError:
                 self._client_gone(now)
-        if session.to_server and self._server is not None:
+        if session.to_server and (server := self._server) is not None:
+            if session.much_awaited is not server.much:
+                server.expect(much=session.much_awaited)
             try:
-                if not self._server.write(_taken(session.to_server)):
+                if not server.write(_taken(session.to_server)):
                     session.blocked(Side.SERVER, now)
             except OSError:
                 pass  # a server that is gone says so to the next read, behind what it may still have sent

@@ -20,7 +20,10 @@ _TUNED: Final = tuple(
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
     )
 )
-_SMALLEST = 16 * 1024
+# Lines: what the interpreter has memory of its own for (512 octets with its header). A larger buffer comes of the
+# system's allocator, which would touch another place of its heap for each read, and most of the buffer is given back.
+_LINE = 479
+_CONTENT = 16 * 1024
 _LITTLE = 4 * 1024  # what shows that there is no bulk
 # Bulk: fewer, larger reads cost less than half the CPU of 16 KiB ones. Beyond this the allocator takes each buffer from
 # the system and gives it back, which costs more than a read.
@@ -34,9 +37,11 @@ def tune(end: socket.socket) -> None:
 
 
 class Stream:
-    """A non-blocking TCP connection; ``most``: octets that one read takes from it, ``mask``: what it is watched for."""
+    """A non-blocking TCP connection; ``most``: octets that one read takes from it, ``mask``: what it is watched for,
+    ``much``: whether more than a line is expected.
+    """
 
-    __slots__ = ("_size", "ended", "mask", "most", "received", "sent", "socket", "unsent")
+    __slots__ = ("_least", "_size", "ended", "mask", "most", "much", "received", "sent", "socket", "unsent")
 
     def __init__(self, connection: socket.socket, most: int = LARGEST, mask: int = 0) -> None:
         self.socket = connection
@@ -46,7 +51,8 @@ class Stream:
         self.ended = False  # the peer sends no more
         self.received = 0  # octets
         self.sent = 0
-        self._size = _SMALLEST if most > _SMALLEST else most
+        self.much = False
+        self._least = self._size = _LINE
 
     def read(self) -> bytes | None:
         """What has come; ``b""`` at the end of it, None when there is nothing now. OSError: the peer is gone."""
@@ -57,14 +63,18 @@ class Stream:
         length = len(data)
         self.received += length
         # Reads grow with what comes, and shrink again, so that a session without bulk never touches so much memory.
-        if length < _LITTLE:
-            if self._size > _SMALLEST:
-                self._size = _SMALLEST
+        if length == self._size:
+            self._size = self.most
+        elif length < _LITTLE:
+            self._size = self._least
             if not length:
                 self.ended = True
-        elif length == self._size:
-            self._size = self.most
         return data
+
+    def expect(self, *, much: bool) -> None:
+        """What comes next is a line, or much more."""
+        self.much = much
+        self._least = self._size = _CONTENT if much else _LINE
 
     def write(self, data: bytes) -> bool:
         """Send, behind what is ``unsent``; False when a rest is. OSError: the peer is gone."""

@@ -32,6 +32,7 @@ class TlsStream(Stream):
 
     def __init__(self, plain: Stream, wrap: _Wrap, fingerprints: frozenset[str] = frozenset()) -> None:
         super().__init__(plain.socket, plain.most)
+        super().expect(much=True)  # records are longer than lines
         self.received, self.sent = plain.received, plain.sent
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = wrap(self._incoming, self._outgoing)
@@ -99,6 +100,10 @@ class TlsStream(Stream):
         if opened:
             return opened[0] if len(opened) == 1 else b"".join(opened)
         return b"" if self.ended else None
+
+    def expect(self, *, much: bool) -> None:
+        """As Stream.expect; records are always expected to be long."""
+        self.much = much
 
     def write(self, data: bytes) -> bool:
         """As Stream.write."""

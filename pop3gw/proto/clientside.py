@@ -185,6 +185,7 @@ class ClientSide(Outcome):
             self._server_fault(UNASKED)
             return
         self._relay = relay
+        self.much_awaited = relay.multiline
         if self._journal.conversation:
             self._journal.debug(f"to server: {relay.shown()}")
         self.to_server.append(relay.line() + CRLF)

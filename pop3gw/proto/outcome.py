@@ -34,6 +34,7 @@ class Outcome:
         "login",
         "logins_failed",
         "moved",
+        "much_awaited",
         "over",
         "policy",
         "refused",
@@ -51,6 +52,7 @@ class Outcome:
         self.changed = True  # an end, whom to read, until when, what is wanted beside octets
         self.moved = True  # the state, or the user
         self.tls_wanted: Side | None = None  # once to_client, or to_server, is delivered
+        self.much_awaited = False  # the server was asked for more than a line
         self.over = False
         self.ending: Ending | None = None
         self.ended_by: Side | None = None

@@ -73,9 +73,14 @@ class Lines:
         stop = end - 1 if end > start and data[end - 1] == 0x0D else end
         if stop - start > limit:
             raise LineTooLongError
+        line = bytes(data[start:stop])
         self._start = self._searched = end + 1
         self.left = len(data) - self._start
-        return bytes(data[start:stop])
+        if not self.left:
+            # The buffer that was read is not kept: it may hold a password, and lies where a larger one had been.
+            self._data = b""
+            self._start = self._searched = 0
+        return line
 
     def take_all(self) -> bytes:
         """Everything that has come, whatever it is; nothing is left."""

@@ -24,8 +24,13 @@ def test_it_leaves_nothing_behind(capfd: pytest.CaptureFixture[str]) -> None:
         return sorted(one.name for one in Path("/proc/self/fd").iterdir())
 
     gc.collect()  # of other tests
+
     def handlers() -> list[object]:
-        return [signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGTERM), signal.pthread_sigmask(signal.SIG_BLOCK, ())]
+        return [
+            signal.getsignal(signal.SIGALRM),
+            signal.getsignal(signal.SIGTERM),
+            signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        ]
 
     title = Path("/proc/self/cmdline").read_bytes()
     log, handled, before = logs.current(), handlers(), descriptors()
