@@ -158,6 +158,7 @@ class Master:
         # What workers will run has run here before the first fork: its pages are shared, its byte code specialized.
         rehearse(config.services[0], frozenset(listener.bound for listener in bound))
         heap.settle()
+        heap.close_gaps()
         try:
             self._try(config, bound)
             while not (self._stopping and not self._all()):

@@ -174,7 +174,6 @@ class Template:
         """Fork workers until the master closes the channel."""
         inbox = signals.Inbox((signal.SIGCHLD,))
         heap.settle()
-        heap.close_gaps()
         with contextlib.closing(Poller()) as poller:
             poller.watch(self._channel.fileno(), READ, self._hear)
             poller.watch(inbox.fileno(), READ, lambda _events: self._reap(inbox))
