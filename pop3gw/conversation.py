@@ -45,9 +45,9 @@ NEVER = float("inf")
 
 
 def _taken(chunks: list[bytes]) -> bytes:
-    """What was to be sent, in one piece; nothing is left."""
-    data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    chunks.clear()  # not pop(): a list that has become empty is resized by the system's allocator, and stays with it
+    """What was to be sent, in one piece (of one chunk: that chunk itself); nothing is left."""
+    data = b"".join(chunks)
+    chunks.clear()  # not pop(): a list that is resized to nothing comes of the system's allocator from then on
     return data
 
 
@@ -84,7 +84,6 @@ class Conversation:
         "_relay",
         "_server",
         "_session",
-        "_settle_later",
         "_started",
         "_tally",
         "_undecided",
@@ -119,7 +118,6 @@ class Conversation:
         self.settled = True  # no event of this round has brought anything yet, so the next may be heard at once
         # The first octets that are sent wake the other side up, which is dear; those that follow closely find it awake.
         # So every session with something to hear hears it before any acts.
-        self._settle_later = relay.unsettled.append
         self._failures = 0  # failed logins that were logged
         self._started = monotonic()
         facts = SessionFacts(identity, peer.address, peer.port, None, None, time())
@@ -289,7 +287,7 @@ class Conversation:
         except Exception:  # noqa: BLE001 - the fault is logged with its traceback
             self.fault()
         self.settled = False
-        self._settle_later(self)
+        self._relay.unsettled.append(self)
 
     def _server_ready(self, events: int) -> None:
         try:
@@ -300,7 +298,7 @@ class Conversation:
         except Exception:  # noqa: BLE001 - the fault is logged with its traceback
             self.fault()
         self.settled = False
-        self._settle_later(self)
+        self._relay.unsettled.append(self)
 
     def _client_stirred(self, events: int) -> None:
         """Something else than mere input, or not the first in this round: what is waited for may have changed."""

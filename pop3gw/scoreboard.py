@@ -16,9 +16,8 @@ import enum
 import mmap
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from pop3gw.proto.counts import (
@@ -91,7 +90,7 @@ class Seat:
     __slots__ = (
         "_at",
         "_memory",
-        "_passed",
+        "_octets_at",
         "_received",
         "_sent",
         "changed",
@@ -106,7 +105,7 @@ class Seat:
         self._memory = memory
         self._at = at
         self.number = number
-        self._passed: Callable[[int, int], None] = partial(_OCTETS.pack_into, memory, at + _OCTETS_AT)
+        self._octets_at = at + _OCTETS_AT
         self._received = self._sent = 0  # octets of the sessions before
         self.changed = False
         self.lasts = False
@@ -118,14 +117,14 @@ class Seat:
         """A session with this client begins, under this id."""
         self.state, self.user, self.client, self.lasts = "", "", client, False
         memory, at, named = self._memory, self._at, session.encode()
-        self._received, self._sent = before = _OCTETS.unpack_from(memory, at + _OCTETS_AT)
+        self._received, self._sent = before = _OCTETS.unpack_from(memory, self._octets_at)
         _SESSION.pack_into(memory, at + _SESSION_AT, *before, port, named, b"", b"", client.encode(), b"", b"", b"")
         _STARTED.pack_into(memory, at, time.time())
         self.changed = True
 
     def passed(self, received: int, sent: int) -> None:
         """So many octets of this session have passed until now, from the client and to it."""
-        self._passed(self._received + received, self._sent + sent)
+        _OCTETS.pack_into(self._memory, self._octets_at, self._received + received, self._sent + sent)
 
     def stand(self, state: str, user: str, *, lasts: bool = False) -> None:
         """The session is in this state, of this user (``""``: not known yet). Never a secret."""
