@@ -3,21 +3,23 @@
 A worker that runs code for the first times loads modules, compiles patterns, and lets the interpreter specialize its
 byte code: all that writes to memory, which is then the worker's own, and costs each worker what it could have
 inherited. So the whole way of a worker and its sessions is gone here once, before the memory is frozen; in the master,
-so that the templates of all services, and those of a reload, have it from there. The other side (a client, a server,
-and the master itself) is a process of its own, on the loopback interface; when it ends, so does the rehearsal. The
-built-in policy is rehearsed, not the service's: the master loads none, and callbacks are not for nobody's sessions.
+so that the templates of all services, and those of a reload, have it from there, and where clients speak TLS again in
+the template, which has the keys. The other side (a client, a server, and the master) is a process of its own, on the
+loopback interface; when it ends, so does the rehearsal. The built-in policy is rehearsed, not the service's: callbacks
+are not for nobody's sessions.
 
-Nothing of it is logged, counted or shown. Known limits: without TLS, and where the loopback interface can't be used
-there is no rehearsal; workers are then dearer, and do the same.
+Nothing of it is logged, counted or shown. Known limits: TLS with the server is not rehearsed, and where the loopback
+interface can't be used nothing is; workers are then dearer, and do the same.
 """
 
 from __future__ import annotations
 
 import signal
 import socket
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pop3gw import fdpass, logs, process, signals
 from pop3gw.errors import ChannelError
@@ -28,6 +30,9 @@ from pop3gw.scoreboard import Board
 from pop3gw.settings import Service
 from pop3gw.values import Address, SendProxy, Tls
 from pop3gw.worker import Duty, Worker
+
+if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
+    from pop3gw.tls import Contexts
 
 WORKERS: Final = 12  # the interpreter specializes what has run some times, and again what it first got wrong
 SESSIONS: Final = 2  # of each
@@ -46,8 +51,11 @@ _ANSWERS: Final = {
 }
 
 
-def rehearse(service: Service, listeners: frozenset[Address]) -> None:
-    """Play some sessions of a service. Signals that workers handle wait until it is over."""
+def rehearse(service: Service, listeners: frozenset[Address], tls: Contexts | None = None) -> None:
+    """Play some sessions of a service, with TLS towards clients where its contexts are given.
+
+    Signals that workers handle wait until it is over.
+    """
     waited = signals.block(_TAKEN)
     handlers = [(number, signals.handler(number)) for number in _TAKEN]
     try:
@@ -56,7 +64,16 @@ def rehearse(service: Service, listeners: frozenset[Address]) -> None:
             socket.create_server(("127.0.0.1", 0)) as front,
             socket.create_server(("127.0.0.1", 0)) as behind,
         ):
-            _play(service, listeners, front, behind)
+            server = Address("127.0.0.1", behind.getsockname()[1])
+            played = replace(
+                service,
+                server=server,
+                tls=service.tls if tls is not None else Tls.OFF,
+                server_tls=Tls.OFF,
+                proxy_protocol_from=(),
+                send_proxy=SendProxy.OFF,
+            )
+            _play(Terms.of(played, Pop3Proxy, listeners, tls), front, behind)
     except OSError:
         pass
     finally:
@@ -65,17 +82,12 @@ def rehearse(service: Service, listeners: frozenset[Address]) -> None:
         signals.block_only(waited)
 
 
-def _play(service: Service, listeners: frozenset[Address], front: socket.socket, behind: socket.socket) -> None:
-    server = Address("127.0.0.1", behind.getsockname()[1])
-    plain = replace(
-        service, server=server, tls=Tls.OFF, server_tls=Tls.OFF, proxy_protocol_from=(), send_proxy=SendProxy.OFF
-    )
-    terms = Terms.of(plain, Pop3Proxy, listeners, None)
-    duty = Duty(plain, logs.current(), partial(Relay, terms), title=_untold)
+def _play(terms: Terms, front: socket.socket, behind: socket.socket) -> None:
+    duty = Duty(terms.service, logs.current(), partial(Relay, terms), title=_untold)
     pairs = [Channel.pair() for _ in range(WORKERS)]
     channels = [channel for channel, _ in pairs]
     kept = [front.fileno(), behind.fileno(), *(channel.fileno() for channel in channels)]
-    pid = process.fork(partial(_others, channels, front, behind), kept, ())
+    pid = process.fork(partial(_others, terms, channels, front, behind), kept, ())
     for channel in channels:
         channel.close()
     for _, end in pairs:
@@ -88,36 +100,49 @@ def _untold(_title: str) -> None:
     """The process keeps its title."""
 
 
-def _others(channels: list[Channel], front: socket.socket, behind: socket.socket) -> int:
+def _others(terms: Terms, channels: list[Channel], front: socket.socket, behind: socket.socket) -> int:
     """All but the workers; returns the exit status."""
     signal.setitimer(signal.ITIMER_REAL, LIMIT)  # which ends this process, and all that waits for it
     try:
         for channel in channels:
             channel.socket.setblocking(True)
             for _ in range(SESSIONS):
-                _session(channel, front, behind)
+                with ExitStack() as stack:
+                    _session(terms, channel, front, behind, stack)
+                while not isinstance(fdpass.decode(channel.socket.recv(_READ)), fdpass.Free):
+                    pass
             channel.send(fdpass.Retire())
     except (OSError, ChannelError):
         return 1
     return 0
 
 
-def _session(channel: Channel, front: socket.socket, behind: socket.socket) -> None:
-    """One session of this channel's worker, from its client's connection to the seat that is free again."""
-    with socket.create_connection(front.getsockname()) as client:
-        connection, (address, port) = front.accept()
-        with connection:
-            if (address, port) != client.getsockname():
-                raise ChannelError("somebody else has connected: the master serves nobody")
-            channel.hand_over(0, port, address, connection.fileno())
-        server, _ = behind.accept()
-        with server:
-            server.sendall(b"+OK ready\r\n")
+def _session(
+    terms: Terms,
+    channel: Channel,
+    front: socket.socket,
+    behind: socket.socket,
+    stack: ExitStack,
+) -> None:
+    """One session of this channel's worker, from its client's connection to the end."""
+    client = stack.enter_context(socket.create_connection(front.getsockname()))
+    connection, (address, port) = front.accept()
+    with connection:
+        if (address, port) != client.getsockname():
+            raise ChannelError("somebody else has connected, who is not served here")
+        channel.hand_over(0, port, address, connection.fileno())
+    if terms.tls is not None and terms.service.tls is Tls.IMPLICIT:
+        client = stack.enter_context(terms.tls.of_a_client(client))
+    server, _ = behind.accept()
+    with server:
+        server.sendall(b"+OK ready\r\n")
+        client.recv(_READ)
+        if terms.tls is not None and terms.service.tls is not Tls.IMPLICIT:
+            client.sendall(b"STLS\r\n")
             client.recv(_READ)
-            for request in _REQUESTS:
-                client.sendall(f"{request}\r\n".encode())
-                asked = server.recv(_READ)
-                server.sendall(_ANSWERS.get(asked[:4], b"+OK\r\n"))
-                client.recv(_READ)
-    while not isinstance(fdpass.decode(channel.socket.recv(_READ)), fdpass.Free):
-        pass
+            client = stack.enter_context(terms.tls.of_a_client(client))
+        for request in _REQUESTS:
+            client.sendall(f"{request}\r\n".encode())
+            asked = server.recv(_READ)
+            server.sendall(_ANSWERS.get(asked[:4], b"+OK\r\n"))
+            client.recv(_READ)

@@ -24,6 +24,7 @@ from pop3gw.loading import Distrust
 from pop3gw.logs import Log
 from pop3gw.poller import READ, Poller
 from pop3gw.process import Account
+from pop3gw.rehearsal import rehearse
 from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board
 from pop3gw.settings import Config, Service
@@ -140,6 +141,8 @@ def _prepare(plan: Plan) -> Terms:
     os.umask(process.UMASK)
     if plan.log is not None:
         plan.log.level = plan.config.log_level
+        if tls is not None and tls.client is not None:
+            rehearse(plan.service, plan.listeners, tls)
     policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=_distrust(plan.account))
     return Terms.of(plan.service, policy, plan.listeners, tls)
 

@@ -9,6 +9,7 @@ Known limits: no TLS 1.3 early data, no renegotiation, no certificate revocation
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,19 +48,19 @@ class Contexts:
         name = self.server_name
         return TlsStream(stream, lambda come, go: context.wrap_bio(come, go, server_hostname=name), self.fingerprints)
 
+    @staticmethod
+    def of_a_client(connection: socket.socket) -> socket.socket:
+        """TLS over a connection to us, as a client that trusts whoever answers: for a rehearsal. OSError: it failed."""
+        anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+        return anybody.wrap_socket(connection)
+
     def warm_up(self) -> None:
-        """Let OpenSSL load what handshakes need, here and once: workers then share it."""
-        anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
-        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-        ends = []
-        if self.client is not None:
-            ends = [anyone.wrap_bio(back, there), self.client.wrap_bio(there, back, server_side=True)]
-        elif self.server is not None:
-            ends = [self.server.wrap_bio(back, there, server_hostname=self.server_name)]
-        for end in ends * 2:
+        """Let OpenSSL load what handshakes with the server need, here and once: workers then share it."""
+        if self.server is not None:
+            hello = self.server.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=self.server_name)
             with contextlib.suppress(ssl.SSLError):
-                end.do_handshake()
+                hello.do_handshake()
 
 
 def contexts(service: Service) -> Contexts:

@@ -34,7 +34,8 @@ control metrics handshake
 conversation
 relay attendant
 worker
-rehearsal template
+rehearsal
+template
 generation
 succession
 serving

@@ -6,6 +6,7 @@ import gc
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from pop3gw import logs, rehearsal
 from pop3gw.conversation import Conversation
 from pop3gw.relay import Relay
 from pop3gw.settings import Service
-from pop3gw.values import Address
+from pop3gw.tls import contexts
+from pop3gw.values import Address, Certificate, Tls
+from tests.tls.certificates import Authority
 
 SERVICE = Service(name="t", listen=(), server=Address("192.0.2.1", 110))
 
@@ -55,6 +58,25 @@ def test_every_session_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Relay, "done", done)
     rehearsal.rehearse(SERVICE, frozenset())
     assert ends == ["quit"] * rehearsal.WORKERS * rehearsal.SESSIONS
+
+
+@pytest.mark.parametrize("mode", [Tls.STARTTLS, Tls.REQUIRED, Tls.IMPLICIT])
+def test_with_tls_every_session_is_whole_too(mode: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[tuple[str, str | None]] = []
+    real = Relay.done
+
+    def done(relay: Relay, conversation: Conversation) -> None:
+        session = conversation._session
+        facts = session.policy.session.client_tls
+        ends.append((str(session.ending), facts.version if facts else None))
+        real(relay, conversation)
+
+    monkeypatch.setattr(Relay, "done", done)
+    pair = Authority(tmp_path).server
+    certificate = Certificate("", str(pair.certificate))
+    service = replace(SERVICE, tls=mode, tls_certificate=(certificate,), tls_key=(str(pair.key),))
+    rehearsal.rehearse(service, frozenset(), contexts(service))
+    assert ends == [("quit", "TLSv1.3")] * rehearsal.WORKERS * rehearsal.SESSIONS
 
 
 def test_without_a_loopback_interface_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
