@@ -116,8 +116,6 @@ class Conversation:
         self._tally = Tally(relay, seat, self._journal, peer, service.server)
         self._farewell: Farewell | None = None  # once the session is over and summarized
         self.settled = True  # no event of this round has brought anything yet, so the next may be heard at once
-        # The first octets that are sent wake the other side up, which is dear; those that follow closely find it awake.
-        # So every session with something to hear hears it before any acts.
         self._failures = 0  # failed logins that were logged
         self._started = monotonic()
         facts = SessionFacts(identity, peer.address, peer.port, None, None, time())
@@ -277,6 +275,9 @@ class Conversation:
         self.settle(now)
 
     # -- events of the poller
+
+    # The first octets that are sent wake the other side up, which is dear; those that follow closely find it awake. So
+    # every session with something to hear hears it before any acts: those that have heard are ``relay.unsettled``.
 
     def _client_ready(self, events: int) -> None:
         try:
