@@ -34,7 +34,7 @@ def settle() -> None:
 def close_gaps() -> None:
     """Let new objects come to lie side by side, here and in all children. It takes 0.01 s.
 
-    Once, before the first fork: the pages that it writes to are then everybody's.
+    Once, before any process of ours that lasts is forked: the pages that it writes to are then everybody's.
     """
     for size in range(_STEP, _LARGEST + 1, _STEP):
         _placeholders.append(_fill(size))

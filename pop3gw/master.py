@@ -1,8 +1,8 @@
 """The master: signals, reloads and the end of the gateway. It owns the listeners and every service's ``Serving``.
 
 It reads no client's octet, resolves no name, does no TLS and loads no policy: no client and no policy can hang or crash
-it. The sessions that it rehearses before the first fork have itself at either end. What is due for a service is done by
-``serving`` as ``pool`` decides; here stands only what concerns all of them.
+it. The sessions that it rehearses before all that have a child of its own at either end. What is due for a service is
+done by ``serving`` as ``pool`` decides; here stands only what concerns all of them.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Master:
         Raises ConfigurationError where a service can't start.
         """
         self._selector.register(self._inbox, selectors.EVENT_READ, self._take_signals)
-        # What workers will run has run here before the first fork: its pages are shared, its byte code specialized.
+        # What workers will run has run here before they are forked: its pages are shared, its byte code specialized.
         rehearse(config.services[0], frozenset(listener.bound for listener in bound))
         heap.settle()
         heap.close_gaps()

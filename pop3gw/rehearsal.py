@@ -77,6 +77,9 @@ def rehearse(service: Service, listeners: frozenset[Address], tls: Contexts | No
     except OSError:
         pass
     finally:
+        # A callback's timer may still run, or have gone off: what waits now would end this process.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signals.handle(signal.SIGALRM, signals.IGNORE)
         for number, before in handlers:
             signals.handle(number, before)
         signals.block_only(waited)
@@ -88,6 +91,9 @@ def _play(terms: Terms, front: socket.socket, behind: socket.socket) -> None:
     channels = [channel for channel, _ in pairs]
     kept = [front.fileno(), behind.fileno(), *(channel.fileno() for channel in channels)]
     pid = process.fork(partial(_others, terms, channels, front, behind), kept, ())
+    # All that is the other side's: with its process each connection ends then, also one that nobody has accepted yet.
+    for listener in (front, behind):
+        listener.close()
     for channel in channels:
         channel.close()
     for _, end in pairs:

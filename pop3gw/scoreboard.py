@@ -1,13 +1,13 @@
 """What the workers of a service are doing and have done: shared memory, written in place, read by anyone.
 
 Each worker has a slot of counters (``proto.counts``) and, for each session that it can serve at once, a seat; the slots
-of one generation are a board. Nothing is sent and nothing waits: a write is a store. When a worker ends, however it
-ended, the master folds its slot into the service's ledger, which outlives generations. Octets are counted by the seats,
-with one store for each event of a session, and added up by who reads.
+of one generation are a board. Nothing is sent and nothing waits: what is counted is stored word by word, so no reader
+ever sees less than before. When a worker ends, however it ended, the master folds its slot into the service's ledger,
+which outlives generations. Octets are counted by the seats, for all their sessions, and added up by who reads.
 
 Boards and ledgers are made by the master before it forks who uses them, so they are inherited and have no name outside.
 Untouched parts take no memory. Known limits: a text that is read while it is written may be torn; texts are cut to
-their field.
+their field; a worker that the master gave up while it serves goes on with its octets, which then count twice.
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ _SLOT: Final = _PID + 1  # words
 # state, user, client, server, TLS of the client, of the server.
 _SEAT: Final = struct.Struct("=dQQQQQ16s16s64s48s64s8s8s")
 _STARTED: Final = struct.Struct("=d")
-_OCTETS: Final = struct.Struct("=QQ")
 _SESSION: Final = struct.Struct("=QQQ16s16s64s48s64s8s8s")  # all but when it started and the octets of all sessions
 _PORT: Final = struct.Struct("=Q")
 _STANDING: Final = struct.Struct("=16s64s")  # state and user
@@ -93,6 +92,7 @@ class Seat:
         "_octets_at",
         "_received",
         "_sent",
+        "_words",
         "changed",
         "client",
         "lasts",
@@ -101,11 +101,13 @@ class Seat:
         "user",
     )
 
-    def __init__(self, memory: mmap.mmap, at: int, number: int) -> None:
+    def __init__(self, memory: mmap.mmap, words: memoryview, at: int, number: int) -> None:
+        """``words``: the whole memory by words. The seat begins at octet ``at``."""
         self._memory = memory
+        self._words = words
         self._at = at
         self.number = number
-        self._octets_at = at + _OCTETS_AT
+        self._octets_at = (at + _OCTETS_AT) // _WORD
         self._received = self._sent = 0  # octets of the sessions before
         self.changed = False
         self.lasts = False
@@ -117,14 +119,18 @@ class Seat:
         """A session with this client begins, under this id."""
         self.state, self.user, self.client, self.lasts = "", "", client, False
         memory, at, named = self._memory, self._at, session.encode()
-        self._received, self._sent = before = _OCTETS.unpack_from(memory, self._octets_at)
+        words, counted = self._words, self._octets_at
+        self._received, self._sent = before = words[counted], words[counted + 1]
         _SESSION.pack_into(memory, at + _SESSION_AT, *before, port, named, b"", b"", client.encode(), b"", b"", b"")
         _STARTED.pack_into(memory, at, time.time())
         self.changed = True
 
     def passed(self, received: int, sent: int) -> None:
         """So many octets of this session have passed until now, from the client and to it."""
-        _OCTETS.pack_into(self._memory, self._octets_at, self._received + received, self._sent + sent)
+        words, at = self._words, self._octets_at
+        # Not pack_into(), which clears all that it is about to write: a reader would see a count of nothing.
+        words[at] = self._received + received
+        words[at + 1] = self._sent + sent
 
     def stand(self, state: str, user: str, *, lasts: bool = False) -> None:
         """The session is in this state, of this user (``""``: not known yet). Never a secret."""
@@ -213,8 +219,9 @@ class Board:
         self._seats_per_slot = sessions_per_worker
         self._seats_at = (1 + workers * _SLOT) * _WORD
         self._memory = mmap.mmap(-1, self._seats_at + workers * sessions_per_worker * _SEAT.size)
-        self._words = memoryview(self._memory)[: self._seats_at].cast("Q")  # the first: slots that were ever taken
-        self._seat_words = memoryview(self._memory)[self._seats_at :].cast("Q")
+        self._all_words = memoryview(self._memory).cast("Q")
+        self._words = self._all_words[: self._seats_at // _WORD]  # the first: slots that were ever taken
+        self._seat_words = self._all_words[self._seats_at // _WORD :]
         self._free = list(range(workers - 1, -1, -1))
 
     def take(self) -> int:
@@ -235,7 +242,9 @@ class Board:
     def slot(self, number: int) -> Slot:
         """The slot of that number, to write or to read."""
         first = self._seats_at + number * self._seats_per_slot * _SEAT.size
-        seats = tuple(Seat(self._memory, first + seat * _SEAT.size, seat) for seat in range(self._seats_per_slot))
+        seats = tuple(
+            Seat(self._memory, self._all_words, first + seat * _SEAT.size, seat) for seat in range(self._seats_per_slot)
+        )
         return Slot(self._words[1 + number * _SLOT : 1 + (number + 1) * _SLOT], seats)
 
     def slots(self) -> Iterator[Slot]:

@@ -52,7 +52,7 @@ class Stream:
         self.received = 0  # octets
         self.sent = 0
         self.much = False
-        self._least = self._size = _LINE
+        self._least = self._size = min(most, _LINE)
 
     def read(self) -> bytes | None:
         """What has come; ``b""`` at the end of it, None when there is nothing now. OSError: the peer is gone."""
@@ -74,7 +74,7 @@ class Stream:
     def expect(self, *, much: bool) -> None:
         """What comes next is a line, or much more."""
         self.much = much
-        self._least = self._size = _CONTENT if much else _LINE
+        self._least = self._size = min(self.most, _CONTENT if much else _LINE)
 
     def write(self, data: bytes) -> bool:
         """Send, behind what is ``unsent``; False when a rest is. OSError: the peer is gone."""

@@ -58,3 +58,10 @@ def test_callbacks_are_the_methods_of_the_class_and_what_it_derives_from() -> No
 def test_callbacks_are_bounded() -> None:
     many = type("Many", (Pop3Proxy,), {f"call{number:03}": lambda _self: None for number in range(100)})
     assert len(counts.callback_names(many)) == counts.CALLBACKS
+
+
+def test_a_callback_named_other_has_the_place_of_the_others() -> None:
+    class Odd(Pop3Proxy):
+        def other(self, text: str) -> None: ...
+
+    assert counts.callback_names(Odd) == ("other", "config")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import socket
 import time
@@ -85,6 +86,39 @@ def test_without_a_loopback_interface_there_is_none(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("socket.create_server", refused)
     rehearsal.rehearse(SERVICE, frozenset())
+
+
+def test_whoever_else_takes_the_servers_place_can_hold_it_up_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, made, others = socket.create_server, list[socket.socket](), list[socket.socket]()
+
+    def raced(address: tuple[str, int]) -> socket.socket:
+        listener = real(address)
+        if made:  # the second one: where workers connect to
+            others.append(socket.create_connection(listener.getsockname()))
+        made.append(listener)
+        return listener
+
+    monkeypatch.setattr("socket.create_server", raced)
+    monkeypatch.setattr(rehearsal, "LIMIT", 0.2)
+    began = time.monotonic()
+    rehearsal.rehearse(SERVICE, frozenset())
+    assert time.monotonic() - began < SERVICE.connect_timeout
+    others[0].close()
+
+
+def test_a_timer_that_goes_off_meanwhile_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def played(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGALRM)
+        signal.setitimer(signal.ITIMER_REAL, 60.0)
+
+    monkeypatch.setattr(rehearsal, "_play", played)
+    handler = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    try:
+        rehearsal.rehearse(SERVICE, frozenset())
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+        assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGALRM, handler)
 
 
 def test_whoever_else_connects_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
@@ -82,6 +83,30 @@ def test_octets_are_shown_for_a_session_and_counted_for_all() -> None:
     again.passed(1, 1)
     totals = ledger.totals([(board, ())])[0]
     assert (totals[counts.FROM_CLIENT], totals[counts.TO_CLIENT]) == (28, 448)
+
+
+def test_a_reader_never_sees_fewer_octets_than_before() -> None:
+    board = Board(1, 1)
+    seat = board.slot(board.take()).seats[0]
+    seat.open("192.0.2.7")
+    pid = os.fork()
+    if pid == 0:
+        octets = 0
+        while os.getppid() != 1:
+            octets += 1
+            seat.passed(octets, 1000 * octets)
+        os._exit(0)
+    try:
+        before = (0, 0)
+        for _ in range(50_000):
+            seen = board.octets(0)
+            assert seen[0] >= before[0]
+            assert seen[1] >= before[1]
+            before = seen
+        assert before[0]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_sessions_that_end_with_their_worker_are_counted_as_lost() -> None:

@@ -62,6 +62,16 @@ def test_no_read_takes_more_than_the_most() -> None:
         assert max(lengths) == 4096
 
 
+def test_content_that_is_expected_takes_no_more_than_the_most() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        stream = Stream(ours, 100)
+        assert reads(stream, theirs, 150) == [100, 50]
+        stream.expect(much=True)
+        assert reads(stream, theirs, 150) == [100, 50]
+
+
 def test_the_end_is_no_data(ends: tuple[Stream, socket.socket]) -> None:
     stream, theirs = ends
     assert stream.read() is None
