@@ -168,7 +168,8 @@ def measure_memory(bench: Bench, running: Running) -> None:
     for number, metric in ((_HELD, Metric.IDLE_MEMORY), (_HELD_MANY, Metric.IDLE_MEMORY_2000)):
         if number == _HELD_MANY and not (bench.plan.hold_many and peer.name in _HOLD_MANY):
             continue
-        alone = bench.run(running, workloads.login(_WARM_UP * 8))[1] if number == _HELD_MANY else 0.0
+        several = workloads.login(_WARM_UP * 8)
+        alone = bench.run(running, several, warm=True)[1] if number == _HELD_MANY else 0.0
         load = Load(
             running.port, workloads.login(number), bench.load_cores, suffix=peer.suffix, tls=peer.tls, hold=True
         )
@@ -180,9 +181,10 @@ def measure_memory(bench: Bench, running: Running) -> None:
             if number == _HELD:
                 bench.add(peer, Metric.TREE_MEMORY, full.pss / 1024)
             else:
-                beside = bench.run(running, workloads.login(_WARM_UP * 8))[1]
-                bench.add(peer, Metric.LOGIN_BESIDE_0, 1000 * alone / (_WARM_UP * 8))
-                bench.add(peer, Metric.LOGIN_BESIDE_2000, 1000 * beside / (_WARM_UP * 8))
+                bench.run(running, several)  # the pool has another size by now, and processes that never served
+                beside = bench.run(running, several, warm=True)[1]
+                bench.add(peer, Metric.LOGIN_BESIDE_0, 1000 * alone / several.sessions)
+                bench.add(peer, Metric.LOGIN_BESIDE_2000, 1000 * beside / several.sessions)
         finally:
             load.finish()
 
