@@ -15,14 +15,13 @@ only wake each other up), not by load.
 from __future__ import annotations
 
 import enum
-import functools
-import ipaddress
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from pop3gw.backoff import Backoff
+from pop3gw.clientele import Clientele
 from pop3gw.settings import Service
 
 NEVER: Final = float("inf")
@@ -37,8 +36,6 @@ JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replace
 QUIET: Final = 60.0  # s between two reports of a full pool
 TOO_MANY: Final = "[SYS/TEMP] too many sessions from your address"
 DRAINED: Final = "[SYS/TEMP] this service takes no new sessions now"
-
-_NOBODY: Final = ""  # the client behind a proxy, until it is named
 
 
 class Act(enum.Enum):
@@ -83,18 +80,7 @@ class _Worker:
     credit: int = 0
     served: int = 0
     free: list[int] = field(default_factory=list)  # seats
-    clients: dict[int, str] = field(default_factory=dict)  # seat -> whom it serves
-
-
-@functools.lru_cache(maxsize=1024)
-def client_key(address: str) -> str:
-    """Whom an address is counted as: an IPv4 address as itself (also when mapped), an IPv6 one by its /64."""
-    if ":" not in address:
-        return address
-    number = ipaddress.IPv6Address(address.partition("%")[0])
-    if number.ipv4_mapped is not None:
-        return str(number.ipv4_mapped)
-    return f"{int(number) >> 64:x}/64"
+    clients: dict[int, str] = field(default_factory=dict)  # seat -> whom it serves, as the clientele counts
 
 
 class Pool:
@@ -109,10 +95,9 @@ class Pool:
     __slots__ = (
         "_backoff",
         "_backs_off",
-        "_behind_proxy",
         "_calm_from",
         "_calm_to",
-        "_clients",
+        "_clientele",
         "_credit",
         "_dry_since",
         "_end_untold",
@@ -120,7 +105,6 @@ class Pool:
         "_full",
         "_jitter",
         "_last_number",
-        "_limit",
         "_open",
         "_overdue_at",
         "_pause_reported",
@@ -139,7 +123,6 @@ class Pool:
         "deadline",
         "phase",
         "restless",
-        "sessions",
         "starting",
         "vacant",
     )
@@ -148,7 +131,6 @@ class Pool:
         self.phase = Phase.RUNNING
         self.deadline = NEVER
         self.restless = True  # whether ``orders()`` may have something to say before its deadline
-        self.sessions = 0  # those that were handed over and aren't over
         self.starting = 0  # workers that have not offered themselves yet
         self.vacant = 0  # free seats of the workers that take sessions
         self._jitter = jitter
@@ -158,7 +140,7 @@ class Pool:
         self._workers: dict[int, _Worker] = {}
         self._last_number = 0
         self._open: deque[_Worker] = deque()  # those with credit, the one to take next at the right
-        self._clients: dict[str, int] = {}  # how many sessions each has
+        self._clientele = Clientele()
         self._credit = 0  # sessions that may be handed over now
         self._serving = 0
         self._dry_since = NEVER  # since when there is no credit
@@ -170,8 +152,6 @@ class Pool:
         self._calm_to = -1
         self._backoff = Backoff()
         self._backs_off = False
-        self._behind_proxy = False  # whether a connection does not tell its client
-        self._limit = 0  # of sessions a client; 0: none
         self._paused_until = -NEVER
         self._pause_reported = False
         self._quiet_until = -NEVER
@@ -203,6 +183,11 @@ class Pool:
         return self._serving >= rules.max_workers or self.spare >= rules.min_spare
 
     @property
+    def sessions(self) -> int:
+        """Sessions that were handed over and aren't over."""
+        return self._clientele.sessions
+
+    @property
     def workers(self) -> int:
         """Workers of every state, not yet seen to end."""
         return len(self._workers)
@@ -227,8 +212,7 @@ class Pool:
         self._shutdown_timeout = rules.shutdown_timeout
         self._backoff = Backoff()
         self._backs_off = False
-        self._behind_proxy = bool(rules.proxy_protocol_from)
-        self._limit = rules.max_sessions_per_client
+        self._clientele.begin(rules.max_sessions_per_client, behind_proxy=bool(rules.proxy_protocol_from))
         self._quiet_until = -NEVER
         self.restless = True
 
@@ -251,7 +235,7 @@ class Pool:
         clients = worker.clients
         for seat in seats:
             if seat in clients:
-                self._forget(clients.pop(seat))
+                self._clientele.leave(clients.pop(seat))
                 worker.free.append(seat)
                 if worker.state is _State.SERVING:
                     self.vacant += 1
@@ -306,7 +290,7 @@ class Pool:
             self._back_off("workers end before they have served a session", now)
         self._leave(worker, now)
         for client in worker.clients.values():
-            self._forget(client)
+            self._clientele.leave(client)
         del self._workers[number]
 
     def spawn_failed(self, number: int, reason: str, now: float) -> None:
@@ -335,21 +319,18 @@ class Pool:
 
         Behind a proxy that is not known yet: its worker will ask (``named``).
         """
-        return not self._limit or self._behind_proxy or self._below_limit(client_key(address))
+        return self._clientele.admits(address)
 
     def named(self, number: int, seat: int, address: str) -> bool:
         """The client at that seat of the worker is this one: whether it may have another session, counted if so."""
         worker = self._workers.get(number)
-        client = client_key(address)
-        if worker is None or seat not in worker.clients or not self._below_limit(client):
+        if worker is None or seat not in worker.clients:
             return False
-        self._forget(worker.clients[seat])
+        client = self._clientele.named(worker.clients[seat], address)
+        if client is None:
+            return False
         worker.clients[seat] = client
-        self._remember(client)
         return True
-
-    def _below_limit(self, client: str) -> bool:
-        return not self._limit or self._clients.get(client, 0) < self._limit
 
     def take(self, address: str, now: float) -> tuple[int, int]:
         """Choose the worker and its seat for the connection from that address.
@@ -364,10 +345,8 @@ class Pool:
             self._open.pop()
             self._open.insert(len(self._open) + 1 - lanes, worker)
         seat = worker.free.pop()
-        client = _NOBODY if self._behind_proxy else client_key(address)
-        worker.clients[seat] = client
+        worker.clients[seat] = self._clientele.come(address)
         worker.served += 1
-        self._remember(client)
         self.vacant -= 1
         self._credit -= 1
         if not self._credit:
@@ -549,18 +528,6 @@ class Pool:
         worker.due = at
         if at < self._overdue_at:
             self._overdue_at = at
-
-    def _remember(self, client: str) -> None:
-        self._clients[client] = self._clients.get(client, 0) + 1
-        self.sessions += 1
-
-    def _forget(self, client: str) -> None:
-        left = self._clients[client] - 1
-        if left:
-            self._clients[client] = left
-        else:
-            del self._clients[client]
-        self.sessions -= 1
 
     def _enter(self, phase: Phase, until: float, now: float) -> None:
         self.phase = phase

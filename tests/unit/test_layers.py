@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "pop3gw"
 
 # From left to right: a module imports only from lines above its own.
 ORDER = """
-errors lazily joined signals values agenda backoff redaction scan stream poller notify listing demo.server
+errors lazily joined signals values agenda backoff clientele redaction scan stream poller notify listing demo.server
 policy
 policies.apop policies.tls
 farewell
@@ -48,7 +48,7 @@ cli ctl
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
 
 # Rooms without effects: they are told what happened and what time it is.
-PURE = ("policy", "pool", "agenda", "backoff", "redaction", "values", "policies.", "proto.")
+PURE = ("policy", "pool", "agenda", "backoff", "clientele", "redaction", "values", "policies.", "proto.")
 EFFECTS = {"asyncio", "datetime", "fcntl", "io", "logging", "mmap", "os", "pathlib", "random", "select", "selectors"}
 EFFECTS |= {"shutil", "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time"}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from pop3gw import pool as pool_module
-from pop3gw.pool import Act, Order, Phase, Pool, client_key
+from pop3gw.pool import Act, Order, Phase, Pool
 from pop3gw.settings import Service
 from pop3gw.values import Address
 
@@ -407,21 +407,6 @@ def test_without_descriptors_accepting_pauses_and_resumes_and_is_reported_once()
     assert len(gateway.reports) == 2, "another time is another report"
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("192.0.2.7", "192.0.2.7", True),
-        ("192.0.2.7", "192.0.2.8", False),
-        ("::ffff:192.0.2.7", "192.0.2.7", True),
-        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
-        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
-        ("fe80::1%eth0", "fe80::2", True),
-    ],
-)
-def test_whom_addresses_are_counted_as(one: str, other: str, same: bool) -> None:
-    assert (client_key(one) == client_key(other)) is same
-
-
 def test_max_sessions_per_client_refuses_one_and_admits_another() -> None:
     gateway = Gateway(max_sessions_per_client=2).start()
     hands = [gateway.connect("192.0.2.7") for _ in range(2)]
@@ -672,4 +657,4 @@ def test_whatever_happens_the_books_balance(a_seed: int) -> None:
         gateway.hang_up(hand)
     gateway.wait(60)
     assert gateway.pool.spare >= min(gateway.rules.min_spare, gateway.rules.max_workers)
-    assert not gateway.pool._clients
+    assert not gateway.pool._clientele._counts

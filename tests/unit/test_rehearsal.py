@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import socket
 import time
@@ -108,7 +107,7 @@ def test_whoever_else_takes_the_servers_place_can_hold_it_up_only_so_long(monkey
 
 def test_a_timer_that_goes_off_meanwhile_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def played(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGALRM)
+        signal.raise_signal(signal.SIGALRM)  # of this thread: others of pytest's do not let it wait
         signal.setitimer(signal.ITIMER_REAL, 60.0)
 
     monkeypatch.setattr(rehearsal, "_play", played)
