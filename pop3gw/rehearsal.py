@@ -28,6 +28,7 @@ from pop3gw.policy import Pop3Proxy
 from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board
 from pop3gw.settings import Service
+from pop3gw.stream import tune
 from pop3gw.values import Address, SendProxy, Tls
 from pop3gw.worker import Duty, Worker
 
@@ -64,6 +65,7 @@ def rehearse(service: Service, listeners: frozenset[Address], tls: Contexts | No
             socket.create_server(("127.0.0.1", 0)) as front,
             socket.create_server(("127.0.0.1", 0)) as behind,
         ):
+            tune(front)  # as a listener of ours: what comes of it has its options
             server = Address("127.0.0.1", behind.getsockname()[1])
             played = replace(
                 service,
@@ -132,6 +134,7 @@ def _session(
 ) -> None:
     """One session of this channel's worker, from its client's connection to the end."""
     client = stack.enter_context(socket.create_connection(front.getsockname()))
+    tune(client)
     connection, (address, port) = front.accept()
     with connection:
         if (address, port) != client.getsockname():
