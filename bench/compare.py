@@ -159,6 +159,13 @@ def _remarked(bench: Bench, peer: Peer, task: str) -> Iterator[None]:
         bench.remark(f"{peer.name}, {task}: {error}")
 
 
+def _some_logins(bench: Bench, running: Running) -> float:
+    """CPU of a login, ms, with a pool of the size for it and no processes that never served. Raises LoadError."""
+    several = workloads.login(_WARM_UP * 8)
+    bench.run(running, several)
+    return 1000 * bench.run(running, several)[1] / several.sessions
+
+
 def measure_memory(bench: Bench, running: Running) -> None:
     """What a session costs that only stays. Raises LoadError."""
     peer = running.peer
@@ -168,8 +175,7 @@ def measure_memory(bench: Bench, running: Running) -> None:
     for number, metric in ((_HELD, Metric.IDLE_MEMORY), (_HELD_MANY, Metric.IDLE_MEMORY_2000)):
         if number == _HELD_MANY and not (bench.plan.hold_many and peer.name in _HOLD_MANY):
             continue
-        several = workloads.login(_WARM_UP * 8)
-        alone = bench.run(running, several, warm=True)[1] if number == _HELD_MANY else 0.0
+        alone = _some_logins(bench, running) if number == _HELD_MANY else 0.0
         load = Load(
             running.port, workloads.login(number), bench.load_cores, suffix=peer.suffix, tls=peer.tls, hold=True
         )
@@ -181,10 +187,8 @@ def measure_memory(bench: Bench, running: Running) -> None:
             if number == _HELD:
                 bench.add(peer, Metric.TREE_MEMORY, full.pss / 1024)
             else:
-                bench.run(running, several)  # the pool has another size by now, and processes that never served
-                beside = bench.run(running, several, warm=True)[1]
-                bench.add(peer, Metric.LOGIN_BESIDE_0, 1000 * alone / several.sessions)
-                bench.add(peer, Metric.LOGIN_BESIDE_2000, 1000 * beside / several.sessions)
+                bench.add(peer, Metric.LOGIN_BESIDE_0, alone)
+                bench.add(peer, Metric.LOGIN_BESIDE_2000, _some_logins(bench, running))
         finally:
             load.finish()
 

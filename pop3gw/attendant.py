@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from pop3gw import process, signals
+from pop3gw import process
 from pop3gw.agenda import Agenda
 from pop3gw.answering import Answering, Service
 from pop3gw.backoff import Backoff
@@ -30,7 +30,7 @@ from pop3gw.process import Account
 from pop3gw.view import Overview
 
 NEVER: Final = float("inf")
-_DEAF: Final = signals.numbers(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_DEAF: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LEAVE_LIMIT: Final = 120.0  # s: a reload that an old one's guest waits for is long over then
 _CLOSE_LIMIT: Final = 3.0  # s that the master's end waits for last answers
 

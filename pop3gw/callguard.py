@@ -19,7 +19,6 @@ from pop3gw import signals
 from pop3gw.errors import Exit
 
 STUBBORN = 20
-_ALARM = int(signal.SIGALRM)
 _AGAIN = 0.25  # seconds until a callback that swallowed its interruption is interrupted again
 
 
@@ -40,7 +39,7 @@ class CallGuard:
         self._rings = 0.0  # when the timer goes off; 0: it is not set
         self._interrupted = 0
         self._give_up = give_up
-        signals.handle(_ALARM, self._alarm)
+        signals.handle(signal.SIGALRM, self._alarm)
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object:
         """``function(*arguments)``; what it raises, or CallbackTimeoutError.

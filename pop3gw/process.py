@@ -192,8 +192,7 @@ def title(text: str) -> None:
 
 
 # Those that a process of ours has a handler for, or ignores.
-_HANDLED: Final = signals.numbers(SIGHUP, SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGCHLD, SIGALRM, SIGPIPE)
-_ALWAYS_IGNORED: Final = signals.numbers(SIGPIPE)  # a write says so as well
+_HANDLED: Final = (SIGHUP, SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGCHLD, SIGALRM, SIGPIPE)
 
 
 def fork(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[int]) -> int:
@@ -220,7 +219,7 @@ def _run_child(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[i
     status = 1
     try:
         signals.forget_inbox()
-        ignored = (*ignore, *_ALWAYS_IGNORED)
+        ignored = (*ignore, SIGPIPE)  # whose write says so as well
         for number in _HANDLED:
             signals.handle(number, signals.IGNORE if number in ignored else signals.DEFAULT)
         _close_others(keep)

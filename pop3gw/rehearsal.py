@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
 WORKERS: Final = 12  # the interpreter specializes what has run some times, and again what it first got wrong
 SESSIONS: Final = 2  # of each
 LIMIT: Final = 2.0  # s; it takes some hundredths
-_TAKEN: Final = signals.numbers(signal.SIGALRM, signal.SIGTERM)  # workers have handlers for them
+_TAKEN: Final = (signal.SIGALRM, signal.SIGTERM)  # workers have handlers for them
 _READ: Final = 4096
 _REQUESTS: Final = ("CAPA", "USER u", "PASS p", "STAT", "LIST", "UIDL", "RETR 1", "TOP 1 0", "DELE 1", "NOOP", "QUIT")
 _CONTENT: Final = b"+OK\r\nline\r\n.\r\n"

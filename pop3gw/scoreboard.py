@@ -36,11 +36,11 @@ CALLBACKS_AT: Final = COUNTERS
 _PID: Final = COUNTERS + CALLBACKS
 _SLOT: Final = _PID + 1  # words
 
-# Started; octets from and to the clients of all its sessions, and of those before this one; the client's port; id,
-# state, user, client, server, TLS of the client, of the server.
-_SEAT: Final = struct.Struct("=dQQQQQ16s16s64s48s64s8s8s")
-_STARTED: Final = struct.Struct("=d")
+# A seat: started; octets from and to the clients of all its sessions, and of those before this one; the client's port;
+# id, state, user, client, server, TLS of the client, of the server.
 _SESSION: Final = struct.Struct("=QQQ16s16s64s48s64s8s8s")  # all but when it started and the octets of all sessions
+_SEAT: Final = struct.Struct(f"=dQQ{_SESSION.format[1:]}")
+_STARTED: Final = struct.Struct("=d")
 _PORT: Final = struct.Struct("=Q")
 _STANDING: Final = struct.Struct("=16s64s")  # state and user
 _OCTETS_AT: Final = 8

@@ -22,11 +22,6 @@ _BLOCK: Final = int(signal.SIG_BLOCK)
 _SETMASK: Final = int(signal.SIG_SETMASK)
 
 
-def numbers(*named: signal.Signals) -> tuple[int, ...]:
-    """Plain numbers of signals."""
-    return tuple(map(int, named))
-
-
 def handle(number: int, handler: Handler | int) -> None:
     """What is done when this signal comes: a call, DEFAULT or IGNORE. ValueError: this is not the main thread."""
     _signal.signal(number, handler)

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 LOAD_LIMIT: Final = 30.0  # s in which a policy must be loaded
 FAREWELL: Final = 1.0  # s that a template whose master has left waits for workers that are leaving too
-_DEAF: Final = signals.numbers(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_WORKER_DEAF: Final = signals.numbers(signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_DEAF: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_WORKER_DEAF: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Seat, Slot
 from pop3gw.settings import Service
 
-_TERMINATE: Final = int(signal.SIGTERM)
 NEVER: Final = float("inf")
 IDLE: Final = "idle"  # the title of a worker without sessions
 TITLE_DELAY: Final = 0.1  # s by which other titles may be late: most of what they say is over by then
@@ -123,7 +122,7 @@ class Worker:
 
     def run(self) -> None:
         """Serve until there is nothing to serve any more."""
-        signals.handle(_TERMINATE, self._asked_to_leave)
+        signals.handle(signal.SIGTERM, self._asked_to_leave)
         self._show(self._standing())  # before anybody is told that it serves
         self._offer()
         sessions = self._sessions

@@ -34,8 +34,6 @@ class _Usual(NamedTuple):
     """What one line asks for."""
 
     relay: Relay
-    name: str
-    much: bool  # is asked for
     wire: bytes  # as it is relayed
     length: int  # octets of the line, without its end
     counter: int
@@ -58,7 +56,7 @@ def _understood(data: bytes, limits: Limits) -> _Usual | None:
     except BadArgumentError:
         return None
     relay = Relay(row.name, argument, row, row.multiline(argument), row.name)
-    usual = _Usual(relay, row.name, relay.multiline, relay.line() + CRLF, len(line), REQUEST_AT[row.name] + RELAYED)
+    usual = _Usual(relay, relay.line() + CRLF, len(line), REQUEST_AT[row.name] + RELAYED)
     # Nothing of a client's own words is kept: what a command drops may be a password that was sent at the wrong time.
     if data == usual.wire and _NUMBERS.fullmatch(argument):
         if len(_KEPT) >= _MOST_KEPT:
@@ -82,15 +80,15 @@ class FastPath(ServerSide):
             and not self._server.left
             and (usual := _KEPT.get(data) or _understood(data, policy)) is not None
         ):
-            relay, name, much, wire, length, counter = usual
+            relay, wire, length, counter = usual
             # The same object, or the long way: what only equals 1 is not good enough.
-            if policy.request.get(name) is POP3_REQ_ACCEPT and length <= policy.max_request_line_length:
+            if policy.request.get(relay.name) is POP3_REQ_ACCEPT and length <= policy.max_request_line_length:
                 if self._journal.conversation:
                     asked = data[:length].decode("utf-8", "surrogateescape")
-                    self._journal.debug(f"client: {self._shown(name, asked.partition(' ')[2])}")
+                    self._journal.debug(f"client: {self._shown(relay.name, asked.partition(' ')[2])}")
                     self._journal.debug(f"to server: {relay.shown()}")
                 self._relay = relay
-                self.much_awaited = much
+                self.much_awaited = relay.multiline
                 self.to_server.append(wire)
                 self.counters[counter] += 1
                 turns.take(STATUS, now)

@@ -47,21 +47,9 @@ def test_it_leaves_nothing_behind(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_every_session_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    ends: list[str] = []
-    real = Relay.done
-
-    def done(relay: Relay, conversation: Conversation) -> None:
-        ends.append(str(conversation._session.ending))
-        real(relay, conversation)
-
-    monkeypatch.setattr(Relay, "done", done)
-    rehearsal.rehearse(SERVICE, frozenset())
-    assert ends == ["quit"] * rehearsal.WORKERS * rehearsal.SESSIONS
-
-
-@pytest.mark.parametrize("mode", [Tls.STARTTLS, Tls.REQUIRED, Tls.IMPLICIT])
-def test_with_tls_every_session_is_whole_too(mode: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
+    """How sessions have ended, and their client's version of TLS."""
     ends: list[tuple[str, str | None]] = []
     real = Relay.done
 
@@ -72,11 +60,21 @@ def test_with_tls_every_session_is_whole_too(mode: Tls, tmp_path: Path, monkeypa
         real(relay, conversation)
 
     monkeypatch.setattr(Relay, "done", done)
+    return ends
+
+
+def test_every_session_is_whole(ended: list[tuple[str, str | None]]) -> None:
+    rehearsal.rehearse(SERVICE, frozenset())
+    assert ended == [("quit", None)] * rehearsal.WORKERS * rehearsal.SESSIONS
+
+
+@pytest.mark.parametrize("mode", [Tls.STARTTLS, Tls.REQUIRED, Tls.IMPLICIT])
+def test_with_tls_every_session_is_whole_too(mode: Tls, ended: list[tuple[str, str | None]], tmp_path: Path) -> None:
     pair = Authority(tmp_path).server
     certificate = Certificate("", str(pair.certificate))
     service = replace(SERVICE, tls=mode, tls_certificate=(certificate,), tls_key=(str(pair.key),))
     rehearsal.rehearse(service, frozenset(), contexts(service))
-    assert ends == [("quit", "TLSv1.3")] * rehearsal.WORKERS * rehearsal.SESSIONS
+    assert ended == [("quit", "TLSv1.3")] * rehearsal.WORKERS * rehearsal.SESSIONS
 
 
 def test_without_a_loopback_interface_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
