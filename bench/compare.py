@@ -160,10 +160,12 @@ def _remarked(bench: Bench, peer: Peer, task: str) -> Iterator[None]:
 
 
 def _some_logins(bench: Bench, running: Running) -> float:
-    """CPU of a login, ms, with a pool of the size for it and no processes that never served. Raises LoadError."""
-    several = workloads.login(_WARM_UP * 8)
-    bench.run(running, several)
-    return 1000 * bench.run(running, several)[1] / several.sessions
+    """CPU of a login, ms, of a pool at rest whose spare processes have served before. Raises LoadError."""
+    several, cpu = workloads.login(_WARM_UP * 8), 0.0
+    for _ in range(2):
+        time.sleep(_SETTLE)  # what sessions before had needed is gone then
+        cpu = bench.run(running, several)[1]
+    return 1000 * cpu / several.sessions
 
 
 def measure_memory(bench: Bench, running: Running) -> None:
