@@ -188,6 +188,7 @@ class Requests:
     def _accepted(self, decided: Verdict, found: Entry, row: Command, argument: str, state: State) -> Local | Relay:
         policy = self._asking.policy
         name, wanted, asked = policy.request_command.upper(), policy.request_param, row.name
+        told = policy.response_multiline and not row.multiline(argument)  # by the callback, which saw it False
         if (name, wanted) == (row.name, argument):
             if row.shape is Shape.LOCAL:
                 return Local(row)
@@ -195,7 +196,7 @@ class Requests:
             row, wanted = self._rewritten(name, wanted, state)
         multiline = row.multiline(wanted)
         if name not in COMMANDS:
-            multiline = multiline or policy.response_multiline or decided.action == POP3_REQ_ACCEPT_MLINE
+            multiline = told or decided.action == POP3_REQ_ACCEPT_MLINE
         return Relay(name, wanted, row, multiline, asked, found.response_callback)
 
     def _rewritten(self, name: str, argument: str, state: State) -> tuple[Command, str]:
