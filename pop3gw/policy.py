@@ -193,8 +193,10 @@ class AbstractPop3Proxy:
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         for name, kind in _ATTRIBUTES.items():
-            if name in cls.__dict__ and (fault := kind.fault(cls.__dict__[name])):
-                raise type(fault)(f"{cls.__name__}.{name}: {fault}")
+            # Its own or inherited, from a class that is no policy too.
+            giver = next((base for base in cls.__mro__ if name in base.__dict__), AbstractPop3Proxy)
+            if giver is not AbstractPop3Proxy and (fault := kind.fault(giver.__dict__[name])):
+                raise type(fault)(f"{giver.__name__}.{name}: {fault}")
 
     def __setattr__(self, name: str, value: object) -> None:
         kind = _ATTRIBUTES.get(name)

@@ -98,6 +98,18 @@ def test_a_wrong_attribute_of_a_class_is_an_error_when_it_is_made() -> None:
         type("Wrong", (Pop3Proxy,), {"timeout": "long"})
 
 
+def test_what_a_class_inherits_from_one_that_is_no_policy_is_checked_too() -> None:
+    mixin = type("Mixin", (), {"timeout": "soon"})
+    with pytest.raises(TypeError, match=r"Mixin\.timeout"):
+        type("Wrong", (mixin, Pop3Proxy), {})
+    with pytest.raises(AttributeError, match=r"Mixin\.username"):
+        type("Wrong", (type("Mixin", (), {"username": "root"}), Pop3Proxy), {})
+    right: Any = type("Right", (type("Mixin", (), {"timeout": 900}), Pop3Proxy), {})
+    assert right().timeout == 900
+    assert type("Overridden", (mixin, right), {"timeout": 800})().timeout == 800
+    assert type("Hidden", (right, mixin), {})().timeout == 900
+
+
 def test_other_names_are_the_policys_own_and_an_init_of_its_own_is_its_own() -> None:
     class Own(Pop3Proxy):
         def __init__(self) -> None:
