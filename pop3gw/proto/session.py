@@ -13,6 +13,7 @@ QUEUE_OCTETS of requests are kept waiting.
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
@@ -107,8 +108,9 @@ class Session(FastPath):
             made = self._guard.call(instance, (self._policy_class, self._facts), limit)
             assert isinstance(made, AbstractPop3Proxy)  # noqa: S101 - for mypy
             self.policy = made
-        except BaseException:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
-            self._journal.error(f"{self._policy_class.__name__}: no instance could be made; run pop3gw --check")
+        except BaseException as fault:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
+            told = "".join(traceback.format_exception(fault))
+            self._journal.error(f"{self._policy_class.__name__}: no instance could be made: {told}")
             self.callback_failures.append("__init__")
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
             return

@@ -163,7 +163,7 @@ def test_a_message_whose_line_callback_takes_too_long_never_looks_whole(running:
     ("service", "said"),
     [
         ("lazy", r"Lazy: callback Lazy\.config failed on config\(\).*callback_timeout"),
-        ("unborn", "Unborn: no instance"),
+        ("unborn", r"Unborn: no instance .*callback_timeout \(300 ms\)"),
     ],
 )
 def test_a_policy_that_takes_too_long_to_begin_refuses_the_session(

@@ -8,6 +8,7 @@ from pop3gw.policy import POP3_REQ_ABORT, POP3_REQ_ACCEPT, POP3_REQ_POLICY, POP3
 from pop3gw.proto import counts
 from pop3gw.proto.events import Summary
 from pop3gw.proto.session import Session
+from tests.scenarios.player import RecordingJournal
 
 NAMES = {
     at: " ".join((family.name, *values))
@@ -129,17 +130,23 @@ def test_callbacks_that_fail_are_named() -> None:
     assert played(*LOGIN, ("c", "NOOP"), ("c", "NOOP"), ("c", "UIDL")).callback_failures == ["divide", "divide", "abs"]
 
 
-def test_a_config_that_fails_is_named() -> None:
+def test_a_config_that_fails_is_named_and_logged_with_its_cause() -> None:
     class Broken(Pop3Proxy):
         def config(self) -> None:
-            raise LookupError
+            raise LookupError("no table")
 
     class Unmade(Pop3Proxy):
         def __init__(self) -> None:
-            raise LookupError
+            raise LookupError("no table")
 
     for policy, name in ((Broken, "config"), (Unmade, "__init__")):
-        session = Session(policy, facts=SessionFacts(), journal=Silent())
+        journal = RecordingJournal()
+        session = Session(policy, facts=SessionFacts(), journal=journal)
         session.start(0.0)
         assert session.callback_failures == [name]
+        level, text = journal.lines[0]
+        assert level == "error"
+        assert text.startswith(f"{policy.__name__}: ")
+        assert f"in {name}\n" in text
+        assert text.endswith("LookupError: no table\n")
         assert name in counts.callback_names(policy)
