@@ -2,7 +2,8 @@
 
 Whatever an entry holds, it is one line of printable text: what reads logs line by line is never misled.
 
-Known limit: a text beyond 8000 characters is cut, since rsyslog cuts at 8 KiB and nobody reads a line that long.
+Known limit: a text beyond 8000 characters loses its middle, since rsyslog cuts at 8 KiB and nobody reads a line that
+long. Its end stays: that of a traceback is what was raised.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pop3gw.redaction import escaped
 from pop3gw.values import LogFormat, LogLevel
 
 NAME = "pop3gw"
-_LINE_LIMIT = 8000  # characters of a text
+_HALF = 4000  # characters of each end of a text
 _PLAIN = re.compile(r'[^ "=]+')
 _FACILITY_MAIL = 2 << 3
 _SYSLOG_SEVERITY = {LogLevel.DEBUG: 7, LogLevel.INFO: 6, LogLevel.WARNING: 4, LogLevel.ERROR: 3}
@@ -43,11 +44,13 @@ Form = Callable[[Entry], bytes]  # an entry as it is sent
 
 
 def _message(entry: Entry) -> str:
-    text = entry.text
-    if len(text) > _LINE_LIMIT:
-        text = f"{text[:_LINE_LIMIT]} ({len(text) - _LINE_LIMIT} more)"
-    text = escaped(text.rstrip("\n"))  # a traceback ends with one
-    return f"{text[: 2 * _LINE_LIMIT]} (more)" if len(text) > 2 * _LINE_LIMIT else text
+    text = entry.text.rstrip("\n")  # a traceback ends with one
+    if len(text) <= 2 * _HALF:
+        shown = escaped(text)
+        if len(shown) <= 2 * _HALF:
+            return shown
+    start, end = escaped(text[:_HALF])[:_HALF], escaped(text[-_HALF:])[-_HALF:]
+    return f"{start} (cut: {len(text)} characters in all) {end}"
 
 
 def _body(entry: Entry) -> str:

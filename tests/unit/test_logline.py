@@ -62,10 +62,26 @@ def test_a_text_is_one_line(text: str, form: Form) -> None:
     assert line.decode().isprintable()
 
 
-def test_an_endless_text_is_cut() -> None:
-    assert len(file_line(entry("x" * 10_000_000))) < 8200
-    assert len(file_line(entry("\0" * 10_000_000))) < 16500
-    assert b"(9992000 more)" in file_line(entry("x" * 10_000_000))
+def test_an_endless_text_is_cut_in_its_middle() -> None:
+    for character in ("x", "\0", "\n"):
+        line = file_line(entry(f"begins {character * 10_000_000} ends"))
+        assert len(line) < 8192
+        assert b": begins " in line
+        assert b" (cut: 10000012 characters in all) " in line
+        assert line.endswith(b" ends\n")
+
+
+def test_a_traceback_keeps_what_was_raised_however_deep() -> None:
+    frames = '  File "office.py", line 7, in fall\n    self.fall()\n' * 1000
+    line = file_line(entry(f"Traceback (most recent call last):\n{frames}LookupError: no such user\n"))
+    assert b": Traceback (most recent call last):" in line
+    assert line.endswith(b"\\nLookupError: no such user\n")
+
+
+@pytest.mark.parametrize("character", ["x", "\0"])
+def test_a_text_that_fits_is_whole(character: str) -> None:
+    shown = "\\x00" if character == "\0" else character
+    assert file_line(entry(character * (8000 // len(shown)))).decode().endswith(shown * (8000 // len(shown)) + "\n")
 
 
 def test_an_object() -> None:
