@@ -253,8 +253,8 @@ class Entry(NamedTuple):
 BARE = {action: Entry(Verdict(action)) for action in _NAMES if action != POP3_REQ_POLICY}
 
 
-def entry(key: object, value: object) -> Entry:
-    """The meaning of ``request[key] = value``.
+def entry(key: object, value: object, longest: int) -> Entry:
+    """The meaning of ``request[key] = value``; a status line may have ``longest`` octets.
 
     Raises ValueError, with the reason, for what has none.
     """
@@ -274,6 +274,8 @@ def entry(key: object, value: object) -> Entry:
         raise ValueError(f"{name} takes nothing more")
     if len(parts) > 2 or not isinstance(parts[1], str) or unfit(parts[1]):
         raise ValueError(f"{name} takes one text without CR, LF and NUL")
+    if len("-ERR ") + len(parts[1].encode("utf-8", "surrogateescape")) > longest:
+        raise ValueError("its text is too long for max_response_line_length")
     return Entry(Verdict(parts[0], parts[1]))
 
 
@@ -334,7 +336,7 @@ def check(policy_class: type[AbstractPop3Proxy]) -> list[str]:
     faults = []
     for key, value in policy.request.items():
         try:
-            entry(key, value)
+            entry(key, value, policy.max_response_line_length)
         except ValueError as fault:
             faults.append(f"request[{key!r}]: {fault}")
     return faults

@@ -92,7 +92,7 @@ class Asking:
         if (row is not None or key == GREETING) and type(value) is int and value in BARE:
             return BARE[value]
         try:
-            return entry(key, value)
+            return entry(key, value, self.policy.max_response_line_length)
         except ValueError as fault:
             self.journal.error(f"{type(self.policy).__name__}: request[{key!r}]: {fault}; refused")
             return Entry(Verdict(POP3_REQ_REJECT))

@@ -143,7 +143,7 @@ def test_what_pop3proxy_accepts() -> None:
     ],
 )
 def test_entries(key: str, value: object, action: int) -> None:
-    assert entry(key, value).verdict.action == action
+    assert entry(key, value, 512).verdict.action == action
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_entries(key: str, value: object, action: int) -> None:
 )
 def test_malformed_entries_say_why(key: object, value: object) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        entry(key, value)
+        entry(key, value, 512)
 
 
 @pytest.mark.parametrize("returned", [POP3_REQ_ACCEPT, POP3_REQ_REJECT, POP3_REQ_ABORT, POP3_REQ_ACCEPT_MLINE])
@@ -201,6 +201,19 @@ def test_check_names_every_malformed_entry() -> None:
             self.request["RETR"] = None
 
     assert {fault.partition(":")[0] for fault in check(Wrong)} == {"request['RETR']", "request['user']"}
+
+
+@pytest.mark.parametrize("action", [POP3_REQ_REJECT, POP3_REQ_ABORT])
+def test_check_names_a_text_that_no_status_line_has_room_for(action: int) -> None:
+    class Wordy(Pop3Proxy):
+        def config(self) -> None:
+            self.max_response_line_length = 15
+            self.request["RETR"] = (action, "0123456789")
+            self.request["TOP"] = (action, "\u00e923456789")
+            self.request["DELE"] = (action, "0123456789a")
+            self.request["GREETING"] = (action, "\u00e9123456789")
+
+    assert [fault.partition(":")[0] for fault in check(Wordy)] == ["request['DELE']", "request['GREETING']"]
 
 
 def test_check_lets_the_exception_of_config_out() -> None:
