@@ -86,9 +86,9 @@ class Answers:
             decided = self._asking.call(callback, self._asking.policy.response_param)
             now = (self._asking.policy.response_value, self._asking.policy.response_param)
             if decided.action in REFUSING:
-                said = decided.text if decided.text is not None else now[1] if now[1] != seen[1] else PROTOCOL_ERROR
+                said = now[1] if decided.text is None and now[1] != seen[1] else decided.text or PROTOCOL_ERROR
                 self._asking.check_status("-ERR", said)
-                refusal = f"-ERR {said}".encode("utf-8", "surrogateescape")
+                refusal = (f"-ERR {said}" if said else "-ERR").encode("utf-8", "surrogateescape")
                 end = decided.action == POP3_REQ_ABORT
                 return Status(False, refusal, content, dropped=content, end=end, refused=True)
             if decided.action != POP3_REQ_ACCEPT:

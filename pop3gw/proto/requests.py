@@ -162,7 +162,7 @@ class Requests:
         end = decided.action == POP3_REQ_ABORT
         value, text = policy.response_value, policy.response_param
         if decided.text is not None:
-            value, text = "-ERR", decided.text
+            value, text = "-ERR", decided.text or INVALID_COMMAND
         self._asking.check_status(value, text)
         # AUTH without an argument only lists mechanisms: no login, no change of state.
         settled = None if row.login and not argument else row
