@@ -10,6 +10,7 @@ request needs them, since a callback may change them at any time.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ __all__ = [
 GREETING = "GREETING"
 ANY_KNOWN = "*"
 INVALID_COMMAND = "Invalid command."
+_NEVER_RUNS = "is async or has a yield: called, it does not run"
 
 _NAMES = {
     POP3_REQ_ACCEPT: "ACCEPT",
@@ -327,16 +329,27 @@ def instance(policy_class: type[AbstractPop3Proxy], facts: SessionFacts) -> Abst
 
 
 def check(policy_class: type[AbstractPop3Proxy]) -> list[str]:
-    """Every malformed entry that ``config()`` leaves, as ``request["KEY"]: reason``.
+    """Every malformed entry that ``config()`` leaves, as ``request["KEY"]: reason``; and what would never run.
 
     Runs ``config()`` with a stand-in session; raises whatever it raises.
     """
     policy = instance(policy_class, SessionFacts())
+    if _never_runs(policy.config):
+        return [f"config() {_NEVER_RUNS}"]
     policy.config()
     faults = []
     for key, value in policy.request.items():
         try:
-            entry(key, value, policy.max_response_line_length)
+            found = entry(key, value, policy.max_response_line_length)
         except ValueError as fault:
             faults.append(f"request[{key!r}]: {fault}")
+        else:
+            callbacks = (found.request_callback, found.response_callback)
+            faults += [f"request[{key!r}]: its callback {_NEVER_RUNS}" for call in callbacks if _never_runs(call)]
     return faults
+
+
+def _never_runs(function: object) -> bool:
+    """Whether a call only makes a coroutine or a generator."""
+    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return any(is_one(function) for is_one in kinds)

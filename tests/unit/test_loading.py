@@ -125,6 +125,7 @@ def test_an_ordinary_import_where_no_folder_has_the_file(tmp_path: Path) -> None
         (GOOD.replace("self.request[", "self.reqest["), "office:Office", ["config() raised", "(line 6)"]),
         (GOOD.replace("Pop3Proxy.config(self)", "raise SystemExit"), "office:Office", ["SystemExit", "(line 5)"]),
         (GOOD.replace("(POP3_REQ_REJECT)", "7"), "office:Office", ["class Office: request['USER']"]),
+        (GOOD.replace("def config", "async def config"), "office:Office", ["class Office: config() is async"]),
         (
             "from pop3gw.policy import *\nclass M: timeout = 'soon'\nclass Office(M, Pop3Proxy): pass\n",
             "office:Office",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -214,6 +217,30 @@ def test_check_names_a_text_that_no_status_line_has_room_for(action: int) -> Non
             self.request["GREETING"] = (action, "\u00e9123456789")
 
     assert [fault.partition(":")[0] for fault in check(Wordy)] == ["request['DELE']", "request['GREETING']"]
+
+
+def test_check_names_what_would_never_run() -> None:
+    async def slept(_self: object, _text: str = "") -> int:
+        return POP3_REQ_ACCEPT
+
+    def yields(_self: object, _text: str = "") -> Iterator[int]:
+        yield POP3_REQ_ACCEPT
+
+    async def both(_self: object, _text: str = "") -> AsyncIterator[int]:
+        yield POP3_REQ_ACCEPT
+
+    class Callbacks(Pop3Proxy):
+        def config(self) -> None:
+            super().config()
+            self.request["RETR"] = (POP3_REQ_POLICY, callback, MethodType(slept, self))
+            self.request["TOP"] = (POP3_REQ_POLICY, partial(yields, self))
+            self.request["LIST"] = (POP3_REQ_POLICY, MethodType(both, self))
+            self.request["STAT"] = (POP3_REQ_POLICY, lambda _command: POP3_REQ_ACCEPT)
+
+    never = "is async or has a yield: called, it does not run"
+    for config in (slept, yields, both):
+        assert check(type("Never", (Pop3Proxy,), {"config": config})) == [f"config() {never}"]
+    assert check(Callbacks) == [f"request[{key!r}]: its callback {never}" for key in ("LIST", "RETR", "TOP")]
 
 
 def test_check_lets_the_exception_of_config_out() -> None:
