@@ -51,7 +51,7 @@ _NAMES = {
     POP3_REQ_ABORT: "ABORT",
     POP3_REQ_POLICY: "POLICY",
 }
-_ENTRY_KEY = re.compile(r"[!-`{-~]+")  # printable ASCII without the lower-case letters
+COMMAND_NAME = re.compile(r"[!-`{-~]+")  # printable ASCII without the lower-case letters
 # What UTF-8 with surrogateescape can't put on the wire: a surrogate that stands for no octet.
 _NO_OCTET = "\ud800-\udc7f\udd00-\udfff"
 _UNFIT = re.compile(f"[\r\n\0{_NO_OCTET}]")
@@ -260,7 +260,7 @@ def entry(key: object, value: object, longest: int) -> Entry:
 
     Raises ValueError, with the reason, for what has none.
     """
-    if not isinstance(key, str) or not _ENTRY_KEY.fullmatch(key):
+    if not isinstance(key, str) or not COMMAND_NAME.fullmatch(key):
         raise ValueError("the key must be a command in upper case")
     parts = value if isinstance(value, tuple) else (value,)
     if not parts or type(parts[0]) is not int or parts[0] not in _NAMES:

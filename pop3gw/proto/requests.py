@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pop3gw.policy import (
+    COMMAND_NAME,
     INVALID_COMMAND,
     POP3_REQ_ABORT,
     POP3_REQ_ACCEPT,
@@ -201,9 +202,9 @@ class Requests:
 
     def _rewritten(self, name: str, argument: str, state: State) -> tuple[Command, str]:
         """The row and argument of what a callback made of a request."""
-        if unfit(name) or unfit(argument):
+        if unfit(argument):
             raise CallbackError("the request that it set holds CR, LF or NUL")
-        if not name or " " in name:
+        if not COMMAND_NAME.fullmatch(name):
             raise CallbackError(f"request_command is {name!r}, which is no command")
         row = COMMANDS.get(name) or unknown(name, multiline=False)
         if row.shape is Shape.LOCAL:
