@@ -148,6 +148,7 @@ _ATTRIBUTES: dict[str, _Whole | _Typed | _ReadOnly] = {
     "permit_unknown_command": _Typed(bool),
     "permit_longline": _Typed(bool),
     "strict_line_endings": _Typed(bool),
+    "tls_required": _Typed(bool),
 }
 _READ_ONLY = frozenset(name for name, kind in _ATTRIBUTES.items() if isinstance(kind, _ReadOnly))
 
@@ -185,6 +186,7 @@ class AbstractPop3Proxy:
     permit_unknown_command: bool = False
     permit_longline: bool = True
     strict_line_endings: bool = False
+    tls_required: bool = False
 
     # In __new__, so that a policy with an __init__ of its own need not call ours.
     def __new__(cls) -> Self:

@@ -32,7 +32,8 @@ from pop3gw.proto.turns import CHALLENGE, CLIENT_TURNS, REQUEST, RESPONSE, STATU
 from pop3gw.proto.upgrade import ClientTls
 from pop3gw.proto.wire import CONTROL, CRLF, Lines, LineTooLongError
 
-TLS_NEEDED = "Say STLS first: logging in without TLS is not allowed here"
+# For the person behind the mail program, which shows it.
+TLS_NEEDED = "Turn on TLS (SSL) in your mail program: logging in without it is not allowed here"
 UNASKED = "it sent something that nobody asked for"
 
 # A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.

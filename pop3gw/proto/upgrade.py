@@ -50,7 +50,10 @@ class ClientTls:
 
     def demanded_before(self, name: str) -> bool:
         """Whether this command must not be heard in clear."""
-        if self._mode is not Tls.REQUIRED or self._asking.policy.session.client_tls is not None:
+        policy = self._asking.policy
+        if self._mode is not Tls.REQUIRED and not policy.tls_required:
+            return False
+        if policy.session.client_tls is not None:
             return False
         row = COMMANDS.get(name)
         # A command of the policy's own may carry a password as well.

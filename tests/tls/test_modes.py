@@ -56,7 +56,7 @@ def test_a_session_in_every_mode(modes: Gateway, authority: Authority, client: T
         assert ("USER" in capabilities) is (client is not Tls.REQUIRED)
         if client is Tls.REQUIRED:
             for login in (f"USER {USER}", f"PASS {PASSWORD}", "AUTH PLAIN", f"APOP {USER} {'0' * 32}"):
-                with pytest.raises(poplib.error_proto, match="Say STLS first"):
+                with pytest.raises(poplib.error_proto, match="Turn on TLS"):
                     session._shortcmd(login)  # type: ignore[attr-defined]
         if client in (Tls.STARTTLS, Tls.REQUIRED):
             session.stls(context)

@@ -62,6 +62,7 @@ def test_either_family_of_constants_means_the_same() -> None:
         ("permit_unknown_command", False),
         ("permit_longline", True),
         ("strict_line_endings", False),
+        ("tls_required", False),
         ("request_command", ""),
         ("request_param", ""),
         ("username", None),

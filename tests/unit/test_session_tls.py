@@ -32,7 +32,7 @@ from tests.scenarios.player import FACTS, RecordingJournal
 FACTS_13 = TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 NOW = 1000.0
 GREETING = b"+OK ready <1.2@server>\r\n"
-ADVICE = b"-ERR Say STLS first: logging in without TLS is not allowed here\r\n"
+ADVICE = b"-ERR Turn on TLS (SSL) in your mail program: logging in without it is not allowed here\r\n"
 NOT_AVAILABLE = b"-ERR [SYS/TEMP] Server not available\r\n"
 SERVER_CAPABILITIES = b"+OK\r\nTOP\r\nUSER\r\nSASL PLAIN\r\nSTLS\r\nUIDL\r\n.\r\n"
 LOGINS = ("USER alice", "PASS hunter2", "APOP alice 0123456789abcdef0123456789abcdef", "AUTH PLAIN AGEAYg==", "AUTH")
@@ -328,11 +328,107 @@ def test_tls_required_of_the_policy() -> None:
     table = Table(Tls.STARTTLS, policy=TlsRequired).greeted()
     assert set(table.capabilities()) == {"TOP", "UIDL", "STLS"}
     for login in LOGINS:
-        heard, passed = table.client(login)
-        assert heard.startswith(b"-ERR ") and (b"Turn on TLS" in heard or login.startswith("PASS"))
-        assert not passed
+        assert table.client(login) == (ADVICE, b"")
     table.secured()
     assert set(table.capabilities()) == {"TOP", "UIDL", "USER", "SASL PLAIN"}
+    assert table.client("USER alice") == (b"", b"USER alice\r\n")
+
+
+class Entries(TlsRequired):
+    """Fills the request hash behind TlsRequired: PASS is looked at, APOP and AUTH are refused."""
+
+    def config(self) -> None:
+        """As TlsRequired, and then its own."""
+        super().config()
+        self.fill()
+
+    def fill(self) -> None:
+        """Entries of its own."""
+        self.request["USER"] = (POP3_REQ_POLICY, self.accept)
+        self.request["PASS"] = (POP3_REQ_POLICY, self.look)
+        self.request["APOP"] = (POP3_REQ_REJECT, "No APOP here")
+        self.request["AUTH"] = (POP3_REQ_REJECT, "No SASL here")
+        self.request["XLOGIN"] = POP3_REQ_ACCEPT
+
+    def accept(self, _command: str) -> int:
+        """Any name."""
+        return POP3_REQ_ACCEPT
+
+    def look(self, _command: str) -> tuple[int, str]:
+        """No password is good enough."""
+        return POP3_REQ_REJECT, "Not you"
+
+
+class Apart(Entries):
+    """Passes TlsRequired over."""
+
+    def config(self) -> None:
+        """As Pop3Proxy, and then its own."""
+        Pop3Proxy.config(self)
+        self.fill()
+
+
+class Without(Pop3Proxy):
+    """Has no entry for APOP."""
+
+    def config(self) -> None:
+        """As Pop3Proxy."""
+        super().config()
+        del self.request["APOP"]
+
+
+class Mixed(Entries, Without):
+    """TlsRequired before another base."""
+
+    def fill(self) -> None:
+        """What is left out stays out."""
+        super().fill()
+        del self.request["APOP"], self.request["AUTH"]
+
+
+HEIRS: dict[type[TlsRequired], tuple[bytes, bytes]] = {
+    Entries: (b"-ERR No APOP here\r\n", b"-ERR No SASL here\r\n"),
+    Apart: (b"-ERR No APOP here\r\n", b"-ERR No SASL here\r\n"),
+    Mixed: (b"-ERR Invalid command.\r\n", b"-ERR Invalid command.\r\n"),
+}
+
+
+@pytest.mark.parametrize("heir", HEIRS)
+def test_tls_required_of_the_policy_holds_for_its_heirs(heir: type[TlsRequired]) -> None:
+    table = Table(Tls.STARTTLS, policy=heir).greeted()
+    assert set(table.capabilities()) == {"TOP", "UIDL", "STLS"}
+    for login in (*LOGINS, "XLOGIN alice hunter2"):
+        assert table.client(login) == (ADVICE, b"")
+
+
+@pytest.mark.parametrize("heir", HEIRS)
+@pytest.mark.parametrize("mode", [Tls.STARTTLS, Tls.IMPLICIT])
+def test_tls_required_of_the_policy_leaves_its_heirs_what_they_say(mode: Tls, heir: type[TlsRequired]) -> None:
+    table = Table(mode, policy=heir)
+    if mode is Tls.IMPLICIT:
+        table.shake(Side.CLIENT)
+    table.greeted()
+    if mode is Tls.STARTTLS:
+        table.secured()
+    apop, auth = HEIRS[heir]
+    assert set(table.capabilities()) == {"TOP", "UIDL", "USER"}
+    assert table.client(LOGINS[2]) == (apop, b"")
+    assert table.client(LOGINS[3]) == (auth, b"")
+    assert table.client("USER alice") == (b"", b"USER alice\r\n")
+    table.server(b"+OK\r\n")
+    assert table.client("PASS hunter2") == (b"", b"")
+    table.session.expire(NOW + 1)
+    assert table.take() == (b"-ERR Not you\r\n", b"")
+
+
+def test_an_heir_says_which_sessions_need_no_tls() -> None:
+    class Near(TlsRequired):
+        def config(self) -> None:
+            super().config()
+            self.tls_required = self.session.client_address != FACTS.client_address
+
+    table = Table(Tls.STARTTLS, policy=Near).greeted()
+    assert "USER" in table.capabilities()
     assert table.client("USER alice") == (b"", b"USER alice\r\n")
 
 
@@ -346,7 +442,7 @@ def test_tls_required_of_the_policy_where_the_service_has_none() -> None:
     table = Table(Tls.OFF, policy=TlsRequired).greeted()
     assert set(table.capabilities()) == {"TOP", "UIDL"}
     assert table.client("STLS")[0].startswith(b"-ERR")
-    assert table.client("USER alice")[0].startswith(b"-ERR Turn on TLS")
+    assert table.client("USER alice") == (ADVICE, b"")
 
 
 # Towards the server.
@@ -501,7 +597,7 @@ STEP = st.one_of(
     st.tuples(st.just(Side.SERVER), ANSWERED),
     st.tuples(st.none(), st.booleans()),
 )
-POLICIES = st.sampled_from([Everything, Rewrites, Repairs, TlsRequired])
+POLICIES = st.sampled_from([Everything, Rewrites, Repairs, TlsRequired, Entries, Mixed])
 
 
 @given(modes=st.sampled_from(list(itertools.product(Tls, Tls))), policy=POLICIES, steps=st.lists(STEP, max_size=14))
@@ -515,8 +611,9 @@ def test_required_means_required(
     strict = {
         side
         for side, mode in zip((Side.CLIENT, Side.SERVER), modes, strict=True)
-        if mode in (Tls.REQUIRED, Tls.IMPLICIT)
+        if mode in (Tls.REQUIRED, Tls.IMPLICIT) or (side is Side.CLIENT and policy.tls_required)
     }
+    safe -= strict
     for side, what in steps:
         if session.over:
             break
