@@ -110,9 +110,10 @@ class Exchange:
         """Take one response of the client; gives the texts in it that no log may show."""
         text = decoded(response)
         secrets = [response]
+        # What can't be read counts too: behind it, the password would be taken for the name.
+        self._heard.append(text or "")
         if text is None:
             return secrets
-        self._heard.append(text)
         # LOGIN asks for the name first: that alone is no secret.
         if self.mechanism == "LOGIN" and len(self._heard) == 1:
             return []

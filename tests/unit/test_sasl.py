@@ -57,6 +57,14 @@ def test_the_name_of_login_is_no_secret_and_its_password_is() -> None:
     assert "hunter2" in exchange.hear(b64("hunter2"))
 
 
+@pytest.mark.parametrize("first", ["alice", "?", "=", "YWxpY2U"])
+def test_what_follows_a_name_of_login_that_cannot_be_read_is_no_name(first: str) -> None:
+    exchange = Exchange("LOGIN")
+    exchange.hear(first)
+    assert "hunter2" in exchange.hear(b64("hunter2"))
+    assert exchange.username() is None
+
+
 def test_what_is_no_base64_is_secret_as_it_is() -> None:
     assert decoded("?") is None
     assert Exchange("PLAIN").hear("?") == ["?"]
