@@ -145,21 +145,23 @@ class ClientSide(Outcome):
             self.counters[at + (ABORTED if self.over else ANSWERED if self.tls_wanted else REFUSED)] += 1
         else:
             self.counters[at + (ABORTED if decided.end else ANSWERED if decided.ok else REFUSED)] += 1
-            self._answer(decided, self._shown(name, argument), now)
+            self._answer(decided, name, argument, now)
 
     def _shown(self, name: str, argument: str) -> str:
         """A request as a log may show it."""
         row = COMMANDS.get(name)
         if row is not None:
-            return redacted(name, argument, row.secret)
+            # What its row drops or refuses was meant for something else, and may be a password.
+            shown = not argument or row.takes(argument, self.policy)
+            return redacted(name, argument, row.secret) if shown else f"{name} [secret]"
         if _KEYWORD.fullmatch(name) or name in self.policy.request:
             return f"{name} [secret]" if argument else name
         return "[unknown command]"
 
-    def _answer(self, answer: Answer, shown: str, now: float) -> None:
-        """Answer in the server's place."""
+    def _answer(self, answer: Answer, name: str, argument: str, now: float) -> None:
+        """Answer a request in the server's place."""
         if answer.why is not None:
-            self._refused(shown, answer.why)
+            self._refused(self._shown(name, argument), answer.why)
         row = answer.row
         if answer.attempt and row is not None:
             self._settle(row, ok=False)

@@ -44,7 +44,8 @@ class Secret(enum.Enum):
 
     NOTHING = enum.auto()
     ALL = enum.auto()
-    BEHIND_FIRST_WORD = enum.auto()
+    BEHIND_NAME = enum.auto()
+    BEHIND_MECHANISM = enum.auto()
 
 
 class Limits(Protocol):
@@ -83,6 +84,13 @@ class Command:
     def multiline(self, argument: str) -> bool:
         """Whether ``+OK`` to the command with this argument is multiline."""
         return self.shape is _MULTILINE or (self.shape is _MULTILINE_BARE and not argument)
+
+    def takes(self, argument: str, limits: Limits) -> bool:
+        """Whether the argument is relayed as it is."""
+        try:
+            return self.argument(argument, limits) == argument
+        except BadArgumentError:
+            return False
 
 
 def octets(text: str) -> int:
@@ -156,6 +164,15 @@ def _mechanism(argument: str, _limits: Limits) -> str:
     return argument
 
 
+# Those of which a log may show the name: any other word in its place may be a response, or a password.
+_WELL_KNOWN = frozenset(
+    [
+        *("ANONYMOUS", "CRAM-MD5", "DIGEST-MD5", "EXTERNAL", "GS2-KRB5", "GSS-SPNEGO", "GSSAPI", "KERBEROS_V4"),
+        *("LOGIN", "NTLM", "OAUTHBEARER", "OTP", "PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256"),
+        *("SCRAM-SHA-256-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "SKEY", "XOAUTH", "XOAUTH2"),
+    ]
+)
+
 _LANGUAGE = re.compile(r"\*|[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*")
 
 
@@ -178,7 +195,7 @@ _ROWS = (
     Command("USER", _username, _INITIAL, Shape.LINE, _GIVEN, _AUTH, names_user=True),
     Command("PASS", _password, frozenset({_GIVEN}), Shape.LINE, _TRANS, _AUTH, Secret.ALL, login=True),
     Command(
-        *("APOP", _name_and_digest, _BEFORE_LOGIN, Shape.LINE, _TRANS, _AUTH, Secret.BEHIND_FIRST_WORD),
+        *("APOP", _name_and_digest, _BEFORE_LOGIN, Shape.LINE, _TRANS, _AUTH, Secret.BEHIND_NAME),
         login=True,
         names_user=True,
     ),
@@ -196,7 +213,7 @@ _ROWS = (
     # RFC 2449
     Command("CAPA", _dropped, _ANYTIME, Shape.MULTILINE),
     # RFC 5034
-    Command("AUTH", _mechanism, _INITIAL, Shape.MULTILINE_BARE, _TRANS, _AUTH, Secret.BEHIND_FIRST_WORD, login=True),
+    Command("AUTH", _mechanism, _INITIAL, Shape.MULTILINE_BARE, _TRANS, _AUTH, Secret.BEHIND_MECHANISM, login=True),
     # RFC 2595
     Command("STLS", _dropped, _INITIAL, Shape.LOCAL),
     # RFC 6856
@@ -214,12 +231,12 @@ def unknown(name: str, *, multiline: bool) -> Command:
 
 
 def redacted(name: str, argument: str, secret: Secret) -> str:
-    """A request as a log may show it."""
+    """A request as a log may show it, if its row takes the argument."""
     if not argument:
         return name
-    if secret is Secret.ALL:
-        return f"{name} [secret]"
+    if secret is Secret.NOTHING:
+        return f"{name} {argument}"
     first, space, _rest = argument.partition(" ")
-    if secret is Secret.BEHIND_FIRST_WORD and space:
-        return f"{name} {first} [secret]"
-    return f"{name} {argument}"
+    if secret is Secret.ALL or (secret is Secret.BEHIND_MECHANISM and first.upper() not in _WELL_KNOWN):
+        return f"{name} [secret]"
+    return f"{name} {first} [secret]" if space else f"{name} {first}"

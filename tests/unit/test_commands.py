@@ -161,12 +161,23 @@ def test_an_unknown_command_is_legal_everywhere_and_its_argument_is_secret() -> 
         ("APOP", f"alice {DIGEST}", "APOP alice [secret]"),
         ("AUTH", "PLAIN AGEAYg==", "AUTH PLAIN [secret]"),
         ("AUTH", "PLAIN", "AUTH PLAIN"),
+        ("AUTH", "scram-sha-256", "AUTH scram-sha-256"),
+        ("AUTH", "AGJvYgBodW50ZXIy", "AUTH [secret]"),
+        ("AUTH", "AGJvYgBodW50ZXIy AGEAYg==", "AUTH [secret]"),
         ("USER", "alice", "USER alice"),
         ("STAT", "", "STAT"),
     ],
 )
 def test_what_a_log_shows(name: str, argument: str, shown: str) -> None:
     assert redacted(name, argument, COMMANDS[name].secret) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "takes"),
+    [("STAT", "", True), ("STAT", "1", False), ("RETR", "1", True), ("RETR", "x", False), ("APOP", DIGEST, False)],
+)
+def test_what_a_command_takes(name: str, argument: str, takes: bool) -> None:
+    assert COMMANDS[name].takes(argument, LIMITS) is takes
 
 
 def test_octets_are_those_of_the_wire() -> None:
