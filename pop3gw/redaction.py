@@ -2,13 +2,15 @@
 
 Pure text to text. Known limits: a secret that a policy has transformed (reversed, hashed, base64) is not recognised;
 one of up to three characters is hidden only where it stands by itself, not within a longer word - replaced
-everywhere it would tear all other words apart, and the gaps would spell it out.
+everywhere it would tear all other words apart, and the gaps would spell it out. A session that has named more secrets
+than are kept (``_ROOM``) shows no text at all any more: a client that may send what it likes must not fill the memory.
 """
 
 from __future__ import annotations
 
 HIDDEN = "***"
 _SHORT = 3
+_ROOM = 1 << 18  # characters of the secrets of one session
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -33,23 +35,28 @@ def escaped(text: str) -> str:
 class Secrets:
     """The secrets of one session, and texts without them."""
 
-    __slots__ = ("_spellings", "_texts")
+    __slots__ = ("_room", "_spelled", "_spellings", "_texts")
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
-        self._spellings: list[str] | None = []  # longest first; None: to be made when a text is next redacted
+        self._texts: dict[str, None] = {}  # a set in the order in which they came
+        self._spelled = 0  # so many of them have their spellings in the next
+        self._spellings: list[str] = []  # longest first
+        self._room = _ROOM
 
     def add(self, text: str) -> None:
         """Hide this text from now on. Cheap: most sessions never log a line that is searched."""
-        if text and text not in self._texts:
-            self._texts.append(text)
-            self._spellings = None
+        if text and text not in self._texts and self._room >= 0:
+            self._texts[text] = None
+            self._room -= len(text)
 
     def redacted(self, text: str) -> str:
         """The text with each spelling of each secret hidden."""
-        if self._spellings is None:
-            spellings = {spelling for secret in self._texts for spelling in _spellings(secret)}
-            self._spellings = sorted(spellings, key=len, reverse=True)
+        if self._room < 0:
+            return HIDDEN
+        if self._spelled < len(self._texts):
+            new = {spelling for secret in list(self._texts)[self._spelled :] for spelling in _spellings(secret)}
+            self._spelled = len(self._texts)
+            self._spellings = sorted([*self._spellings, *new], key=len, reverse=True)
         for spelling in self._spellings:
             if spelling in text:
                 text = text.replace(spelling, HIDDEN) if len(spelling) > _SHORT else _hide_alone(text, spelling)

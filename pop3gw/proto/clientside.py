@@ -6,8 +6,6 @@ each decided only after its predecessor's answer is known (RFC 2449 section 6.6)
 
 from __future__ import annotations
 
-import re
-
 from pop3gw.policy import INVALID_COMMAND
 from pop3gw.proto.asking import Asking
 from pop3gw.proto.capabilities import without_logins
@@ -26,7 +24,7 @@ from pop3gw.proto.counts import (
 )
 from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.outcome import COUNTED, Outcome
-from pop3gw.proto.requests import Answer, Local, Relay, Requests
+from pop3gw.proto.requests import Answer, Local, Relay, Requests, nameable
 from pop3gw.proto.sasl import Exchange
 from pop3gw.proto.turns import CHALLENGE, CLIENT_TURNS, REQUEST, RESPONSE, STATUS, Phase
 from pop3gw.proto.upgrade import ClientTls
@@ -36,8 +34,6 @@ from pop3gw.proto.wire import CONTROL, CRLF, Lines, LineTooLongError
 TLS_NEEDED = "Turn on TLS (SSL) in your mail program: logging in without it is not allowed here"
 UNASKED = "it sent something that nobody asked for"
 
-# A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
-_KEYWORD = re.compile(r"[A-Z]{1,4}")
 _UPDATE = State.UPDATE
 _NOTHING_ASKED = Relay("", "", unknown("", multiline=False), False, "GREETING")
 
@@ -154,7 +150,7 @@ class ClientSide(Outcome):
             # What its row drops or refuses was meant for something else, and may be a password.
             shown = not argument or row.takes(argument, self.policy)
             return redacted(name, argument, row.secret) if shown else f"{name} [secret]"
-        if _KEYWORD.fullmatch(name) or name in self.policy.request:
+        if nameable(name, self.policy):
             return f"{name} [secret]" if argument else name
         return "[unknown command]"
 

@@ -164,8 +164,8 @@ def _mechanism(argument: str, _limits: Limits) -> str:
     return argument
 
 
-# Those of which a log may show the name: any other word in its place may be a response, or a password.
-_WELL_KNOWN = frozenset(
+# Of these a log may show the name: any other word in its place may be a response, or a password.
+MECHANISMS = frozenset(
     [
         *("ANONYMOUS", "CRAM-MD5", "DIGEST-MD5", "EXTERNAL", "GS2-KRB5", "GSS-SPNEGO", "GSSAPI", "KERBEROS_V4"),
         *("LOGIN", "NTLM", "OAUTHBEARER", "OTP", "PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256"),
@@ -237,6 +237,6 @@ def redacted(name: str, argument: str, secret: Secret) -> str:
     if secret is Secret.NOTHING:
         return f"{name} {argument}"
     first, space, _rest = argument.partition(" ")
-    if secret is Secret.ALL or (secret is Secret.BEHIND_MECHANISM and first.upper() not in _WELL_KNOWN):
+    if secret is Secret.ALL or (secret is Secret.BEHIND_MECHANISM and first.upper() not in MECHANISMS):
         return f"{name} [secret]"
     return f"{name} {first} [secret]" if space else f"{name} {first}"

@@ -5,6 +5,7 @@ Pure. What is legal, in which state and with which argument, is decided here, by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,19 +15,53 @@ from pop3gw.policy import (
     POP3_REQ_ABORT,
     POP3_REQ_ACCEPT,
     POP3_REQ_ACCEPT_MLINE,
+    AbstractPop3Proxy,
     Entry,
     Verdict,
     unfit,
     unfit_content,
 )
 from pop3gw.proto.asking import REFUSING, Asking, CallbackError
-from pop3gw.proto.commands import COMMANDS, BadArgumentError, Command, Secret, Shape, State, octets, redacted, unknown
+from pop3gw.proto.commands import (
+    COMMANDS,
+    MECHANISMS,
+    BadArgumentError,
+    Command,
+    Secret,
+    Shape,
+    State,
+    octets,
+    redacted,
+    unknown,
+)
 from pop3gw.proto.content import content_line
+from pop3gw.proto.sasl import Exchange
 from pop3gw.proto.upgrade import ClientTls
 
 # A refused USER, PASS or APOP leaves the session in AUTHORIZATION, also where it was not legal.
 _UNSETTLING = frozenset({"USER", "PASS", "APOP"})
 _UNSETTLED = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
+
+# A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
+_KEYWORD = re.compile(r"[A-Z]{1,4}")
+
+
+def nameable(name: str, policy: AbstractPop3Proxy) -> bool:
+    """Whether a log may show this command, ``name`` in upper case."""
+    return name in COMMANDS or name in policy.request or _KEYWORD.fullmatch(name) is not None
+
+
+def _secrets(row: Command, argument: str) -> list[str]:
+    """The texts in the argument that no log may show, each as it may be said without the rest."""
+    if row.secret is Secret.NOTHING:
+        return []
+    if row.secret is Secret.ALL:
+        return [argument, *argument.split()]
+    first, _space, rest = argument.partition(" ")
+    if row.secret is Secret.BEHIND_NAME:
+        return [rest]
+    secrets = Exchange(first).hear(rest) if rest else []
+    return secrets if first.upper() in MECHANISMS else [first, *secrets]
 
 
 class Answer(NamedTuple):
@@ -95,6 +130,8 @@ class Requests:
                 return Answer(False, INVALID_COMMAND, end=True, why="the command is unknown")
             row = unknown(name, multiline=found is not None and found.verdict.action == POP3_REQ_ACCEPT_MLINE)
             found = found or Entry(Verdict(POP3_REQ_ACCEPT))
+            if found.request_callback is not None or found.response_callback is not None or asking.journal.conversation:
+                self._hide(row, argument)
         else:
             found = asking.entry(name, row)
         local = row.shape is Shape.LOCAL
@@ -128,15 +165,37 @@ class Requests:
 
     def _note_names(self, row: Command, argument: str) -> None:
         """Keep the name and the password as the client gave them, and the secrets out of the log."""
-        shown, journal = self._asking.shown, self._asking.journal
+        self._hide(row, argument)
+        shown = self._asking.shown
         if row.secret is Secret.ALL:
             shown["password"] = argument
-            journal.secret(argument)
-        elif row.names_user and row.secret is Secret.NOTHING:
-            shown["username"] = argument
         elif row.names_user:
-            shown["username"], _, digest = argument.partition(" ")
-            journal.secret(digest)
+            shown["username"] = argument if row.secret is Secret.NOTHING else argument.partition(" ")[0]
+
+    def _hide(self, row: Command, argument: str) -> None:
+        """Keep the secrets of a request out of the log, whoever says them."""
+        journal = self._asking.journal
+        for text in _secrets(row, argument):
+            journal.secret(text)
+        if not nameable(row.name, self._asking.policy):
+            journal.secret(row.name)
+
+    def _hide_unused(self, asked: Command, argument: str) -> None:
+        """Keep out of the log what a callback that failed or refused had made of the request, wherever it put it."""
+        policy, journal = self._asking.policy, self._asking.journal
+        command, wanted = str(policy.request_command), str(policy.request_param)
+        if (command, wanted) == (asked.name, argument):
+            return
+        name, *behind = command.split() or [""]
+        row = COMMANDS.get(name.upper()) or unknown(name.upper(), multiline=False)
+        if asked.secret is row.secret is Secret.NOTHING:
+            return
+        if not nameable(row.name, policy):
+            journal.secret(name)
+            journal.secret(row.name)
+        for text in (" ".join(behind), wanted):
+            for part in (text, *text.split(), *_secrets(asked, text), *_secrets(row, text)):
+                journal.secret(part)
 
     def _ask(self, found: Entry, row: Command, argument: str, state: State) -> Answer | Local | Relay:
         callback = found.request_callback
@@ -152,9 +211,11 @@ class Requests:
         try:
             decided = self._asking.call(callback, row.name)
             if decided.action in REFUSING:
+                self._hide_unused(row, argument)
                 return self._answered(decided, row, argument)
             return self._accepted(decided, found, row, argument, state)
         except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
+            self._hide_unused(row, argument)
             self._asking.failed(callback, f"the request {row.name}", fault)
         return Answer(False, INVALID_COMMAND, row=row, why="its callback failed")
 
@@ -205,7 +266,7 @@ class Requests:
         if unfit(argument):
             raise CallbackError("the request that it set holds CR, LF or NUL")
         if not COMMAND_NAME.fullmatch(name):
-            raise CallbackError(f"request_command is {name!r}, which is no command")
+            raise CallbackError("the request_command that it set is no command")
         row = COMMANDS.get(name) or unknown(name, multiline=False)
         if row.shape is Shape.LOCAL:
             raise CallbackError(f"it made the request a {name}, which is never relayed")
@@ -220,6 +281,5 @@ class Requests:
         )
         if octets(name) + (1 + octets(argument) if argument else 0) > limit:
             raise CallbackError(f"it made the request a {name} longer than its limit")
-        if row.secret is not Secret.NOTHING and row.login:
-            self._asking.journal.secret(argument.rpartition(" ")[2])
+        self._hide(row, argument)
         return row, argument

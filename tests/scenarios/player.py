@@ -19,6 +19,7 @@ from pathlib import Path
 from pop3gw.policy import AbstractPop3Proxy, SessionFacts
 from pop3gw.proto.events import Summary
 from pop3gw.proto.session import Session
+from pop3gw.redaction import Secrets
 from tests.scenarios.transcript import (
     Closes,
     ConnectFails,
@@ -71,13 +72,12 @@ class RecordingJournal:
 
     conversation: bool = True
     lines: list[tuple[str, str]] = field(default_factory=list)
-    secrets: list[str] = field(default_factory=list)
+    secrets: Secrets = field(default_factory=Secrets)
     summaries: list[Summary] = field(default_factory=list)
 
     def secret(self, text: str) -> None:
         """Redact this text from now on."""
-        if text:
-            self.secrets.append(text)
+        self.secrets.add(text)
 
     def debug(self, text: str) -> None:
         """Record."""
@@ -101,11 +101,7 @@ class RecordingJournal:
 
     def redacted(self, text: str) -> str:
         """The text as it would stand in the log: only what was named a secret before it was written is hidden."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            raw = repr(secret.encode("utf-8", "surrogateescape"))[2:-1]
-            for spelling in {secret, repr(secret)[1:-1], raw}:
-                text = text.replace(spelling, "[secret]")
-        return text
+        return self.secrets.redacted(text)
 
     @property
     def text(self) -> str:

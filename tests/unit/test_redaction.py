@@ -99,6 +99,16 @@ def test_the_longer_of_two_goes_first() -> None:
     assert secrets.redacted("secret-longer secret") == f"{HIDDEN} {HIDDEN}"
 
 
+def test_a_session_that_names_too_many_secrets_shows_nothing() -> None:
+    secrets = Secrets()
+    for number in range(2000):
+        secrets.add(f"{number:0100}")
+    assert secrets.redacted(f"text {1999:0100}") == f"text {HIDDEN}"
+    for number in range(2000, 3000):
+        secrets.add(f"{number:0100}")
+    assert secrets.redacted(f"text {2999:0100}") == HIDDEN
+
+
 def test_nothing_to_hide() -> None:
     assert hide("", "text") == "text"
     assert Secrets().redacted("text") == "text"
