@@ -72,7 +72,7 @@ def _control(path: str, gid: int) -> socket.socket:
         _remove_stale(path)
         door.bind(path)
         if os.lstat(path).st_gid != gid:  # a sandbox may forbid even a change to what it is
-            os.chown(path, -1, gid)
+            os.chown(path, -1, gid, follow_symlinks=False)
         door.listen(_BACKLOG)
     except OSError as error:
         door.close()

@@ -19,40 +19,17 @@ import stat
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TypeGuard
 
 from pop3gw import policy
+from pop3gw.distrust import Distrust
 from pop3gw.errors import PolicyError
 from pop3gw.policy import AbstractPop3Proxy
 from pop3gw.values import PolicyName
 
 _PRIVATE = "pop3gw_policy_"
-
-
-@dataclass(frozen=True, slots=True)
-class Distrust:
-    """The account of the workers where root starts the gateway: what it may write is no policy of the administrator's.
-
-    ``groups`` holds its group and its supplementary groups.
-    """
-
-    account: str
-    uid: int
-    groups: frozenset[int]
-
-    def fault(self, status: os.stat_result) -> str:
-        """Why a file or folder with this status can't be trusted; "" where it can."""
-        mode = status.st_mode
-        if mode & stat.S_IWOTH:
-            return "everyone may write it"
-        if self.uid != 0 and status.st_uid == self.uid:
-            return f"it belongs to the workers' account {self.account}"
-        if self.uid != 0 and mode & stat.S_IWGRP and status.st_gid in self.groups:
-            return f"the workers' account {self.account} may write it"
-        return ""
 
 
 def load_policy(name: PolicyName, policy_path: Sequence[str], *, distrust: Distrust | None) -> type[AbstractPop3Proxy]:

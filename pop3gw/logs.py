@@ -17,6 +17,7 @@ from pop3gw import lazily
 from pop3gw.errors import StartError
 from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, journal_entry, quoted
 from pop3gw.logsinks import DatagramSink, FileSink, Sink, is_journal
+from pop3gw.process import Account
 from pop3gw.proto.events import Summary
 from pop3gw.redaction import Secrets
 from pop3gw.values import LogFormat, LogLevel
@@ -44,13 +45,14 @@ class Log:
         level: LogLevel,
         style: LogFormat = LogFormat.TEXT,
         *,
+        account: Account | None = None,
         syslog_socket: str = SYSLOG_SOCKET,
         journal_socket: str = JOURNAL_SOCKET,
     ) -> Log:
         """Open ``syslog``, ``stderr`` or a file's path and make it the log of this process.
 
-        A stderr that leads to the journal becomes the journal itself, with fields. Raises StartError where the target
-        can't be opened.
+        A stderr that leads to the journal becomes the journal itself, with fields. ``account`` is the workers' where
+        root has started the gateway, else None. Raises StartError where the target can't be opened.
         """
         global _current  # a process has one log, as it has one stderr
         sink: Sink
@@ -60,7 +62,7 @@ class Log:
             elif target == "stderr":
                 sink = _stderr(style, journal_socket)
             else:
-                sink = FileSink.open(target, FILE_FORMS[style])
+                sink = FileSink.open(target, FILE_FORMS[style], account)
         except OSError as error:
             what = f"no syslog daemon listens on {syslog_socket}" if target == "syslog" else f"log file {target}"
             raise StartError(f"log_target = {target}: {what} ({error.strerror})") from None

@@ -17,7 +17,9 @@ import stat
 import time
 from typing import Protocol
 
+from pop3gw.logfile import open_log
 from pop3gw.logline import Entry, Form, file_line
+from pop3gw.process import Account
 from pop3gw.values import LogLevel
 
 _PATIENCE = 100  # ms that the first line to find its reader stuck may wait
@@ -35,23 +37,18 @@ class Sink(Protocol):
 class FileSink:
     """A descriptor: a file's, or stderr's (then without a path)."""
 
-    def __init__(self, fd: int, path: str = "", form: Form = file_line) -> None:
+    def __init__(self, fd: int, path: str = "", form: Form = file_line, account: Account | None = None) -> None:
         self._fd = fd
         self._path = path
+        self._account = account
         self._form = form
         self._lost = 0
         self._torn = False  # the last line was cut: the next one begins with a line end
         self._gate = self._gate_of(fd)
 
     @classmethod
-    def open(cls, path: str, form: Form = file_line) -> FileSink:
-        return cls(cls._open(path), path, form)
-
-    @staticmethod
-    def _open(path: str) -> int:
-        # O_NONBLOCK: a named pipe without a reader is an error at once, not a start that hangs.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-        return os.open(path, flags, 0o640)
+    def open(cls, path: str, form: Form = file_line, account: Account | None = None) -> FileSink:
+        return cls(open_log(path, account), path, form, account)
 
     @staticmethod
     def _gate_of(fd: int) -> select.poll | None:
@@ -96,7 +93,7 @@ class FileSink:
 
     def reopen(self) -> None:
         if self._path:
-            self.adopt(self._open(self._path))
+            self.adopt(open_log(self._path, self._account))
 
     def adopt(self, fd: int) -> None:
         os.dup2(fd, self._fd, inheritable=False)

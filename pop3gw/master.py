@@ -81,7 +81,7 @@ def _serve(
     reload: Callable[[], Config],
     ready: Callable[[], None] | None,
 ) -> int:
-    log = Log.open(config.log_target, config.log_level, config.log_format)
+    log = Log.open(config.log_target, config.log_level, config.log_format, account=account)
     if not foreground:
         problems = template.check(config)  # while there is a terminal to say it on
         if problems:

@@ -19,7 +19,7 @@ import resource
 import select
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from signal import SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2, strsignal
@@ -111,6 +111,21 @@ def drop_privileges(account: Account) -> None:
         except PermissionError:
             return
         raise StartError(f"the account {account.name} can become root again; refusing to serve with it")
+
+
+@contextlib.contextmanager
+def acting_as(account: Account) -> Iterator[None]:
+    """Within, root has this account's rights to files and no others. OSError: it can't become the account."""
+    uid, gid, groups = os.geteuid(), os.getegid(), os.getgroups()
+    try:
+        os.setgroups(account.groups)
+        os.setegid(account.gid)
+        os.seteuid(account.uid)
+        yield
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+        os.setgroups(groups)
 
 
 def _find_user(name: str) -> pwd.struct_passwd | None:

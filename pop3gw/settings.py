@@ -414,7 +414,8 @@ class Config:
         metadata=row(
             Section.MAIN,
             values.LOG_TARGET,
-            "Where the log goes: syslog, stderr, or a file, which USR1 opens anew.",
+            "Where the log goes: syslog, stderr, or a file, which USR1 opens anew. In a folder that the workers'"
+            " account may write, a gateway that root has started opens it as that account and follows no link.",
             applies=Applies.RESTART,
             default_text="syslog; stderr in the foreground",
             example="syslog",

@@ -19,8 +19,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pop3gw import fdpass, heap, loading, process, signals, worker
+from pop3gw.distrust import Distrust
 from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsSettingError
-from pop3gw.loading import Distrust
 from pop3gw.logs import Log
 from pop3gw.poller import READ, Poller
 from pop3gw.process import Account
@@ -143,7 +143,8 @@ def _prepare(plan: Plan) -> Terms:
         plan.log.level = plan.config.log_level
         if tls is not None and tls.client is not None:
             rehearse(plan.service, plan.listeners, tls)
-    policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=_distrust(plan.account))
+    distrust = None if plan.account is None else Distrust.of(plan.account)
+    policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=distrust)
     return Terms.of(plan.service, policy, plan.listeners, tls)
 
 
@@ -155,12 +156,6 @@ def _contexts(service: Service) -> Contexts | None:
     contexts = tls.contexts(service)
     contexts.warm_up()
     return contexts
-
-
-def _distrust(account: Account | None) -> Distrust | None:
-    if account is None:
-        return None
-    return Distrust(account.name, account.uid, frozenset((account.gid, *account.groups)))
 
 
 class Template:

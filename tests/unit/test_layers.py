@@ -26,7 +26,9 @@ proto.fastpath
 proto.session
 consistency reference changes pool
 config
-callguard heap arrival net fdpass process pidfile loading logline listeners scoreboard tlsstream
+callguard heap arrival net fdpass process pidfile logline listeners scoreboard tlsstream
+distrust
+loading logfile
 activation answering doors logsinks tls view
 logs
 tally

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pop3gw.distrust import Distrust
 from pop3gw.errors import Exit, PolicyError
-from pop3gw.loading import Distrust, load_policy
+from pop3gw.loading import load_policy
 from pop3gw.policy import AbstractPop3Proxy
 from pop3gw.values import PolicyName
 
