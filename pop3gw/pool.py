@@ -3,6 +3,7 @@
 Pure: no clock (``now`` is seconds, monotonic), no process, no descriptor. ``serving`` tells what happened and carries
 out the orders that come back. The unit is a *seat*: a worker has ``sessions_per_worker`` of them, and its *credit* says
 how many sessions it takes now, which may be fewer than its free seats: one that is wedged collects no clients.
+Workers of an older generation take no more sessions: of ``max_workers`` they take what their last sessions need.
 
 In the steady state nothing is to be decided: what happened says so itself (``restless``), by comparing the free seats
 with bounds that the last ``orders()`` has left.
@@ -77,6 +78,7 @@ class _Worker:
     limit: int  # sessions, after which it is replaced
     due: float = NEVER  # when it must have moved on
     state: _State = _State.STARTING
+    old: bool = False  # of an older generation than the one that serves
     credit: int = 0
     served: int = 0
     free: list[int] = field(default_factory=list)  # seats
@@ -105,6 +107,8 @@ class Pool:
         "_full",
         "_jitter",
         "_last_number",
+        "_older",
+        "_older_sessions",
         "_open",
         "_overdue_at",
         "_pause_reported",
@@ -139,6 +143,8 @@ class Pool:
         self._forks = False  # whether there is a template to fork from
         self._workers: dict[int, _Worker] = {}
         self._last_number = 0
+        self._older = 0  # workers of older generations
+        self._older_sessions = 0  # those of these workers
         self._open: deque[_Worker] = deque()  # those with credit, the one to take next at the right
         self._clientele = Clientele()
         self._credit = 0  # sessions that may be handed over now
@@ -207,6 +213,9 @@ class Pool:
         """A template is ready: from now on workers come from it, and those of its predecessor leave."""
         for worker in self._workers.values():
             self._leave(worker, now)
+            worker.old = True
+        self._older = len(self._workers)
+        self._older_sessions = self._clientele.sessions
         self._rules = rules
         self._forks = True
         self._shutdown_timeout = rules.shutdown_timeout
@@ -239,6 +248,9 @@ class Pool:
                 worker.free.append(seat)
                 if worker.state is _State.SERVING:
                     self.vacant += 1
+                elif worker.old:
+                    self._older_sessions -= 1
+                    self.restless = True  # there may be room for one of the new generation
         if worker.state is _State.LEAVING:
             if not clients:
                 self._expect(worker, now + LEAVE_LIMIT)
@@ -291,7 +303,7 @@ class Pool:
         self._leave(worker, now)
         for client in worker.clients.values():
             self._clientele.leave(client)
-        del self._workers[number]
+        self._forget(worker)
 
     def spawn_failed(self, number: int, reason: str, now: float) -> None:
         """The worker could not be forked."""
@@ -300,7 +312,7 @@ class Pool:
             return
         self._back_off(f"a worker can't be forked ({reason})", now)
         self._leave(worker, now)
-        del self._workers[number]
+        self._forget(worker)
 
     def accept_failed(self, reason: str, now: float) -> None:
         """The system has no descriptor or memory for another connection: leave clients in the backlog for a while."""
@@ -457,7 +469,7 @@ class Pool:
         if self.dry and self._waiting > vacant:
             needed = self._workers_for(self._waiting - vacant)
             wanted = max(wanted, min(wanted + needed, rules.max_spare))
-        room = rules.max_workers - len(self._workers)
+        room = rules.max_workers - self._taken()
         short = min(wanted - self._workers_for(vacant) - self.starting, room)
         if short > 0 and now < self._backoff.until:
             self._wake(self._backoff.until)
@@ -478,7 +490,7 @@ class Pool:
         return worker.number
 
     def _report_full(self, rules: Service, now: float) -> None:
-        if self._credit or self.starting or len(self._workers) < rules.max_workers:
+        if self._credit or self.starting or self._taken() < rules.max_workers:
             return
         if self._full or now < self._quiet_until or (self.vacant and now < self._dry_since + STALL):
             return
@@ -500,6 +512,11 @@ class Pool:
         self._wake(self._overdue_at)
 
     # Bookkeeping.
+
+    def _taken(self) -> int:
+        """How much of ``max_workers`` is taken: a few old sessions must not keep hundreds of seats from new ones."""
+        per_worker = self._rules.sessions_per_worker if self._rules is not None else 1
+        return len(self._workers) - self._older + min(self._older, self._older_sessions // per_worker)
 
     def _workers_for(self, sessions: int) -> int:
         per_worker = self._rules.sessions_per_worker if self._rules is not None else 1
@@ -523,6 +540,12 @@ class Pool:
                 self._dry_since = now
         self._retired.append(worker.number)
         self._expect(worker, NEVER if worker.clients else now + LEAVE_LIMIT)
+
+    def _forget(self, worker: _Worker) -> None:
+        del self._workers[worker.number]
+        if worker.old:
+            self._older -= 1
+            self._older_sessions -= len(worker.clients)
 
     def _expect(self, worker: _Worker, at: float) -> None:
         worker.due = at

@@ -311,7 +311,8 @@ class Service:
         metadata=row(
             Section.WORKERS,
             values.whole_number(1, 10_000),
-            "Workers in all. When each of them is taken, new clients wait.",
+            "Workers in all. When each of them is taken, new clients wait. Those that a reload has left their last"
+            " sessions count by these, sessions_per_worker to one; until they end there may be more processes.",
         ),
     )
     sessions_per_worker: int = field(

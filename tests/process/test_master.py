@@ -114,6 +114,19 @@ def test_a_reload_serves_new_sessions_under_the_new_policy_and_running_ones_unde
     until("the old template leaves", lambda: len(gateway.pids("template")) == 1)
 
 
+@pytest.mark.own_mode
+def test_after_a_reload_few_sessions_of_before_keep_no_client_waiting(make: Make) -> None:
+    gateway = make(sessions_per_worker=20, min_spare=2, max_spare=2, max_workers=2).start()
+    before = [gateway.connect().logged_in() for _ in range(3)]
+    for times in (1, 2):
+        gateway.reload()
+        gateway.wait_for("the configuration was reloaded", times)
+        before.append(gateway.connect().logged_in())
+    assert gateway.count("new clients wait") == 0
+    for client in before:
+        client.quits()
+
+
 @pytest.mark.parametrize("load_limit", ["1"])
 @pytest.mark.parametrize(
     ("policy", "said"),

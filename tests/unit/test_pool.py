@@ -523,6 +523,46 @@ def test_old_workers_count_for_max_workers() -> None:
     assert gateway.connect() is not None
 
 
+def test_old_workers_with_many_seats_count_for_max_workers_by_their_sessions() -> None:
+    gateway = Gateway(min_spare=2, max_spare=2, max_workers=2, sessions_per_worker=8, processors=2).start()
+    hands = [gateway.connect(), gateway.connect()]
+    assert len({worker for worker, _ in filter(None, hands)}) == 2
+    gateway.start()
+    assert gateway.pool.workers == 4, "two with a session each take no place"
+    hands += [gateway.connect() for _ in range(6)]
+    gateway.start()
+    assert gateway.pool.workers == 4 + 1, "with as many sessions as one worker has, they take its place"
+    gateway.hang_up(hands[2])
+    assert gateway.pool.spare == 2
+
+
+def test_one_worker_of_old_is_one_worker_however_many_seats_a_new_one_has() -> None:
+    gateway = Gateway(min_spare=1, max_spare=1, max_workers=2, sessions_per_worker=20).start()
+    for _ in range(5):
+        gateway.connect()
+    gateway.rules = dataclasses.replace(gateway.rules, sessions_per_worker=1)
+    gateway.start()
+    assert gateway.connect() is not None
+
+
+def test_a_reload_without_a_session_is_no_full_pool() -> None:
+    gateway = Gateway(min_spare=2, max_spare=2, max_workers=2).start()
+    gateway.slow = True
+    gateway.start()
+    assert gateway.forked == 4
+    assert gateway.reports == []
+
+
+def test_old_workers_that_end_before_they_served_leave_their_place() -> None:
+    gateway = Gateway(min_spare=2, max_spare=2, max_workers=2).start()
+    gateway.slow = True
+    gateway.start()
+    gateway.start()
+    for worker in gateway.coming[:2]:
+        gateway.pool.spawn_failed(worker, "no answer", gateway.now)
+    assert gateway.pool._older == gateway.pool._older_sessions == 0
+
+
 def test_without_its_template_it_serves_with_the_workers_that_there_are() -> None:
     gateway = Gateway(min_spare=2).start()
     gateway.pool.suspend()
@@ -639,7 +679,7 @@ def test_whatever_happens_the_books_balance(a_seed: int) -> None:
         max_sessions=chance.choice((1, 5, 1000)),
     ).start()
     for _ in range(600):
-        match chance.randrange(6):
+        match chance.randrange(7):
             case 0 | 1 | 2:
                 gateway.connect(f"192.0.2.{chance.randrange(5)}")
             case 3 if gateway.seats:
@@ -649,8 +689,15 @@ def test_whatever_happens_the_books_balance(a_seed: int) -> None:
             case 5 if gateway.alive and chance.random() < 0.3:
                 gateway.end_worker(chance.choice(gateway.alive))
                 gateway.settle()
+            case 6 if chance.random() < 0.1:
+                gateway.start()
         assert gateway.pool.sessions == len(gateway.seats)
-        assert gateway.pool.workers == len(gateway.alive) <= gateway.rules.max_workers
+        assert gateway.pool.workers == len(gateway.alive)
+        assert gateway.pool._taken() <= gateway.rules.max_workers
+        assert gateway.pool._older == sum(worker.old for worker in gateway.pool._workers.values())
+        assert gateway.pool._older_sessions == sum(
+            len(worker.clients) for worker in gateway.pool._workers.values() if worker.old
+        )
         assert gateway.pool.vacant >= gateway.pool._credit >= 0
         assert gateway.pool._credit == sum(worker.credit for worker in gateway.pool._open)
     for hand in sorted(gateway.seats):
