@@ -1,12 +1,13 @@
-"""What settings say together: clashing listeners, loops, accounts, folders, contradicting numbers.
+"""What settings say together: clashing listeners, loops, accounts, folders, contradicting numbers, a missing library.
 
-Each value is well-formed by itself when it gets here. This asks the machine about accounts, folders and its own
-addresses, but resolves no name.
+Each value is well-formed by itself when it gets here. This asks the machine about accounts, folders, libraries and its
+own addresses, but resolves no name.
 """
 
 from __future__ import annotations
 
 import grp
+import importlib.util
 import itertools
 import os
 import pwd
@@ -24,6 +25,7 @@ def problems(config: Config) -> list[Problem]:
     """Everything in a configuration that can't be true at once, or not here."""
     return [
         *_listener_clashes(config),
+        *_metrics(config),
         *_loops(config),
         *_spares(config),
         *accounts(config, os.geteuid(), os.getegid()),
@@ -65,6 +67,20 @@ def _listener_clashes(config: Config) -> Iterator[Problem]:
             line = config.origin(first, "listen").line
             where = f"[{first}] in line {line}" if line else f"[{first}]"
             yield config.problem(second, "listen", f'"{address}", but {where} listens on {taken}', "a free address")
+
+
+def _metrics(config: Config) -> Iterator[Problem]:
+    wanted = config.metrics_listen
+    if wanted is None:
+        return
+    if importlib.util.find_spec("prometheus_client") is None:
+        found = f'"{wanted}", which needs the library prometheus_client'
+        expected = "an apt-get install python3-prometheus-client, or pip install 'pop3gw[metrics]', before"
+        yield config.problem("", "metrics_listen", found, expected)
+    for service in config.services:
+        if any(_clash(taken, wanted) for taken in service.listen):
+            found = f'"{wanted}", where [{service.name}] listens for clients'
+            yield config.problem("", "metrics_listen", found, "a free address")
 
 
 def _loops(config: Config) -> Iterator[Problem]:

@@ -7,7 +7,6 @@ the control socket is decided by its mode and its group, and once more, by the p
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import socket
 import stat
@@ -47,6 +46,10 @@ class Doors:
             doors.close()
             raise
         return doors
+
+    def metrics_at(self) -> Address | None:
+        """Where the metrics are served."""
+        return None if self.metrics is None else Address(*self.metrics.getsockname()[:2])
 
     def descriptors(self) -> list[int]:
         """What to keep open while daemonizing."""
@@ -101,11 +104,6 @@ def _remove_stale(path: str) -> None:
 
 
 def _metrics(config: Config, wanted: Address) -> socket.socket:
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise StartError(
-            "metrics_listen needs prometheus_client: apt-get install python3-prometheus-client,"
-            " or pip install 'pop3gw[metrics]'"
-        )
     family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
     door = socket.socket(family, socket.SOCK_STREAM)
     try:

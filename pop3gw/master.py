@@ -93,6 +93,8 @@ def _serve(
         process.detach(kept if logged is None else [*kept, logged])
     process.limit_resources()
     process.title(f"pop3gw: master {config.source}")
+    if (metrics := doors.metrics_at()) is not None:
+        log.info(f"metrics are at http://{metrics}/metrics")
     if account is not None and account.assumed:
         log.info(f"started as root without user: workers run as the account {account.name}")
     if account is not None and account.uid == 0:

@@ -47,6 +47,16 @@ def free_port() -> int:
         return port
 
 
+def test_any_free_port_is_told(make: Make) -> None:
+    gateway = make()
+    gateway.main["metrics_listen"] = "127.0.0.1:0"
+    gateway.start()
+    found = re.search(r"metrics are at (http://127\.0\.0\.1:\d+/metrics)$", gateway.log, re.M)
+    assert found is not None
+    with urllib.request.urlopen(found[1], timeout=PATIENCE) as answer:
+        assert b"pop3gw_info" in answer.read()
+
+
 class Prometheus:
     """A Prometheus that reads one target, often."""
 

@@ -308,6 +308,23 @@ class TestConsistency:
         assert "line 3" in said
         assert only(tmp_path, SMALLEST.replace("127.0.0.1:1110", f'"{first}", "{second}"'))[0] == 3
 
+    def test_metrics_where_clients_connect(self, tmp_path: Path) -> None:
+        main = "[main]\nmetrics_listen = 127.0.0.1:1110\n"
+        line, key, said = only(tmp_path, main + SMALLEST)
+        assert (line, key) == (2, "metrics_listen")
+        assert "[inbound] listens for clients" in said
+        load(tmp_path, (main + SMALLEST).replace(":1110", ":0"))
+
+    def test_metrics_without_the_library_that_makes_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = "[main]\nmetrics_listen = 127.0.0.1:9110\n" + SMALLEST
+        load(tmp_path, text)
+        monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+        line, key, said = only(tmp_path, text)
+        assert (line, key) == (2, "metrics_listen")
+        assert "apt-get install python3-prometheus-client" in said
+
     @pytest.mark.parametrize("listen", ['0.0.0.0:1110, "[::]:1110"', "127.0.0.1:0, 127.0.0.1:0"])
     def test_listeners_that_go_together(self, tmp_path: Path, listen: str) -> None:
         assert len(load(tmp_path, SMALLEST.replace("127.0.0.1:1110", listen)).services[0].listen) == 2

@@ -69,12 +69,6 @@ def test_a_path_that_can_not_be_is_named(path: str) -> None:
         Doors.open(config(control_socket=path), None)
 
 
-def test_without_prometheus_client_the_start_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(StartError, match="python3-prometheus-client"):
-        Doors.open(config(metrics_listen=Address("127.0.0.1", 0)), None)
-
-
 def test_where_one_can_not_be_had_the_other_is_given_back(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
