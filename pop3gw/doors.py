@@ -21,6 +21,7 @@ from pop3gw.values import Address
 
 _BACKLOG: Final = 64
 _MODE: Final = 0o660
+_ANOTHER: Final = "set another control_socket"
 
 
 @dataclass(slots=True)
@@ -77,6 +78,9 @@ def _control(path: str, gid: int) -> socket.socket:
         if os.lstat(path).st_gid != gid:  # a sandbox may forbid even a change to what it is
             os.chown(path, -1, gid, follow_symlinks=False)
         door.listen(_BACKLOG)
+    except StartError:
+        door.close()
+        raise
     except OSError as error:
         door.close()
         raise StartError(
@@ -89,10 +93,10 @@ def _control(path: str, gid: int) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket on which nobody listens. OSError: somebody does, or it is no socket."""
+    """Remove a socket on which nobody listens. StartError: somebody does, or it is no socket."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return  # bind() says that it is taken
+            raise StartError(f"the control socket can't be made at {path}: it is no socket; remove it, or {_ANOTHER}")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -101,6 +105,10 @@ def _remove_stale(path: str) -> None:
             probe.connect(path)
         except ConnectionRefusedError:
             Path(path).unlink()
+            return
+        except BlockingIOError:  # somebody does, and has no time
+            pass
+    raise StartError(f"the control socket {path} belongs to a gateway that runs; stop that one, or {_ANOTHER}")
 
 
 def _metrics(config: Config, wanted: Address) -> socket.socket:

@@ -435,7 +435,7 @@ def test_a_socket_of_a_gateway_that_runs_is_not_taken_and_one_left_behind_is(
     second.main["control_socket"] = control.path
     second.launch()
     assert second.wait() == 1
-    assert f"the control socket {control.path} can't be made" in second.log
+    assert f"the control socket {control.path} belongs to a gateway that runs" in second.log
     gateway.signal(signal.SIGKILL)
     gateway.wait()
     until(

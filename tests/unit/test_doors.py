@@ -39,16 +39,27 @@ def test_one_that_was_left_behind_is_replaced_one_that_is_used_is_not(tmp_path: 
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(path)
     doors = Doors.open(config(control_socket=path), None)
-    with pytest.raises(StartError, match="Address already in use"):
+    with pytest.raises(StartError, match="a gateway that runs; stop that one, or set another control_socket"):
         Doors.open(config(control_socket=path), None)
     assert Path(path).is_socket()
     doors.close()
 
 
+def test_one_whose_gateway_has_no_time_is_used_too(tmp_path: Path) -> None:
+    path = str(tmp_path / "pop3gw.sock")
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX) as waiting:
+        door.bind(path)
+        door.listen(0)
+        waiting.connect(path)
+        with pytest.raises(StartError, match="belongs to a gateway that runs"):
+            Doors.open(config(control_socket=path), None)
+        assert Path(path).is_socket()
+
+
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "notes"
     path.write_text("mine")
-    with pytest.raises(StartError, match="can't be made"):
+    with pytest.raises(StartError, match="it is no socket"):
         Doors.open(config(control_socket=str(path)), None)
     assert path.read_text() == "mine"
 
