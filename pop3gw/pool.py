@@ -171,8 +171,12 @@ class Pool:
 
     # What the pool is asked.
 
+    def accepts(self, now: float) -> bool:
+        """Whether connections may be accepted now, be it to turn them away."""
+        return self.phase is Phase.RUNNING and now >= self._paused_until
+
     def room(self, now: float) -> int:
-        """How many connections may be accepted now; 0: the listeners are not to be polled."""
+        """How many sessions may be handed over now; 0: only clients that are turned away are to be accepted."""
         return self._credit if self.phase is Phase.RUNNING and now >= self._paused_until else 0
 
     @property

@@ -86,8 +86,7 @@ class Serving:
                 self._do[order.act](order)
         while self._held and pool.room(now):
             self._hand_over(*self._held.popleft(), now)
-        if self._polled != (pool.room(now) > 0):
-            self._poll(not self._polled)
+        self._poll(pool.accepts(now) if self.drained else pool.room(now) > 0)
         if now >= self.templates.deadline:
             self.templates.tidy(now)
             self._count_unreported()
@@ -116,7 +115,7 @@ class Serving:
     def turn_away(self, drained: bool) -> None:
         """Let no more clients in, or let them in again; sessions and workers stay."""
         self.drained = drained
-        self._publish()
+        self.carry_out(time.monotonic())
 
     def end_session(self, pid: int, seat: int, session: str) -> bool:
         """Have the worker with this pid end the session with this id; False: there is no such worker."""
@@ -241,7 +240,7 @@ class Serving:
 
     def _accept(self, listener: Listener) -> None:
         """Take one client: while others wait, the next turn says so again."""
-        if not self._polled or self._held:  # since an event of the same turn
+        if not self._polled or (self._held and not self.drained):  # since an event of the same turn
             return
         now = time.monotonic()
         try:

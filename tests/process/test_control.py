@@ -283,6 +283,23 @@ def test_drain_turns_clients_away_until_resume_also_over_a_reload(one: tuple[Gat
     assert (status, said) == (1, f"pop3gwctl: there is no service outbound; the services are: {gateway.name}\n")
 
 
+def test_drain_turns_away_who_waits_for_a_full_service(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    gateway = start(make(min_spare=1, max_spare=1, max_workers=1))
+    control = Ctl(gateway, capsys)
+    running = gateway.connect().logged_in()
+    waits = gateway.connect()
+    gateway.wait_for("new clients wait")
+    assert control("drain")[0] == 0
+    for client in (waits, gateway.connect()):
+        assert client.hear() == "-ERR [SYS/TEMP] this service takes no new sessions now"
+    assert control("resume")[0] == 0
+    waits = gateway.connect()
+    assert running.ask("NOOP") == "+OK"
+    assert control.service()["total"]["clients_refused"] == 2
+    running.quits()
+    waits.logged_in().quits()
+
+
 def test_reload_waits_and_says_what_has_changed(one: tuple[Gateway, Ctl]) -> None:
     gateway, control = one
     running = gateway.connect().logged_in()
