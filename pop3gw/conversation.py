@@ -177,7 +177,7 @@ class Conversation:
     def _turn_away(self, reason: str) -> None:
         """No session: the sender can't be told in a protocol that it did not begin."""
         self._journal.warning(f"connection of {self._peer.address} closed: {reason}")
-        self._session.shutdown(reason)
+        self._session.shutdown(reason, Ending.REFUSED)
         self._close()
 
     def _start(self, now: float) -> None:

@@ -27,7 +27,7 @@ class Ending(enum.StrEnum):
     QUIT = "quit"
     CLOSED = "closed"  # a side closed without QUIT
     TIMEOUT = "timeout"
-    REFUSED = "refused"  # an -ERR greeting, or the policy refused the service
+    REFUSED = "refused"  # an -ERR greeting, the policy refused the service, or no PROXY header said who it is
     ABORTED = "aborted"  # a request that ends the session, or a policy's ABORT
     AUTH_FAILURES = "auth-failures"
     PROTOCOL = "protocol-error"  # what the server said is not POP3

@@ -180,10 +180,12 @@ def test_what_is_no_header_ends_the_connection_without_a_word(running: Gateway, 
 
 
 def test_a_connection_that_ends_within_the_header(running: Gateway) -> None:
+    before = running.log.count("end=refused by=gateway")
     with dial(running, "told", b"PROXY TCP4 ") as client:
         client.shutdown(socket.SHUT_WR)
         assert rest(client) == b""
     running.wait_for("ended within the PROXY header")
+    running.wait_for("end=refused by=gateway", before + 1)
 
 
 def test_only_the_named_networks_may_send_one(running: Gateway) -> None:

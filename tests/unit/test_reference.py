@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pop3gw import config, reference
+from pop3gw.proto.events import Ending
 from pop3gw.settings import SETTINGS, Section, of_section
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,11 @@ def test_every_setting_is_in_sample_and_manual() -> None:
     for item in SETTINGS:
         assert re.search(rf"^ *(# )?{item.key} = ", reference.sample(), re.MULTILINE)
         assert f"\n.It Ic {item.key}\n" in reference.manual()
+
+
+@pytest.mark.parametrize("ending", Ending)
+def test_the_manual_names_every_end_of_a_session(ending: Ending) -> None:
+    assert re.search(rf"^\.Cm {ending}( ,)?$", (ROOT / "man" / "pop3gw.8").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
