@@ -28,10 +28,10 @@ from pop3gw.process import Account
 from pop3gw.rehearsal import rehearse
 from pop3gw.scoreboard import Ledger
 from pop3gw.serving import Serving
-from pop3gw.settings import Config
+from pop3gw.settings import Applies, Config, Section, of_section
 
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD)
-_ONLY_AT_START = ("pid_file", "control_socket", "metrics_listen", "log_target", "log_format")
+_ONLY_AT_START = [item.key for item in of_section(Section.MAIN) if item.row.applies is Applies.RESTART]
 
 
 def run(
@@ -126,6 +126,7 @@ class Master:
         account: Account | None,
     ) -> None:
         self._log = log
+        self._account = account  # the log and the control socket are its too: it stays the one of the start
         self._reload = reload
         self._ready = ready
         self._tidings = tidings
@@ -297,7 +298,6 @@ class Master:
 
     def _try(self, config: Config, bound: list[Listener]) -> None:
         """Start what this configuration needs beside what serves. Pop3gwError: it can't hold."""
-        account = process.find_account(config.user, config.group)
         now = time.monotonic()
         addresses = frozenset(listener.bound for listener in bound)
         self._change = (config, bound)
@@ -307,7 +307,7 @@ class Master:
                 serving = self._services[service.name] = Serving(
                     service.name, self._selector, self._agenda, self._ledgers.setdefault(service.name, Ledger())
                 )
-            plan = template.Plan(config, service, account, addresses, self._log)
+            plan = template.Plan(config, service, self._account, addresses, self._log)
             try:
                 serving.templates.prepare(plan, now)
             except OSError as error:

@@ -47,6 +47,21 @@ def test_user_and_group_are_those_of_the_settings(make: Make) -> None:
     assert status(template, "Gid").split() == [str(grp.getgrnam(group).gr_gid)] * 4
 
 
+@pytest.mark.skipif(not ROOT, reason="only root can name another account")
+def test_another_user_is_for_the_next_start(make: Make) -> None:
+    gateway = make()
+    gateway.main.update(user=NOBODY, control_socket=gateway.folder / "pop3gw.sock")
+    gateway.start()
+    gateway.main.update(user="daemon", group="mail")
+    gateway.reload()
+    gateway.wait_for("the configuration was reloaded")
+    for key in ("user", "group"):
+        assert f"{key} was changed: that takes effect when pop3gw is restarted" in gateway.log
+    gateway.connect().logged_in().quits()
+    uids = {status(pid, "Uid") for pid in (*gateway.pids("template"), *gateway.workers())}
+    assert uids == {"\t".join([str(pwd.getpwnam(NOBODY).pw_uid)] * 4)}
+
+
 def test_not_started_as_root_everything_runs_as_who_started_it(make: Make) -> None:
     gateway = make()
     gateway.account = NOBODY if ROOT else None
