@@ -105,12 +105,14 @@ class Log:
         """The descriptor to keep open while daemonizing and to pass on after ``reopen``; None for stderr."""
         return self._sink.fileno_or_none()
 
-    def reopen(self) -> None:
-        """Open the target anew (USR1), under the same descriptor; where that fails, say so in the old one."""
+    def reopen(self) -> bool:
+        """Open the target anew (USR1), under the same descriptor; False: that failed, and the old one says so."""
         try:
             self._sink.reopen()
         except OSError as error:
             self.error(f"the log can't be reopened ({error.strerror}); it goes on where it was")
+            return False
+        return True
 
     def adopt(self, fd: int) -> None:
         """Write to this descriptor from now on, under the old one's number; ``fd`` itself is closed."""

@@ -259,7 +259,8 @@ class Master:
         self.want_reload()
 
     def _reopen_log(self) -> None:
-        self._log.reopen()
+        if not self._log.reopen():
+            return
         descriptor = self._log.fileno_or_none()
         if descriptor is not None:
             for serving in self._all():

@@ -44,5 +44,8 @@ def test_a_link_in_its_place_is_not_followed(gateway: Gateway) -> None:
     gateway.log_file.symlink_to(victim)
     gateway.signal(signal.SIGUSR1)
     until("it is told where the log was", lambda: "it goes on where it was" in old.read_text())
+    gateway.signal(signal.SIGTERM)
+    gateway.wait()
     assert "it is a symbolic link" in old.read_text()
+    assert "the log was reopened" not in old.read_text()
     assert not victim.exists()
