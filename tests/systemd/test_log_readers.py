@@ -135,6 +135,27 @@ def test_logrotate_loses_no_line(service: Service) -> None:
     assert service.box.shell(f"stat -c '%U %G %a' {LOG}").strip() == "pop3gw pop3gw 640"
 
 
+def test_the_same_lines_of_logrotate_serve_a_gateway_that_root_has_started(service: Service) -> None:
+    """As without systemd; there logrotate signals it, by its pid file."""
+    service.box.shell(f"systemctl stop {UNIT}; rm -f {LOG}*")
+    service.configure(f"log_target = {LOG}")
+    service.box.run("pop3gw")
+    try:
+        until("it is ready", lambda: re.search("ready$", service.box.read(LOG), re.MULTILINE))
+        for _ in range(3):
+            transcript(service.account, 1)
+            until("a session is logged", lambda: "session ended" in service.box.read(LOG))
+            service.box.run("logrotate", "--force", "/etc/logrotate.d/pop3gw")
+            service.box.shell("kill -USR1 $(cat /run/pop3gw/pop3gw.pid)")
+            until("the new file is in use", lambda: "the log was reopened" in service.box.read(LOG))
+        assert service.box.shell(f"stat -c '%n %U %G %a' {LOG}*").splitlines() == [
+            f"{LOG}{suffix} pop3gw pop3gw 640" for suffix in ("", ".1", ".2.gz", ".3.gz")
+        ]
+    finally:
+        service.box.shell("kill -INT $(cat /run/pop3gw/pop3gw.pid)")
+        until("it has ended", lambda: service.box.attempt("test", "-e", "/run/pop3gw/pop3gw.pid").returncode != 0)
+
+
 def test_a_full_disk_stops_no_session_and_is_told_when_it_has_room_again(service: Service) -> None:
     service.box.shell(
         f"systemctl stop {UNIT}; mount -t tmpfs -o size=64k,uid=$(id -u pop3gw),mode=750 tmpfs /var/log/pop3gw"
