@@ -101,7 +101,7 @@ class Outcome:
 
     def _logged_in(self, way: str) -> None:
         self.login = way
-        self._turns.logged_in()
+        self._turns.login_not_awaited()
 
     def _count(self, name: str) -> None:
         """What a summary tells of the answers."""

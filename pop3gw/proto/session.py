@@ -98,7 +98,7 @@ class Session(FastPath):
             self.tls_wanted = Side.CLIENT
             self.changed = True
             self._turns.take(Phase.CLIENT_HANDSHAKE, now)
-            self._turns.login_awaited(now)
+            self._turns.login_awaited(now)  # until the handshake is done; of the policy's own only from the greeting on
         else:
             self._configure()
 
@@ -146,6 +146,7 @@ class Session(FastPath):
         if side is Side.CLIENT and self._rules.client_tls is Tls.IMPLICIT:
             self._facts = self._facts._replace(client_tls=tls, client_certificate=certificate)
             self._turns.take(Phase.CONNECTION, now)
+            self._turns.login_not_awaited()
             self._configure()
             return
         if side is Side.CLIENT:

@@ -75,11 +75,11 @@ class Turns:
         self.since = now
 
     def login_awaited(self, now: float) -> None:
-        """``auth_timeout`` runs from now on, until ``logged_in``."""
+        """``auth_timeout`` runs from now on, until ``login_not_awaited``."""
         self._auth_since = now
 
-    def logged_in(self) -> None:
-        """``auth_timeout`` runs no more."""
+    def login_not_awaited(self) -> None:
+        """``auth_timeout`` runs no more: the client has logged in, or can't yet."""
         self._auth_since = None
 
     def hold(self, failures: int, now: float) -> None:

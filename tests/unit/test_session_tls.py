@@ -176,6 +176,24 @@ def test_implicit_is_awaited_for_auth_timeout() -> None:
     assert table.take() == (b"", b"")
 
 
+def test_implicit_leaves_auth_timeout_to_run_from_the_greeting() -> None:
+    class Quick(Everything):
+        auth_timeout = 3_000
+
+    table = Table(Tls.IMPLICIT, policy=Quick)
+    table.session.tls_started(Side.CLIENT, FACTS_13, NOW + 4)
+    table.session.connected(NOW + 4, "198.51.100.9", 110)
+    for silence in range(5, 10):  # of a server that takes its time
+        table.session.expire(NOW + silence)
+    assert not table.session.over
+    table.session.server_data(GREETING, NOW + 10)
+    assert table.take() == (GREETING, b"")
+    assert table.session.deadline == NOW + 13
+    table.session.expire(NOW + 13)
+    assert table.session.ending is Ending.TIMEOUT
+    assert table.session.ended_by is Side.CLIENT
+
+
 def test_stls_that_fails_ends_the_session_in_silence() -> None:
     table = Table(Tls.REQUIRED).greeted()
     table.client("STLS")
