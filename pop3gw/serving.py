@@ -30,6 +30,7 @@ from pop3gw.proto import counts
 from pop3gw.scoreboard import Gauge, Ledger
 from pop3gw.stream import tune
 from pop3gw.succession import Succession
+from pop3gw.values import Tls
 
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _REFUSED_KEPT: Final = 64  # refused clients that may still be reading what they were told
@@ -51,6 +52,7 @@ class Serving:
         self.ledger = ledger
         self.drained = False  # by the administrator: clients are turned away
         self.renewed = False  # a generation has begun that attendants don't know
+        self._in_clear = True  # a client hears what is said in clear: TLS does not come first
         self._removed = False  # another one may have the ledger's gauges
         self._selector = selector
         self._agenda = agenda
@@ -181,6 +183,7 @@ class Serving:
     def began(self, generation: Generation, now: float) -> None:
         """This generation serves from now on."""
         self.renewed = True
+        self._in_clear = generation.plan.service.tls is not Tls.IMPLICIT
         self._agenda.hurry()
         generation.rows = tuple(self.ledger.rows(generation.plan.service.policy.class_name, generation.callbacks))
         self.pool.begin(generation.plan.service, now)
@@ -306,11 +309,15 @@ class Serving:
             self._lose(worker, now)
 
     def _refuse(self, descriptor: int, text: str, reason: str, now: float) -> None:
-        """Say why, and close a little later: over octets that were not read, a close would eat the answer."""
+        """Say why, and close a little later: over octets that were not read, a close would eat the answer.
+
+        Where TLS comes first the client can't be told: this process speaks none.
+        """
         client = socket.socket(fileno=descriptor)
         self.ledger.add(counts.CLIENTS_REFUSED.index(reason))
         with contextlib.suppress(OSError):
-            client.send(f"-ERR {text}\r\n".encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            if self._in_clear:
+                client.send(f"-ERR {text}\r\n".encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             client.shutdown(socket.SHUT_WR)
         self._refused.append((now + _REFUSED_FOR, client))
         self._agenda.want(now + _REFUSED_FOR if len(self._refused) <= _REFUSED_KEPT else now)

@@ -142,7 +142,8 @@ class Service:
         metadata=row(
             Section.SERVICE,
             values.whole_number(0, 1_000_000),
-            "Sessions that one client address (IPv6: one /64) may have at once; 0 sets no limit.",
+            "Sessions that one client address (IPv6: one /64) may have at once; 0 sets no limit. One more is answered"
+            " -ERR [SYS/TEMP]; with tls = implicit, where nothing can be said in clear, it is just closed.",
         ),
     )
     tls: Tls = field(

@@ -61,6 +61,7 @@ def running(folders: Folders, authority: Authority, dovecot: Dovecot, second: Pa
             "tls_certificate": f"{pair.certificate}, second.example={second.certificate}",
             "tls_key": f"{pair.key}, {second.key}",
         },
+        "alone": {**base, "tls": "implicit", "max_sessions_per_client": 1},
         "certified": {**base, "tls": "implicit", "tls_client_ca": authority.file, "policy": '"tells:Tells"'},
     }
     with gateway(folders(), services, {"tells": TELLS}) as made:
@@ -86,6 +87,18 @@ def test_what_is_no_tls_gets_nothing_from_a_pop3s_port(running: Gateway, said: b
         heard = rest(client)
     assert b"+OK" not in heard
     assert len(heard) <= 7  # an alert at most
+
+
+def test_one_session_too_many_hears_nothing_in_clear_where_tls_comes_first(
+    running: Gateway, authority: Authority
+) -> None:
+    with secure(running, "alone", authority.trusting()) as client:
+        assert line(client).startswith(b"+OK")
+        with running.connect("alone") as another:
+            assert rest(another) == b""
+        running.wait_for(r"client=127\.0\.0\.1 refused: too many sessions from this address")
+        client.sendall(b"QUIT\r\n")
+        assert line(client).startswith(b"+OK")
 
 
 @pytest.mark.parametrize("service", ["starttls", "required"])
