@@ -127,7 +127,10 @@ class ServerSide(ClientSide):
             self._greet(now)
 
     def _server_stls_answered(self, line: bytes, now: float) -> None:
-        if line == b"+OK" or line.startswith(b"+OK "):
+        status = self._answers.status(self._relay, line)
+        if status.fault is not None:
+            self._server_fault(f"its answer to STLS: {status.fault}")
+        elif status.ok:
             if self._server.left:
                 # What came in clear behind the answer would be taken for the server's word under TLS.
                 self._server_fault("it sent something in clear behind its answer to STLS")

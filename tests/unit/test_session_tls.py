@@ -478,7 +478,7 @@ def test_required_says_stls_first_and_greets_behind_it() -> None:
     assert table.session.policy.timestamp == "<1.2@server>"
 
 
-@pytest.mark.parametrize("answer", [b"-ERR no\r\n", b"-ERR\r\n", b"+OKAY\r\n", b"* OK\r\n", b"\r\n", b"+ \r\n"])
+@pytest.mark.parametrize("answer", [b"-ERR no\r\n", b"-ERR\r\n"])
 def test_required_uses_no_server_that_does_not_take_it(answer: bytes) -> None:
     table = Table(server=Tls.REQUIRED)
     table.connect()
@@ -495,6 +495,20 @@ def test_starttls_goes_on_in_clear_where_the_server_does_not_take_it(answer: byt
     table.server(GREETING)
     assert table.server(answer) == (GREETING, b"")
     assert table.client("USER alice") == (b"", b"USER alice\r\n")
+
+
+@pytest.mark.parametrize(
+    "answer", [b"WHAT", b"+OKAY", b"* OK", b"", b"+ ", b"-ERROR", b"+OK\tgo", b"+OK go\0", b"-ERR no\rnever"]
+)
+@pytest.mark.parametrize("mode", [Tls.STARTTLS, Tls.REQUIRED])
+def test_an_answer_to_stls_that_is_none_ends_the_session(mode: Tls, answer: bytes) -> None:
+    table = Table(server=mode)
+    table.connect()
+    table.server(GREETING)
+    assert table.server(answer + b"\r\n") == (b"-ERR Error in protocol\r\n", b"")
+    assert (table.session.ending, table.session.ended_by) == (Ending.PROTOCOL, Side.SERVER)
+    assert table.session.tls_wanted is None
+    assert "its answer to STLS: " in str(table.journal.lines)
 
 
 @pytest.mark.parametrize("mode", [Tls.STARTTLS, Tls.REQUIRED, Tls.IMPLICIT])
