@@ -51,6 +51,11 @@ def _taken(chunks: list[bytes]) -> bytes:
     return data
 
 
+def _reason(error: OSError) -> str:
+    """Why a connection broke: what the system says, or TLS."""
+    return error.strerror or str(error)
+
+
 def _contained(method: Callable[Concatenate[Conversation, P], None]) -> Callable[Concatenate[Conversation, P], None]:
     """Whatever goes wrong in one conversation ends that one alone."""
 
@@ -312,8 +317,8 @@ class Conversation:
         if events & (WRITE | BROKEN) and client.mask & WRITE:
             try:
                 self._flush(Side.CLIENT, client, now)
-            except OSError:
-                self._client_gone(now)
+            except OSError as error:
+                self._client_gone(error, now)
         if events & (READ | BROKEN) and client.mask & READ:
             self._hear_client(now)
 
@@ -328,8 +333,8 @@ class Conversation:
         if events & (WRITE | BROKEN) and server.mask & WRITE:
             try:
                 self._flush(Side.SERVER, server, now)
-            except OSError:
-                self._session.server_eof(now)
+            except OSError as error:
+                self._session.server_lost(_reason(error), now)
         if events & (READ | BROKEN) and server.mask & READ:
             self._hear_server(server, now)
 
@@ -337,28 +342,34 @@ class Conversation:
         client = self._client
         try:
             data = client.read()
-        except OSError:
-            self._client_gone(now)
+        except OSError as error:
+            self._client_gone(error, now)
             return
         if data:
             self._session.client_data(data, now)
         if client.ended:
-            self._session.client_eof(now)
+            if client.failure is None:
+                self._session.client_eof(now)
+            else:
+                self._client_gone(client.failure, now)
 
     def _hear_server(self, server: Stream, now: float) -> None:
         try:
             data = server.read()
-        except OSError:
-            self._session.server_eof(now)
+        except OSError as error:
+            self._session.server_lost(_reason(error), now)
             return
         if data:
             self._session.server_data(data, now)
         if server.ended:
-            self._session.server_eof(now)
+            if server.failure is None:
+                self._session.server_eof(now)
+            else:
+                self._session.server_lost(_reason(server.failure), now)
 
-    def _client_gone(self, now: float) -> None:
+    def _client_gone(self, error: OSError, now: float) -> None:
         self._client.lose()
-        self._session.client_lost(now)
+        self._session.client_lost(_reason(error), now)
 
     def _flush(self, side: Side, stream: Stream, now: float) -> None:
         if stream.flush():
@@ -409,8 +420,8 @@ class Conversation:
             try:
                 if not client.write(_taken(session.to_client)):
                     session.blocked(Side.CLIENT, now)
-            except OSError:
-                self._client_gone(now)
+            except OSError as error:
+                self._client_gone(error, now)
         if session.to_server and (server := self._server) is not None:
             if session.much_awaited is not server.much:
                 server.expect(much=session.much_awaited)

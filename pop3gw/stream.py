@@ -41,7 +41,7 @@ class Stream:
     ``much``: whether more than a line is expected.
     """
 
-    __slots__ = ("_least", "_size", "ended", "mask", "most", "much", "received", "sent", "socket", "unsent")
+    __slots__ = ("_least", "_size", "ended", "failure", "mask", "most", "much", "received", "sent", "socket", "unsent")
 
     def __init__(self, connection: socket.socket, most: int = LARGEST, mask: int = 0) -> None:
         self.socket = connection
@@ -49,6 +49,7 @@ class Stream:
         self.unsent: memoryview | None = None
         self.mask = mask
         self.ended = False  # the peer sends no more
+        self.failure: OSError | None = None  # that it broke off, behind what ``read`` gave last
         self.received = 0  # octets
         self.sent = 0
         self.much = False

@@ -82,7 +82,9 @@ class TlsStream(Stream):
         return subject_text(certificate["subject"]) if certificate else None  # type: ignore[arg-type]  # pairs
 
     def read(self) -> bytes | None:
-        """As Stream.read. Where the peer's last words came together with its end, ``ended`` is set beside them."""
+        """As Stream.read. Where the peer's last words came together with its end, ``ended`` is set beside them,
+        and ``failure`` where that end is none.
+        """
         data = super().read()
         if self._said_bye or (data is None and not self._incoming.pending):
             return data
@@ -91,12 +93,15 @@ class TlsStream(Stream):
             for piece in _pieces(data):
                 self._incoming.write(piece)
                 self._open(opened)
+                if self.ended:
+                    break
         else:
             if data is not None:
                 self._incoming.write_eof()
             self._open(opened)
         if self._outgoing.pending:
-            self._send_sealed()
+            with contextlib.suppress(OSError):  # a peer that is gone says so to the next read
+                self._send_sealed()
         if opened:
             return opened[0] if len(opened) == 1 else b"".join(opened)
         return b"" if self.ended else None
@@ -151,7 +156,9 @@ class TlsStream(Stream):
         except ssl.SSLWantReadError:
             return
         except ssl.SSLError as error:
-            raise OSError(_reason(error)) from None
+            self.failure = OSError(_reason(error))
+            if not opened:
+                raise self.failure from None
         self.ended = True
 
     def _take(self) -> bool:

@@ -72,6 +72,12 @@ class ServerSide(ClientSide):
         elif not self.over:
             self._end(Ending.CLOSED, Side.SERVER)
 
+    def server_lost(self, reason: str, now: float) -> None:
+        """The server is gone, other than by closing its side."""
+        if not self.over:
+            self._journal.warning(f"the connection to the server broke: {reason}")
+        self.server_eof(now)
+
     def _go_on(self, now: float) -> None:
         """The answer is whole, and the client has said more meanwhile, or has ended."""
         self.changed = True

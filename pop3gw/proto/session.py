@@ -170,9 +170,10 @@ class Session(FastPath):
         self._journal.error(f"TLS with the server failed: {reason}")
         self._refuse_service(NOT_AVAILABLE, Ending.TLS)
 
-    def client_lost(self, _now: float) -> None:
+    def client_lost(self, reason: str, _now: float) -> None:
         """The client is gone: nothing can be sent to it any more."""
         if not self.over:
+            self._journal.info(f"the connection to the client broke: {reason}")
             self.to_client.clear()
             self._end(Ending.CLOSED, Side.CLIENT)
 

@@ -202,7 +202,7 @@ class Peers:
         session.server_data(b"+OK\r\n", self.now)
         session.client_eof(self.now)
         session.server_eof(self.now)
-        session.client_lost(self.now)
+        session.client_lost("Connection reset by peer", self.now)
         session.expire(self.now + DAY_S)
         assert (session.ending, session.ended_by) == ended
         assert session.to_server == []
@@ -272,7 +272,7 @@ def _operate(peers: Peers, octets: Iterator[int]) -> None:
         _server(peers, line[:cut])
         _server(peers, line[cut:])
     elif kind == 15 and next(octets) % 8 == 0:
-        session.client_lost(peers.now)
+        session.client_lost("Connection reset by peer", peers.now)
 
 
 def run(data: bytes) -> None:

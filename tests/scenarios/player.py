@@ -200,7 +200,7 @@ class Stage:
         """The client's connection breaks."""
         self._pending[Side.CLIENT].clear()
         if not self.session.over:
-            self.session.client_lost(self.now)
+            self.session.client_lost("Connection reset by peer", self.now)
         self._settle()
 
     def passes(self, ms: int) -> None:

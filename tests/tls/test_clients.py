@@ -89,6 +89,16 @@ def test_what_is_no_tls_gets_nothing_from_a_pop3s_port(running: Gateway, said: b
     assert len(heard) <= 7  # an alert at most
 
 
+def test_a_client_whose_tls_breaks_is_gone_and_the_log_says_how(running: Gateway, authority: Authority) -> None:
+    with secure(running, "implicit", authority.trusting()) as client:
+        assert line(client).startswith(b"+OK")
+        with socket.socket(fileno=client.detach()) as plain:
+            plain.settimeout(PATIENCE)
+            plain.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+            rest(plain)
+    running.wait_for("the connection to the client broke: decryption failed or bad record mac")
+
+
 def test_one_session_too_many_hears_nothing_in_clear_where_tls_comes_first(
     running: Gateway, authority: Authority
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.integration.conftest import Folders
 from tests.tls.certificates import NAME, Authority
 from tests.tls.gateway import Gateway, Script, Server, gateway, line, rest, secured
+from tests.tls.peer import Peer
 
 GREETING = b"+OK ready\r\n"
 SECRET = b"hunter2"
@@ -212,6 +213,55 @@ def test_a_message_without_its_close_notify_is_cut(folders: Folders, authority: 
         running.wait_for("the server closed in the middle of the answer to RETR 1", 2)
 
 
+def by_hand(authority: Authority, answers: dict[bytes, bytes]) -> Script:
+    """POP3S that answers these commands and sends a broken record in the same segment, and +OK to any other."""
+
+    def script(connection: socket.socket) -> None:
+        peer = Peer(authority.serving(), connection, server_side=True)
+        peer.shake_over_a_network()
+        peer.tls.write(GREETING)
+        while True:
+            connection.sendall(peer.go.read())
+            heard = b""
+            while not heard.endswith(b"\n"):
+                if not (said := connection.recv(1 << 16)):
+                    return
+                peer.come.write(said)
+                heard += peer.hears_rest()
+            answer = answers.get(heard)
+            peer.tls.write(answer or b"+OK\r\n")
+            if answer is not None:
+                connection.sendall(peer.go.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
+                rest(connection)
+                return
+
+    return script
+
+
+def test_what_a_server_said_whole_before_tls_broke_is_delivered_and_the_log_says_how_it_broke(
+    folders: Folders, authority: Authority
+) -> None:
+    answers = {
+        b"QUIT\r\n": b"+OK bye\r\n",
+        b"LIST\r\n": b"+OK\r\n1 100\r\n.\r\n",
+        b"RETR 1\r\n": b"+OK\r\nhalf of",
+    }
+    server = Server(by_hand(authority, answers))
+    settings = {"server": f"{NAME}:{server.port}", "server_tls": "implicit", "server_ca": authority.file}
+    broke = "the connection to the server broke: decryption failed or bad record mac"
+    with contextlib.closing(server), gateway(folders(), {"one": settings}) as running:
+        for request, answer in answers.items():
+            with running.connect("one") as client:
+                for login in (b"", b"USER alice\r\n", b"PASS hunter2\r\n"):
+                    client.sendall(login)
+                    assert line(client).startswith(b"+OK")
+                client.sendall(request)
+                assert rest(client) == answer
+        running.wait_for("session ended", len(answers))
+        assert running.log.count(broke) == 2  # behind the answer to QUIT it is no news
+        assert "the server closed in the middle of the answer to RETR 1" in running.log
+
+
 def test_the_gateway_shows_its_own_certificate_and_a_server_may_want_it(folders: Folders, authority: Authority) -> None:
     context = authority.serving()
     context.verify_mode = ssl.CERT_REQUIRED
@@ -219,9 +269,18 @@ def test_the_gateway_shows_its_own_certificate_and_a_server_may_want_it(folders:
     server = Server(at_once(context))
     own = authority.sign("gateway.example")
     base = {"server": f"{NAME}:{server.port}", "server_tls": "implicit", "server_ca": authority.file}
-    services = {"with": {**base, "server_certificate": own.certificate, "server_key": own.key}, "without": base}
-    with contextlib.closing(server), gateway(folders(), services) as running:
+    late = Server(by_stls(context))  # of TLS 1.3: the handshake is done before it is refused
+    services = {
+        "with": {**base, "server_certificate": own.certificate, "server_key": own.key},
+        "without": base,
+        "late": {**base, "server": f"{NAME}:{late.port}", "server_tls": "required"},
+    }
+    with contextlib.closing(server), contextlib.closing(late), gateway(folders(), services) as running:
         with running.connect("with") as client:
             assert line(client) == GREETING
         with running.connect("without") as client:
             assert line(client).startswith(b"-ERR")
+        running.wait_for("the connection to the server broke: tlsv13 alert certificate required")
+        with running.connect("late") as client:
+            assert rest(client) == GREETING
+        running.wait_for("the connection to the server broke: tlsv13 alert certificate required", 2)

@@ -585,6 +585,21 @@ def test_stls_of_the_server_is_awaited_for_timeout() -> None:
     assert table.take() == (b"-ERR Error in protocol\r\n", b"")
 
 
+# TLS that ends.
+
+
+def test_why_a_connection_broke_is_told() -> None:
+    for lost, said in (("server", "broke: bad record mac"), ("client", "broke: bad record mac")):
+        table = Table(Tls.IMPLICIT, Tls.IMPLICIT)
+        table.shake(Side.CLIENT)
+        table.connect()
+        table.shake(Side.SERVER)
+        table.server(GREETING)
+        getattr(table.session, f"{lost}_lost")("bad record mac", NOW)
+        assert (table.session.ending, str(table.session.ended_by)) == (Ending.CLOSED, lost)
+        assert f"the connection to the {lost} {said}" in str(table.journal.lines)
+
+
 # Behind a proxy.
 
 

@@ -167,6 +167,36 @@ def test_what_is_no_tls_is_an_error(talk: Pairs, garbage: bytes) -> None:
         stream.read()
 
 
+BROKEN_RECORD = b"\x17\x03\x03\x00\x20" + bytes(32)
+
+
+@pytest.mark.parametrize("size", [9, 100_000])
+def test_what_was_whole_before_a_broken_record_is_heard(talk: Pairs, size: int) -> None:
+    stream, peer = talk()
+    for end in (stream.socket, peer.socket):
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
+    stream.most = 1 << 20  # so that much more is read at once than passes through OpenSSL at once
+    answer = b"x" * size
+    peer.tls.write(answer)
+    peer.socket.sendall(peer.go.read() + BROKEN_RECORD + bytes(1 << 17))
+    heard = b""
+    while not stream.ended:
+        heard += stream.read() or b""
+    assert heard == answer
+    assert "bad record mac" in str(stream.failure)
+
+
+def test_what_was_whole_before_the_peer_is_gone_is_heard(talk: Pairs) -> None:
+    """Also where our alert about the rest does not reach it any more."""
+    stream, peer = talk()
+    peer.tls.write(b"+OK bye\r\n")
+    peer.socket.sendall(peer.go.read() + BROKEN_RECORD)
+    peer.socket.close()
+    assert stream.read() == b"+OK bye\r\n"
+    assert "bad record mac" in str(stream.failure)
+
+
 def test_the_end_of_writing_is_told_and_what_comes_behind_it_is_not_opened(talk: Pairs) -> None:
     stream, peer = talk()
     stream.write(b"+OK bye\r\n")
