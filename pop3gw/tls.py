@@ -3,7 +3,8 @@
 They are made by the template while it may still read the keys; workers inherit them, so that session tickets work
 across all of them. Imported only where a service uses TLS: ``ssl`` costs a process two megabytes.
 
-Known limits: no TLS 1.3 early data, no renegotiation, no certificate revocation lists.
+Known limits: no TLS 1.3 early data, no renegotiation, no certificate revocation lists; with named certificates, a
+client that asks for a name that is not ASCII (which no host name is, RFC 6066 section 3) is not served.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +97,7 @@ def _client_context(service: Service) -> ssl.SSLContext:
     first = made[0]
     if named:
         first.sni_callback = _by_name(named)
+        sys.unraisablehook = _unraisable
     return first
 
 
@@ -109,6 +112,16 @@ def _by_name(named: dict[str, ssl.SSLContext]) -> Callable[[ssl.SSLObject, str, 
                 connection.context = context
 
     return choose
+
+
+def _unraisable(report: sys.UnraisableHookArgs) -> None:
+    """Nothing is said of a name that is not ASCII: the handshake fails, and its session says why.
+
+    CPython decodes the name before it calls ``choose``, and prints what that raises, which nobody can catch.
+    """
+    error = report.exc_value
+    if not (isinstance(error, UnicodeDecodeError) and report.object == error.object):
+        sys.__unraisablehook__(report)
 
 
 def _server_context(service: Service) -> ssl.SSLContext:

@@ -194,6 +194,8 @@ def _reason(error: ssl.SSLError) -> str:
         return f"the certificate fails: {error.verify_message}"
     if isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING":
         return "the connection ended without close_notify"
+    if error.reason == "CALLBACK_FAILED":  # see ``tls``
+        return "the name that it asked for is not ASCII"
     return (error.reason or str(error)).replace("_", " ").lower()
 
 

@@ -99,6 +99,24 @@ def test_a_client_whose_tls_breaks_is_gone_and_the_log_says_how(running: Gateway
     running.wait_for("the connection to the client broke: decryption failed or bad record mac")
 
 
+@pytest.mark.parametrize("octet", [b"\xff", b"\x80"])
+def test_a_name_that_is_not_ascii_is_said_in_one_line(running: Gateway, authority: Authority, octet: bytes) -> None:
+    said = " names .*TLS with the client failed: the name that it asked for is not ASCII"
+    before = len(re.findall(said, running.log))
+    with running.connect("names") as client:
+        peer = Peer(authority.trusting(), client)
+        peer.tls = authority.trusting().wrap_bio(peer.come, peer.go, server_hostname="second.example")
+        with pytest.raises(ssl.SSLWantReadError):
+            peer.tls.do_handshake()
+        hello = peer.go.read()
+        assert b"second.example" in hello
+        client.sendall(hello.replace(b"second.example", octet + b"econd.example"))
+        assert len(rest(client)) <= 7  # an alert at most
+    running.wait_for(said, before + 1)
+    assert "Exception ignored" not in running.log
+    assert "Traceback" not in running.log
+
+
 def test_one_session_too_many_hears_nothing_in_clear_where_tls_comes_first(
     running: Gateway, authority: Authority
 ) -> None:
