@@ -193,7 +193,8 @@ class Service:
         metadata=row(
             Section.SERVICE,
             values.PATH,
-            "Clients may show a certificate that one of these authorities signed; policies see its subject.",
+            "Clients may show a certificate that one of these authorities (a PEM file, or a folder of them) signed;"
+            " policies see its subject.",
             default_text="none is asked for",
             example="/etc/pop3gw/tls/clients.pem",
         ),
@@ -237,7 +238,8 @@ class Service:
         metadata=row(
             Section.SERVICE,
             values.PATH,
-            "The authorities (a PEM file, or a folder of them) that the server's certificate is checked against.",
+            "The authorities (a PEM file, or a folder of them, whatever their names) that the server's certificate is"
+            " checked against.",
             default_text="those of the system",
             example="/etc/pop3gw/tls/server-ca.pem",
         ),

@@ -151,13 +151,24 @@ def _common(context: ssl.SSLContext, service: Service) -> None:
 
 
 def _trust(context: ssl.SSLContext, path: str, key: str) -> None:
+    """Trust what is in a file, or in the files of a folder, all read here and now.
+
+    OpenSSL by itself would look into a folder with each handshake, as the workers' account, for names that are hashes.
+    """
+    where = Path(path)
     try:
-        if Path(path).is_dir():
-            context.load_verify_locations(capath=path)
-        else:
-            context.load_verify_locations(cafile=path)
+        folder = where.is_dir()
+        for file in sorted({one.resolve() for one in where.iterdir() if one.is_file()} if folder else {where}):
+            where = file
+            try:
+                context.load_verify_locations(cafile=file)
+            except ssl.SSLError as error:
+                if not folder or error.reason != "NO_CERTIFICATE_OR_CRL_FOUND":  # it may hold other things too
+                    raise
     except OSError as error:  # ssl.SSLError among them
-        raise TlsSettingError(key, f"{path}: {_reason(error)}", "a readable PEM file or folder") from None
+        raise TlsSettingError(key, f"{where}: {_reason(error)}", "a readable PEM file or folder") from None
+    if not context.cert_store_stats()["x509"]:
+        raise TlsSettingError(key, f"{path}: no certificate is in it", "a PEM file, or a folder of them")
 
 
 def _load(context: ssl.SSLContext, certificate: str, key: str, passphrase: str | None, keys: tuple[str, str]) -> None:

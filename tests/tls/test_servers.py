@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import ssl
 import warnings
@@ -179,6 +180,18 @@ def test_a_self_signed_certificate_is_trusted_by_itself(folders: Folders, author
     pair = authority.self_signed(NAME)
     server = Server(at_once(authority.serving(pair)))
     settings = {"server": f"{NAME}:{server.port}", "server_tls": "implicit", "server_ca": pair.certificate}
+    with contextlib.closing(server), gateway(folders(), {"one": settings}) as running, running.connect("one") as client:
+        assert line(client) == GREETING
+
+
+def test_authorities_in_a_folder_that_only_who_starts_the_gateway_can_enter(
+    folders: Folders, authority: Authority
+) -> None:
+    folder = folders()
+    shutil.copy(authority.file, folder)
+    folder.chmod(0o700)
+    server = Server(at_once(authority.serving()))
+    settings = {"server": f"{NAME}:{server.port}", "server_tls": "implicit", "server_ca": folder}
     with contextlib.closing(server), gateway(folders(), {"one": settings}) as running, running.connect("one") as client:
         assert line(client) == GREETING
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import selectors
+import shutil
 import socket
 import ssl
 import subprocess
@@ -368,6 +369,27 @@ def test_a_server_by_its_fingerprint_its_name_and_its_chain(authority: Authority
         end.close()
 
 
+@pytest.mark.parametrize("hashed", [False, True], ids=["as it is", "with hash links"])
+def test_authorities_are_those_in_a_folder(authority: Authority, tmp_path: Path, hashed: bool) -> None:
+    folder = tmp_path / "authorities"
+    folder.mkdir()
+    for name, one in (("theirs.crt", Authority(tmp_path)), ("ours.pem", authority)):
+        (folder / name).write_bytes(one.file.read_bytes())
+    if hashed:
+        subprocess.run(["openssl", "rehash", folder], check=True, capture_output=True)
+    (folder / "folder").mkdir()
+    (folder / "README").write_text("Not a certificate.\n")
+    (folder / "gone.pem").symlink_to("nowhere")
+    made = contexts(service(server_tls=Tls.IMPLICIT, server_ca=str(folder)))
+    shutil.rmtree(folder)  # all is read by now
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for end in (ours, theirs):
+            end.setblocking(False)
+        peer = Peer(authority.serving(), theirs, server_side=True)
+        peer.shake(made.to_server(Stream(ours)))
+
+
 def test_the_gateway_shows_its_own_certificate(authority: Authority) -> None:
     own = authority.sign("gateway.example", common_name="gateway")
     serving = authority.serving()
@@ -426,6 +448,10 @@ def test_a_key_with_its_passphrase(authority: Authority, tmp_path: Path) -> None
         ({"tls_client_ca": "{text}"}, "tls_client_ca", "{text}: "),
         ({"tls_ciphers": "NONSENSE"}, "tls_ciphers", "no cipher that OpenSSL knows"),
         ({"server_tls": Tls.REQUIRED, "server_ca": "/nonexistent"}, "server_ca", "No such file or directory"),
+        ({"server_tls": Tls.REQUIRED, "server_ca": "{text}"}, "server_ca", "{text}: no certificate or crl found"),
+        ({"server_tls": Tls.REQUIRED, "server_ca": "{empty}"}, "server_ca", "{empty}: no certificate is in it"),
+        ({"server_tls": Tls.REQUIRED, "server_ca": "{broken}"}, "server_ca", "{broken}/broken.pem: "),
+        ({"tls_client_ca": "{empty}"}, "tls_client_ca", "{empty}: no certificate is in it"),
         ({"server_tls": Tls.REQUIRED, "server_certificate": "{text}"}, "server_certificate", "{text} with"),
     ],
 )
@@ -434,7 +460,13 @@ def test_settings_that_can_not_be_used_are_named(
 ) -> None:
     text = tmp_path / "text"
     text.write_text("nothing like it\n")
+    empty, broken = tmp_path / "empty", tmp_path / "broken"
+    empty.mkdir()
+    broken.mkdir()
+    (broken / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n")
     places = {
+        "{empty}": str(empty),
+        "{broken}": str(broken),
         "{other}": str(authority.sign("other.example").key),
         "{text}": str(text),
         "{encrypted}": encrypted(authority.server, tmp_path, "correct horse"),
@@ -452,7 +484,9 @@ def test_settings_that_can_not_be_used_are_named(
     with pytest.raises(TlsSettingError) as caught:
         contexts(Service(**{**given, **{name: filled(value) for name, value in settings.items()}}))
     assert caught.value.key == key
-    assert found.replace("{text}", str(text)) in caught.value.found
+    for name in ("{text}", "{empty}", "{broken}"):
+        found = found.replace(name, places[name])
+    assert found in caught.value.found
     assert caught.value.expected
 
 
