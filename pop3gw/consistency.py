@@ -13,12 +13,21 @@ import os
 import pwd
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pop3gw.errors import Problem
 from pop3gw.loops import leads_to
 from pop3gw.settings import Config, Service
-from pop3gw.values import Address
+from pop3gw.values import Address, Tls
+
+# What is set for TLS with one side, where it is this setting that says whether there is any.
+_FOR_TLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "tls": ("tls_certificate", "tls_key", "tls_client_ca"),
+        "server_tls": ("server_name", "server_ca", "server_fingerprint", "server_certificate", "server_key"),
+    }
+)
 
 
 def problems(config: Config) -> list[Problem]:
@@ -28,6 +37,7 @@ def problems(config: Config) -> list[Problem]:
         *_metrics(config),
         *_loops(config),
         *_spares(config),
+        *_tls_without_effect(config),
         *accounts(config, os.geteuid(), os.getegid()),
         *_folders(config),
     ]
@@ -49,6 +59,17 @@ def _spares(config: Config) -> Iterator[Problem]:
         if service.min_spare > service.max_spare:
             found = f"{service.max_spare}, which is less than min_spare = {service.min_spare}"
             yield config.problem(service.name, "max_spare", found, "min_spare or more")
+
+
+def _tls_without_effect(config: Config) -> Iterator[Problem]:
+    """Who says whom to trust, or what to show, expects TLS: without it passwords would cross in clear."""
+    for service in config.services:
+        for mode, keys in _FOR_TLS.items():
+            if getattr(service, mode) is Tls.OFF:
+                for key in keys:
+                    if getattr(service, key):
+                        found = f"set, but {mode} = off: there is no TLS that it could be for"
+                        yield config.problem(service.name, key, found, f"another {mode}, or no {key}")
 
 
 def _clash(one: Address, other: Address) -> bool:

@@ -151,9 +151,10 @@ class Service:
         metadata=row(
             Section.SERVICE,
             values.choice(Tls),
-            "TLS towards clients. off: none. starttls: clients may say STLS. required: they must, before they log in."
-            " implicit: TLS from the first octet (POP3S, port 995). Choose implicit, or required for clients that only"
-            " know STLS; with starttls a password may cross in clear.",
+            "TLS towards clients. off: none, and no tls_certificate and the like may be set. starttls: clients may say"
+            " STLS. required: they must, before they log in. implicit: TLS from the first octet (POP3S, port 995)."
+            " Choose implicit, or required for clients that only know STLS; with starttls a password may cross in"
+            " clear.",
         ),
     )
     tls_certificate: tuple[Certificate, ...] = field(
@@ -218,9 +219,10 @@ class Service:
         metadata=row(
             Section.SERVICE,
             values.choice(Tls),
-            "TLS towards the server. off: none. starttls: where the server takes STLS. required: a server that does not"
-            " take STLS is not used. implicit: TLS from the first octet (port 995). Choose implicit or required: with"
-            " starttls a password may cross in clear. Whenever there is TLS, the certificate and its name are checked.",
+            "TLS towards the server. off: none, and no server_name, server_ca and the like may be set. starttls: where"
+            " the server takes STLS. required: a server that does not take STLS is not used. implicit: TLS from the"
+            " first octet (port 995). Choose implicit or required: with starttls a password may cross in clear."
+            " Whenever there is TLS, the certificate and its name are checked.",
         ),
     )
     server_name: str | None = field(

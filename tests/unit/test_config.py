@@ -110,7 +110,8 @@ shutdown_timeout = 0
 
 
 def test_every_relative_path_starts_at_the_file(tmp_path: Path) -> None:
-    lines = ("tls_certificate = a.pem, mail.example.com=tls/b.pem", "tls_key = a.key, /b.key", "server_ca = ca.pem")
+    client = ("tls = implicit", "tls_certificate = a.pem, mail.example.com=tls/b.pem", "tls_key = a.key, /b.key")
+    lines = (*client, "server_tls = implicit", "server_ca = ca.pem")
     found = load(tmp_path, service(*lines)).services[0]
     assert [str(item) for item in found.tls_certificate] == [
         f"{tmp_path}/a.pem",
@@ -367,6 +368,27 @@ class TestConsistency:
     def test_the_default_of_the_one_follows_the_other(self, tmp_path: Path, line: str, spares: tuple[int, int]) -> None:
         found = load(tmp_path, service(line)).services[0]
         assert (found.min_spare, found.max_spare) == spares
+
+    @pytest.mark.parametrize(
+        ("mode", "setting"),
+        [
+            ("tls", "tls_certificate = a.pem"),
+            ("tls", "tls_key = a.key"),
+            ("tls", "tls_client_ca = ca.pem"),
+            ("server_tls", "server_name = mail.example.com"),
+            ("server_tls", "server_ca = ca.pem"),
+            ("server_tls", f"server_fingerprint = {'ab' * 32}"),
+            ("server_tls", "server_certificate = a.pem"),
+            ("server_tls", "server_key = a.key"),
+        ],
+    )
+    def test_what_is_for_tls_that_there_is_not(self, tmp_path: Path, mode: str, setting: str) -> None:
+        for lines in ((setting,), (setting, f"{mode} = off")):
+            line, key, said = only(tmp_path, service(*lines))
+            assert (line, key) == (5, f"[inbound] {setting.split()[0]}")
+            assert f"{mode} = off" in said
+        for value in ("starttls", "required", "implicit"):
+            assert load(tmp_path, service(setting, f"{mode} = {value}")).services
 
     def test_unknown_accounts(self, tmp_path: Path) -> None:
         found = problems(tmp_path, "[main]\nuser = no-such-one\ngroup = no-such-group\n" + SMALLEST)
