@@ -16,6 +16,8 @@ _V1_LONGEST = 107
 _V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _V2_FIXED = struct.Struct("!12sBBH")
 _V2_LOCAL, _V2_PROXY = 0x20, 0x21
+_V2_FAMILIES = range(0x3 + 1)  # unspecified, IPv4, IPv6, Unix: the upper half of the octet
+_V2_TRANSPORTS = range(0x2 + 1)  # unspecified, stream, datagram: the lower
 _V2_ADDRESSES = {0x11: ("!4s4sHH", 12), 0x21: ("!16s16sHH", 36)}  # TCP over IPv4, over IPv6
 
 _PORT = re.compile(r"(?:0|[1-9][0-9]{0,4})")
@@ -37,7 +39,8 @@ class Endpoint:
 class Header:
     """A whole header: its ``length`` in octets, and the client and the address that it connected to.
 
-    Both are None where the sender speaks for itself (LOCAL, UNKNOWN): then the connection's own addresses hold.
+    Both are None where the sender speaks for itself (LOCAL), or for what is not TCP over IP (UNKNOWN, UNSPEC, UDP,
+    Unix): then the connection's own addresses hold.
     """
 
     length: int
@@ -93,6 +96,8 @@ def _parse_v2(data: bytes) -> Header | None:
     _signature, command, family, length = _V2_FIXED.unpack_from(data)
     if command not in (_V2_LOCAL, _V2_PROXY):
         raise ProxyHeaderError("version 2 with a command that is neither LOCAL nor PROXY")
+    if command == _V2_PROXY and (family >> 4 not in _V2_FAMILIES or family & 0xF not in _V2_TRANSPORTS):
+        raise ProxyHeaderError("version 2 with an address family or a transport that there is not")
     whole = _V2_FIXED.size + length
     if command == _V2_PROXY and family in _V2_ADDRESSES and length < _V2_ADDRESSES[family][1]:
         raise ProxyHeaderError("version 2 too short for its addresses")

@@ -80,10 +80,19 @@ def test_a_scope_is_left_out() -> None:
         v2(0x20, 0x11, bytes(12)),
         v2(0x20, 0x11, b"short"),
         v2(0x21, 0x00, b"anything"),
+        v2(0x20, 0x41, b""),
+        v2(0x21, 0x01, bytes(12)),
+        v2(0x21, 0x10, bytes(12)),
         v2(0x21, 0x31, bytes(216)),
+        v2(0x21, 0x32, bytes(216)),
         v2(0x21, 0x12, bytes(12)),
+        v2(0x21, 0x22, bytes(36)),
     ],
-    ids=["v1", "v1 with more", "LOCAL", "LOCAL with addresses", "LOCAL with less", "UNSPEC", "UNIX", "UDP"],
+    ids=[
+        *("v1", "v1 with more"),
+        *("LOCAL", "LOCAL with addresses", "LOCAL with less", "UNSPEC", "LOCAL of no family"),
+        *("TCP over UNSPEC", "UNSPEC over IPv4", "UNIX", "UNIX datagrams", "UDP", "UDP over IPv6"),
+    ],
 )
 def test_a_sender_that_speaks_for_itself_names_no_client(data: bytes) -> None:
     assert parse(data) == Header(len(data))
@@ -126,6 +135,11 @@ def test_the_longest_header_of_version_2_is_taken() -> None:
         b"PROXY TCP4 192.0.2.7 198.51.100.9 1 2\n",
         b"PROXY TCP4 192.0.2.7 198.51.100.9 1 2\nUSER alice\r\n",
         b"PROXY " + b"x" * 101,
+        v2(0x21, 0x41, bytes(12)),
+        v2(0x21, 0xF1, bytes(12)),
+        v2(0x21, 0x13, bytes(12)),
+        v2(0x21, 0x03, b""),
+        v2(0x21, 0xFF, b""),
         v2(0x22, 0x11, bytes(12)),
         v2(0x11, 0x11, bytes(12)),
         v2(0x21, 0x11, bytes(11)),
