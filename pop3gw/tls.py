@@ -189,8 +189,22 @@ def _load(context: ssl.SSLContext, certificate: str, key: str, passphrase: str |
         if asked:
             why = "it is encrypted, and there is no passphrase" if passphrase is None else "the passphrase is another"
             raise TlsSettingError(keys[1], f"{key}: {why}", "a key, and its passphrase in tls_key_passphrase") from None
+        if isinstance(error, ssl.SSLError) and error.reason is None:  # one of the two is no PEM, or is cut
+            if not _holds_certificates(certificate):
+                found = f"{certificate}: no certificate can be read from it"
+                raise TlsSettingError(keys[0], found, "a certificate, its chain behind it, in PEM") from None
+            named = keys[0] if key == certificate else keys[1]
+            raise TlsSettingError(named, f"{key}: no key can be read from it", "a key in PEM") from None
         found = f"{certificate} with {key}: {_reason(error)}"
         raise TlsSettingError(keys[0], found, "a certificate, its chain behind it, and its key, in PEM") from None
+
+
+def _holds_certificates(file: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+    except ssl.SSLError:
+        return False
+    return True
 
 
 def _contents(key: str, path: str) -> bytes:
@@ -202,5 +216,5 @@ def _contents(key: str, path: str) -> bytes:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).replace("_", " ").lower()
+        return error.reason.replace("_", " ").lower() if error.reason else "no PEM, or cut off"
     return getattr(error, "strerror", None) or str(error)

@@ -99,7 +99,7 @@ def remove_key(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "key"), [(break_key, "tls_certificate"), (remove_key, "tls_key")], ids=["broken", "missing"]
+    ("harm", "key"), [(break_key, "tls_key"), (remove_key, "tls_key")], ids=["broken", "missing"]
 )
 @pytest.mark.parametrize("arguments", [["--check"], ["--foreground"]])
 def test_what_can_not_be_used_is_said_with_file_line_and_key(

@@ -437,7 +437,19 @@ def test_a_key_with_its_passphrase(authority: Authority, tmp_path: Path) -> None
         ({"tls_key": ("{other}",)}, "tls_certificate", "key values mismatch"),
         ({"tls_key": ("/nonexistent",)}, "tls_key", "/nonexistent: No such file or directory"),
         ({"tls_certificate": (Certificate("", "/nonexistent"),)}, "tls_certificate", "No such file or directory"),
-        ({"tls_certificate": (Certificate("", "{text}"),)}, "tls_certificate", "{text} with"),
+        *(
+            ({"tls_certificate": (Certificate("", bad),)}, "tls_certificate", f"{bad}: no certificate can be read")
+            for bad in ("{text}", "{nothing}", "{key}", "{half}", "{binary}")
+        ),
+        *(
+            ({"tls_key": (bad,)}, "tls_key", f"{bad}: no key can be read from it")
+            for bad in ("{text}", "{nothing}", "{certificate}", "{half key}")
+        ),
+        (
+            {"tls_certificate": (Certificate("", "{certificate}"),), "tls_key": ()},
+            "tls_certificate",
+            "{certificate}: no key can be read from it",
+        ),
         ({"tls_key": ("{encrypted}",)}, "tls_key", "it is encrypted, and there is no passphrase"),
         (
             {"tls_key": ("{encrypted}",), "tls_key_passphrase": "{text}"},
@@ -450,9 +462,14 @@ def test_a_key_with_its_passphrase(authority: Authority, tmp_path: Path) -> None
         ({"server_tls": Tls.REQUIRED, "server_ca": "/nonexistent"}, "server_ca", "No such file or directory"),
         ({"server_tls": Tls.REQUIRED, "server_ca": "{text}"}, "server_ca", "{text}: no certificate or crl found"),
         ({"server_tls": Tls.REQUIRED, "server_ca": "{empty}"}, "server_ca", "{empty}: no certificate is in it"),
-        ({"server_tls": Tls.REQUIRED, "server_ca": "{broken}"}, "server_ca", "{broken}/broken.pem: "),
+        ({"server_tls": Tls.REQUIRED, "server_ca": "{broken}"}, "server_ca", "{broken}/broken.pem: no PEM, or cut off"),
         ({"tls_client_ca": "{empty}"}, "tls_client_ca", "{empty}: no certificate is in it"),
-        ({"server_tls": Tls.REQUIRED, "server_certificate": "{text}"}, "server_certificate", "{text} with"),
+        ({"server_tls": Tls.REQUIRED, "server_certificate": "{text}"}, "server_certificate", "{text}: no certificate"),
+        (
+            {"server_tls": Tls.REQUIRED, "server_certificate": "{certificate}", "server_key": "{text}"},
+            "server_key",
+            "{text}: no key can be read from it",
+        ),
     ],
 )
 def test_settings_that_can_not_be_used_are_named(
@@ -464,7 +481,16 @@ def test_settings_that_can_not_be_used_are_named(
     empty.mkdir()
     broken.mkdir()
     (broken / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nnothing\n-----END CERTIFICATE-----\n")
+    (tmp_path / "nothing").touch()
+    pair = authority.sign("a.example")
+    halves = [path.read_text()[: path.stat().st_size // 3] for path in (pair.certificate, pair.key)]
+    (tmp_path / "half").write_text(halves[0])
+    (tmp_path / "half key").write_text(halves[1])
+    (tmp_path / "binary").write_bytes(ssl.PEM_cert_to_DER_cert(authority.file.read_text()))
     places = {
+        **{f"{{{name}}}": str(tmp_path / name) for name in ("nothing", "half", "half key", "binary")},
+        "{key}": str(pair.key),
+        "{certificate}": str(pair.certificate),
         "{empty}": str(empty),
         "{broken}": str(broken),
         "{other}": str(authority.sign("other.example").key),
@@ -484,8 +510,8 @@ def test_settings_that_can_not_be_used_are_named(
     with pytest.raises(TlsSettingError) as caught:
         contexts(Service(**{**given, **{name: filled(value) for name, value in settings.items()}}))
     assert caught.value.key == key
-    for name in ("{text}", "{empty}", "{broken}"):
-        found = found.replace(name, places[name])
+    for name, place in places.items():
+        found = found.replace(name, place)
     assert found in caught.value.found
     assert caught.value.expected
 
