@@ -311,8 +311,8 @@ class Conversation:
         now = monotonic()
         if not self.settled:
             self.settle(now)
-        client = self._client
-        if self.closed or self._handshake is not None or self._farewell is not None:
+        client, handshake = self._client, self._handshake
+        if self.closed or self._farewell is not None or (handshake is not None and handshake.stream is client):
             return
         if events & (WRITE | BROKEN) and client.mask & WRITE:
             try:
@@ -321,6 +321,9 @@ class Conversation:
                 self._client_gone(error, now)
         if events & (READ | BROKEN) and client.mask & READ:
             self._hear_client(now)
+        elif events & BROKEN and client.mask == BROKEN:
+            code = client.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._client_gone(OSError(code, os.strerror(code)), now)
 
     def _server_stirred(self, events: int) -> None:
         """Something else than mere input, or not the first in this round: what is waited for may have changed."""
@@ -467,17 +470,23 @@ class Conversation:
         return self._client.unsent is None and (self._server is None or self._server.unsent is None)
 
     def _wait(self) -> None:
-        """Read where reading is wanted and nothing is unsent, write where something is."""
+        """Read where reading is wanted and nothing is unsent, write where something is.
+
+        That the client is gone is noticed in any case, by a reset: one that only sends no more still gets its answers.
+        """
         client, server, session = self._client, self._server, self._session
         if self._handshake is not None:
             shaking = self._handshake.stream
-            self._watch(client, shaking.waits_for if client is shaking else 0, self._shaking)
+            if client is shaking:
+                self._watch(client, shaking.waits_for, self._shaking)
+            else:
+                self._watch(client, BROKEN, self._client_ready)
             if server is not None:
                 self._watch(server, shaking.waits_for if server is shaking else 0, self._shaking)
             return
         full = client.unsent is not None
         stuck = server is not None and server.unsent is not None
-        mask = 0 if full or stuck or not session.reads_client else READ
+        mask = BROKEN if full or stuck or not session.reads_client else READ
         self._watch(client, mask | WRITE if full else mask, self._client_ready)
         if server is not None:
             mask = 0 if full or not session.reads_server else READ

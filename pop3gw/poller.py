@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 READ: Final = int(select.EPOLLIN)
 WRITE: Final = int(select.EPOLLOUT)
-BROKEN: Final = int(select.EPOLLERR | select.EPOLLHUP)  # said without being asked for
+BROKEN: Final = int(select.EPOLLERR | select.EPOLLHUP)  # said without being asked for; alone: nothing but that
 
 _BATCH: Final = 64  # descriptors that are looked at in one round: the others have their turn in the next
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -35,7 +36,7 @@ class Impatient(Pop3Proxy):
 class Hall:
     """One session of a service, and its client."""
 
-    def __init__(self, stack: ExitStack, **settings: Any) -> None:
+    def __init__(self, stack: ExitStack, policy: type[Pop3Proxy] = Impatient, **settings: Any) -> None:
         service = Service(name="one", listen=(), **settings)
         self.poller = Poller()
         stack.callback(self.poller.close)
@@ -44,7 +45,7 @@ class Hall:
         slot = Board(1, 1).slot(0)
         needs_tls = service.server_tls is not Tls.OFF
         self.relay = Relay(
-            Terms.of(service, Impatient, frozenset(), tls.contexts(service) if needs_tls else None),
+            Terms.of(service, policy, frozenset(), tls.contexts(service) if needs_tls else None),
             poller=self.poller,
             slot=slot,
             ended=self.over.append,
@@ -63,6 +64,20 @@ class Hall:
         self.relay.settle()
         self.relay.expire(time.monotonic())
         self.rounds += 1
+
+    def resets(self) -> None:
+        """The client is gone: it neither sends nor takes anything any more."""
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.client.close()
+
+    def ends(self) -> None:
+        """Go on until the session is over; it must not spin meanwhile."""
+        rounds = self.rounds
+        until = time.monotonic() + PATIENCE
+        while not self.over and time.monotonic() < until:
+            self.turn()
+        assert len(self.over) == 1
+        assert self.rounds - rounds < 20
 
     def hears(self) -> bytes:
         """The client's next line."""
@@ -142,12 +157,40 @@ def test_a_session_that_ends_within_a_handshake_notices_that_its_client_leaves(
     hall = Hall(stack, server=silent, server_tls=Tls.IMPLICIT, connect_timeout=60)
     assert hall.hears() == b"-ERR Error in protocol\r\n"
     hall.client.close()
-    rounds = hall.rounds
-    until = time.monotonic() + PATIENCE
-    while not hall.over and time.monotonic() < until:
+    hall.ends()
+
+
+@pytest.mark.parametrize("server_tls", [Tls.OFF, Tls.IMPLICIT])
+@pytest.mark.parametrize("said", [b"", b"NOOP\r\n" * 10_000], ids=["nothing", "more than is kept"])
+@pytest.mark.parametrize("half_closed", [False, True], ids=["open", "half-closed"])
+def test_a_client_that_is_gone_takes_its_server_along_whatever_is_awaited(
+    stack: ExitStack, silent: Address, server_tls: Tls, said: bytes, half_closed: bool
+) -> None:
+    hall = Hall(stack, Pop3Proxy, server=silent, server_tls=server_tls, connect_timeout=60)
+    hall.client.sendall(said)
+    if half_closed:
+        hall.client.shutdown(socket.SHUT_WR)
+    for _ in range(10):  # it hears what it wants to, and begins to shake hands
         hall.turn()
-    assert len(hall.over) == 1
-    assert hall.rounds - rounds < 20  # nor does it spin
+    assert not hall.over
+    hall.resets()
+    hall.ends()
+
+
+def test_a_client_that_half_closes_before_the_greeting_still_gets_it_and_its_answers(stack: ExitStack) -> None:
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    hall = Hall(stack, Pop3Proxy, server=Address("127.0.0.1", server.getsockname()[1]))
+    connection, _ = server.accept()
+    hall.client.sendall(b"QUIT\r\n")
+    hall.client.shutdown(socket.SHUT_WR)
+    for _ in range(10):
+        hall.turn()
+    with connection:
+        connection.sendall(b"+OK ready\r\n")
+        assert hall.hears() == b"+OK ready\r\n"
+        assert connection.recv(100) == b"QUIT\r\n"
+        connection.sendall(b"+OK bye\r\n")
+        assert hall.hears() == b"+OK bye\r\n"
 
 
 def test_one_that_is_ended_before_it_is_known_who_the_client_is_just_closes(
