@@ -29,7 +29,7 @@ from pop3gw.proto.events import Ending, Side
 from pop3gw.proto.proxyheader import Endpoint, Header, written
 from pop3gw.proto.session import Session
 from pop3gw.scoreboard import Seat
-from pop3gw.stream import Stream
+from pop3gw.stream import Stream, reason_of
 from pop3gw.tally import Tally
 from pop3gw.values import SendProxy
 
@@ -49,11 +49,6 @@ def _taken(chunks: list[bytes]) -> bytes:
     data = b"".join(chunks)
     chunks.clear()  # not pop(): a list that is resized to nothing comes of the system's allocator from then on
     return data
-
-
-def _reason(error: OSError) -> str:
-    """Why a connection broke: what the system says, or TLS."""
-    return error.strerror or str(error)
 
 
 def _contained(method: Callable[Concatenate[Conversation, P], None]) -> Callable[Concatenate[Conversation, P], None]:
@@ -337,7 +332,7 @@ class Conversation:
             try:
                 self._flush(Side.SERVER, server, now)
             except OSError as error:
-                self._session.server_lost(_reason(error), now)
+                self._session.server_lost(reason_of(error), now)
         if events & (READ | BROKEN) and server.mask & READ:
             self._hear_server(server, now)
 
@@ -360,7 +355,7 @@ class Conversation:
         try:
             data = server.read()
         except OSError as error:
-            self._session.server_lost(_reason(error), now)
+            self._session.server_lost(reason_of(error), now)
             return
         if data:
             self._session.server_data(data, now)
@@ -368,11 +363,11 @@ class Conversation:
             if server.failure is None:
                 self._session.server_eof(now)
             else:
-                self._session.server_lost(_reason(server.failure), now)
+                self._session.server_lost(reason_of(server.failure), now)
 
     def _client_gone(self, error: OSError, now: float) -> None:
         self._client.lose()
-        self._session.client_lost(_reason(error), now)
+        self._session.client_lost(reason_of(error), now)
 
     def _flush(self, side: Side, stream: Stream, now: float) -> None:
         if stream.flush():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pop3gw.proto.events import Side
 from pop3gw.proto.session import Session
+from pop3gw.stream import reason_of
 from pop3gw.tally import Tally
 
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
@@ -35,7 +36,7 @@ class Handshake:
             if not stream.shake_hands():
                 return False
         except OSError as error:
-            self.fail(str(error), now)
+            self.fail(reason_of(error), now)
             return True
         facts = stream.facts()
         self._tally.tls_started(side, facts.version)

@@ -36,6 +36,11 @@ def tune(end: socket.socket) -> None:
         end.setsockopt(level, option, value)
 
 
+def reason_of(error: OSError) -> str:
+    """Why a connection broke: what the system says, or TLS."""
+    return error.strerror or str(error)
+
+
 class Stream:
     """A non-blocking TCP connection; ``most``: octets that one read takes from it, ``mask``: what it is watched for,
     ``much``: whether more than a line is expected.

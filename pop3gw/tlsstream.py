@@ -47,7 +47,7 @@ class TlsStream(Stream):
         return READ if self.unsent is None else WRITE
 
     def shake_hands(self) -> bool:
-        """Go on with the handshake; False while more must come. OSError: it failed, ``str()`` says why."""
+        """Go on with the handshake; False while more must come. OSError: it failed, ``reason_of`` says why."""
         if self.unsent is not None and not super().flush():
             return False
         if not self._take() and (self._began or self._tls.server_side):

@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -115,6 +116,12 @@ def test_a_name_that_is_not_ascii_is_said_in_one_line(running: Gateway, authorit
     running.wait_for(said, before + 1)
     assert "Exception ignored" not in running.log
     assert "Traceback" not in running.log
+
+
+def test_a_client_that_resets_within_the_handshake(running: Gateway) -> None:
+    with running.connect("implicit") as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    running.wait_for("TLS with the client failed: Connection reset by peer")
 
 
 def test_one_session_too_many_hears_nothing_in_clear_where_tls_comes_first(
