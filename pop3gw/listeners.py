@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -46,7 +47,9 @@ def bind(config: Config, held: Sequence[Listener]) -> list[Listener]:
 
     ConfigurationError: some can't be had; names each of them, and leaves what is held as it was.
     """
-    have = {_key(listener.service, listener.wanted): listener for listener in held if listener.passed is None}
+    have: defaultdict[tuple[str, Address], deque[Listener]] = defaultdict(deque)  # several may want "any free port"
+    for listener in [one for one in held if one.passed is None]:
+        have[_key(listener.service, listener.wanted)].append(listener)
     listeners, new, problems = [], [], []
     for listener in [one for one in held if one.passed is not None]:
         service_name = owner(config, listener)
@@ -59,8 +62,8 @@ def bind(config: Config, held: Sequence[Listener]) -> list[Listener]:
         for wanted in service.listen:
             if (service.name, wanted) in given:
                 continue
-            old = have.get(_key(service.name, wanted))
-            if old is not None:
+            if same := have[_key(service.name, wanted)]:
+                old = same.popleft()
                 listeners.append(Listener(service.name, wanted, old.bound, old.socket))
                 continue
             try:

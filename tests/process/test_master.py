@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import signal
 import socket
 import subprocess
@@ -230,6 +231,18 @@ def test_a_reload_adds_and_removes_services_and_keeps_listeners_that_stay(make: 
         Client(second)
     Client(port).logged_in().quits()
     running.quits()
+
+
+def test_a_reload_keeps_each_of_several_listeners_on_any_free_port(make: Make) -> None:
+    gateway = make(listen="127.0.0.1:0").start()
+    gateway.settings["listen"] = "127.0.0.1:0, 127.0.0.1:0"
+    for times in (1, 2):
+        gateway.reload()
+        gateway.wait_for("the configuration was reloaded", times)
+    ports = re.findall(r"listening on 127\.0\.0\.1:(\d+)", gateway.log)
+    assert len(ports) == 2
+    for port in ports:
+        Client(int(port)).logged_in().quits()
 
 
 def test_a_session_of_a_removed_service_may_finish(make: Make) -> None:

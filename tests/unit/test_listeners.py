@@ -103,6 +103,15 @@ def test_a_fixed_address_may_go_to_another_service_but_any_free_port_is_not_shar
     assert new[1].socket is not old[1].socket
 
 
+def test_any_free_port_wanted_twice_is_two_sockets_which_stay(bind: Bind) -> None:
+    old = bind(config(one=("127.0.0.1:0", "127.0.0.1:0")))
+    new = bind(config(one=("127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0")), old)
+    assert [listener.socket for listener in new[:2]] == [listener.socket for listener in old]
+    assert len({listener.socket for listener in new}) == 3
+    fewer = bind(config(one=("127.0.0.1:0",)), new)
+    assert listeners.without(new, fewer) == new[1:]
+
+
 def test_what_is_held_stays_where_something_new_fails(bind: Bind) -> None:
     old = bind(config(one=("127.0.0.1:0",)))
     with pytest.raises(ConfigurationError):
