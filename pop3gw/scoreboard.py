@@ -53,6 +53,8 @@ _CLIENT_TLS: Final = (256, 8)
 _SERVER_TLS: Final = (264, 8)
 _SEAT_WORDS: Final = _SEAT.size // _WORD
 _OCTETS_WORD: Final = _OCTETS_AT // _WORD
+_LEAVING: Final = "LEAVING"  # in place of a state
+_LEAVING_FIELD: Final = _LEAVING.encode().ljust(16, b"\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,11 @@ class Seat:
         _PORT.pack_into(self._memory, self._at + _PORT_AT, port)
         self.changed = True
 
+    def leave(self) -> None:
+        """The session has ended and is summarized; its client has not left yet."""
+        at = self._at + _STANDING_AT
+        self._memory[at : at + 16] = _LEAVING_FIELD
+
     def close(self) -> None:
         """The session is over."""
         self.state, self.user, self.client, self.lasts = "", "", "", False
@@ -201,6 +208,11 @@ class Slot:
         """The worker's pid; 0: none has begun here."""
         pid: int = self.counters[_PID]
         return pid
+
+    def unfinished(self) -> list[Shown]:
+        """The sessions here that have not ended."""
+        shown = (seat.read() for seat in self.seats if seat.taken)
+        return [one for one in shown if one is not None and one.state != _LEAVING]
 
     def add(self, index: int, amount: int = 1) -> None:
         """Count something."""

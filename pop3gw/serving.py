@@ -24,6 +24,8 @@ from pop3gw.agenda import Agenda
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation, Stage, Worker
 from pop3gw.listeners import Listener
+from pop3gw.logline import quoted
+from pop3gw.logs import SessionLog
 from pop3gw.logs import current as log
 from pop3gw.pool import DRAINED, NEVER, TOO_MANY, Act, Order, Phase, Pool
 from pop3gw.proto import counts
@@ -215,7 +217,7 @@ class Serving:
         self._unreported.pop(worker, None)
         if status:
             how = process.describe_status(status)
-            log().error(f"worker {pid} ended: {how}; its sessions ended with it", self.name)
+            log().error(f"worker {pid} ended: {how}", self.name)
         # What it had sent before is still to be read. Its channel may outlive it, in a process that its policy started.
         while (known := self._workers.get(worker)) is not None:
             if not self._hear(known, 0):
@@ -359,6 +361,12 @@ class Serving:
         self._selector.unregister(worker.channel)
         worker.channel.close()
         worker.generation.workers.discard(worker)
+        for lost in worker.generation.board.slot(worker.slot).unfinished():
+            SessionLog(lost.session, self.name).error(
+                f"lost with its worker (process {worker.pid}): client={lost.client} server={lost.server or '-'}"
+                f" user={quoted(lost.user or None)} state={lost.state or '-'} from_client={lost.from_client}"
+                f" to_client={lost.to_client} seconds={max(0.0, time.time() - lost.started):.3f}"
+            )
         self.ledger.fold(worker.generation.board, worker.slot, worker.generation.rows)
         self.pool.ended(worker.number, now)
         if worker.generation is not self.templates.serving and not worker.generation.workers:

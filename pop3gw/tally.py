@@ -112,6 +112,7 @@ class Tally:
                 server_tls=facts.server_tls.version if facts.server_tls else None,
             )
         )
+        self._seat.leave()
 
     def _count_time(self, family: counts.Family, seconds: float) -> None:
         self._counters[counts.bucket(family, seconds)] += 1

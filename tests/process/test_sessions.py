@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -66,6 +67,40 @@ def test_a_killed_worker_ends_its_own_sessions_only_and_is_replaced(make: Make, 
     spares = "idle" if sessions_per_worker == 1 else ""
     until("the pool refills", lambda: len(set(gateway.workers(spares)) - {busy}) >= 2)
     gateway.connect().logged_in().quits()
+
+
+@pytest.mark.own_mode
+@MODES
+def test_a_session_that_is_lost_with_its_worker_is_named_and_one_that_has_ended_is_not(
+    make: Make, sessions_per_worker: int
+) -> None:
+    gateway = make(sessions_per_worker=sessions_per_worker, min_spare=1, max_spare=1).start()
+    lost, ended = gateway.connect().logged_in("alice"), gateway.connect().logged_in("bob")
+    assert ended.ask("QUIT").startswith("+OK")  # and does not leave, so that its seat is taken
+    gateway.wait_for("session ended")
+    lost_port, ended_port = lost.socket.getsockname()[1], ended.socket.getsockname()[1]
+    workers = gateway.workers()
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    gateway.wait_for("ended: signal 9 (Killed)", len(workers))
+    (line,) = re.findall(r"error \S+ \w{12}: lost with its worker \(process \d+\): .*", gateway.log)
+    server = gateway.settings["server"]
+    assert f": client=127.0.0.1:{lost_port} server={server} user=alice state=TRANSACTION from_client=25 " in line
+    (line,) = re.findall(r"session ended .*", gateway.log)
+    assert f"client=127.0.0.1:{ended_port} " in line
+
+
+def test_a_policy_that_ends_its_process_does_not_do_so_silently(make: Make) -> None:
+    gateway = make(min_spare=1)
+    gateway.policy(
+        "import os\nfrom pop3gw.policy import *\nclass Office(Pop3Proxy):\n"
+        "    def config(self):\n        if self.session.client_address is not None:\n            os._exit(0)\n"
+    )
+    gateway.start()
+    client = gateway.connect()
+    assert client.hear() == ""
+    gateway.wait_for(f"client=127.0.0.1:{client.socket.getsockname()[1]} server=- user=- state=- from_client=0 ")
+    assert gateway.count("lost with its worker (process ") == 1
 
 
 @pytest.mark.own_mode

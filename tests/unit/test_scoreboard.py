@@ -57,6 +57,16 @@ def test_folding_keeps_the_counts_and_clears_the_seats() -> None:
     assert ledger.totals([(board, ())])[0][login] == 15
 
 
+def test_a_session_that_has_ended_is_not_among_the_unfinished_though_its_client_stays() -> None:
+    slot = Board(1, 3).slot(0)
+    for seat in slot.seats:
+        seat.open(f"192.0.2.{seat.number}")
+        seat.stand("TRANSACTION", "alice")
+    slot.seats[0].leave()
+    slot.seats[1].close()
+    assert [shown.client for shown in slot.unfinished()] == ["192.0.2.2"]
+
+
 def test_octets_are_shown_for_a_session_and_counted_for_all() -> None:
     board, ledger = Board(2, 2), Ledger()
     slot = board.slot(board.take())
