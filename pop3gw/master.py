@@ -100,9 +100,7 @@ def _serve(
     if account is not None and account.uid == 0:
         log.warning("user = root: policies and sessions run as root; name another account unless that is really wanted")
     try:
-        master = Master(log, reload, ready, notify.manager(os.environ), doors, account)
-        if pid_file is not None:  # whoever reads it may signal at once
-            pid_file.write()
+        master = Master(log, reload, ready, notify.manager(os.environ), doors, account, pid_file)
         return master.run(config, bound)
     except Pop3gwError as error:
         if not foreground:
@@ -124,12 +122,14 @@ class Master:
         tidings: notify.Tidings,
         doors: Doors,
         account: Account | None,
+        pid_file: PidFile | None,
     ) -> None:
         self._log = log
         self._account = account  # the log and the control socket are its too: it stays the one of the start
         self._reload = reload
         self._ready = ready
         self._tidings = tidings
+        self._pid_file = pid_file
         self._selector = selectors.DefaultSelector()
         self._agenda = Agenda()
         self._inbox = signals.Inbox(_SIGNALS)
@@ -393,6 +393,8 @@ class Master:
             self._reload_failed = False
             self._tidings.reloaded()
             self._attendance.reload_ended("\n".join(changes(old, config)), done=True)
+        elif self._pid_file is not None:  # whoever waits for it may connect, or send a signal
+            self._pid_file.write()
 
     def _announce(self) -> None:
         if all(serving.pool.settled for serving in self._services.values()):

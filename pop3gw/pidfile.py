@@ -15,7 +15,7 @@ from pop3gw.errors import StartError
 
 
 class PidFile:
-    """A claimed pid file. Claim it before the process detaches, ``write()`` once it has its final number."""
+    """A claimed pid file. Claim it before the process detaches, ``write()`` once clients can connect."""
 
     def __init__(self, path: str) -> None:
         """Claim the file at ``path``; its folder is made where only that is missing.
@@ -33,6 +33,7 @@ class PidFile:
             ) from error
         try:
             self._lock()
+            os.ftruncate(self._descriptor, 0)  # the number of one that has ended
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -43,7 +44,6 @@ class PidFile:
     def write(self) -> None:
         """Put this process's number into the file."""
         os.fchmod(self._descriptor, 0o644)
-        os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def remove(self) -> None:

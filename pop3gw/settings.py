@@ -379,7 +379,7 @@ class Config:
         metadata=row(
             Section.MAIN,
             values.PATH,
-            "Where the master writes its process id.",
+            "Where the master writes its process id, once clients can connect.",
             applies=Applies.RESTART,
             default_text="/run/pop3gw/pop3gw.pid; none in the foreground",
             example="/run/pop3gw/pop3gw.pid",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.gateway import Client, Gateway, Make, cpu_seconds, noop_says, status, until
+from tests.process.gateway import ACCEPTS_ALL, Client, Gateway, Make, cpu_seconds, noop_says, status, until
 
 NOBODY = "nobody"
 ROOT = os.geteuid() == 0
@@ -423,6 +423,24 @@ def test_a_second_gateway_is_refused_with_the_pid_of_the_first(make: Make) -> No
     first.signal(signal.SIGTERM)
     assert first.wait() == 0
     assert not pid_file.exists()
+
+
+def test_the_pid_stands_in_its_file_once_clients_can_connect(make: Make) -> None:
+    first, second = make(), make()
+    pid_file, gate = first.folder / "pop3gw.pid", first.folder / "gate"
+    pid_file.write_text("999999999\n")
+    first.main["pid_file"] = second.main["pid_file"] = pid_file
+    os.mkfifo(gate)
+    gate.chmod(0o644)
+    first.policy(f"open({str(gate)!r}).read()\n{ACCEPTS_ALL}")
+    first.launch()
+    with gate.open("w"):  # opens when the policy is being loaded, which waits for the close
+        assert pid_file.read_text() == ""
+        assert second.launch().wait() == 1
+        assert "a process that is just starting" in second.log
+    until("the pid", pid_file.read_text)
+    assert int(pid_file.read_text()) == first.master
+    first.connect().logged_in().quits()
 
 
 @pytest.mark.parametrize("content", ["", "999999999\n", "garbage", "{other}\n"])
