@@ -55,6 +55,7 @@ class Succession:
         self._backoff = Backoff(first=1.0)
         self._replaces = False  # whether the coming one is a replacement, taken as soon as it is ready
         self._replace_at = NEVER
+        self._missed: set[int] = set()  # templates that have left, and it is not known how
 
     def prepare(self, plan: template.Plan, now: float) -> None:
         """Start a template that may become the one that serves. OSError: it can't be started."""
@@ -112,9 +113,17 @@ class Succession:
             pass
 
     def ended(self, pid: int, status: int) -> None:
-        """A child of the master has ended: say so where it was a template that is missed."""
+        """A child of the master has ended: say so where it was a template that is missed.
+
+        The end of its channel may come before, and its successor too; or never, where the policy's module has forked.
+        """
         serving = self.serving
-        if serving is not None and serving.pid == pid:
+        if serving is not None and serving.pid == pid and serving.stage is Stage.READY:
+            self.catch_up(serving)
+            if serving.stage is Stage.READY:
+                self._gone(serving, time.monotonic())
+        if pid in self._missed:
+            self._missed.remove(pid)
             how = process.describe_status(status)
             log().error(f"the template (process {pid}) ended: {how}; sessions go on, another is started", self._service)
 
@@ -183,6 +192,7 @@ class Succession:
         self._close(generation)
         generation.stage = Stage.GONE
         if generation is self.serving:
+            self._missed.add(generation.pid)
             self._owner.orphaned()
             if now - generation.ready_at > _LIVED:
                 self._backoff.worked()

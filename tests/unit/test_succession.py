@@ -1,0 +1,134 @@
+"""Succession: what the end of a template brings, whichever sign of it comes first."""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from pop3gw import fdpass, template
+from pop3gw.agenda import Agenda
+from pop3gw.generation import Generation
+from pop3gw.settings import Config, Service
+from pop3gw.succession import Succession
+from pop3gw.values import Address
+
+NO_PROCESS = 1 << 30  # beyond any pid
+ENDED = ": signal 9 (Killed); sessions go on, another is started"
+
+
+class Templates:
+    """The templates of one service, without their processes: the test holds their ends of the channels."""
+
+    def __init__(self, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ends: dict[int, fdpass.Channel] = {}
+        self.told: list[str] = []
+        self._stack = stack
+        self._selector = stack.enter_context(selectors.DefaultSelector())
+        self.succession = Succession("inbound", self._selector, Agenda(), self)
+        self._plan = template.Plan(
+            Config(source="test.conf"),
+            Service(name="inbound", listen=(), server=Address("192.0.2.1", 110)),
+            None,
+            frozenset(),
+        )
+        monkeypatch.setattr(template, "start", self._start)
+
+    def _start(self, _plan: template.Plan, _board: object, end: socket.socket) -> int:
+        pid = NO_PROCESS + len(self.ends)
+        self.ends[pid] = fdpass.Channel(self._stack.enter_context(end.dup()), waits=True)
+        return pid
+
+    def serve(self) -> int:
+        """Another template serves from now on; returns its pid."""
+        self.succession.prepare(self._plan, time.monotonic())
+        (*_, (pid, end)) = self.ends.items()
+        end.send(fdpass.Prepared(""))
+        self.hear()
+        self.succession.commit(time.monotonic())
+        return pid
+
+    def hear(self) -> None:
+        """What all templates have said."""
+        for key, mask in self._selector.select(0):
+            key.data(mask)
+
+    def close_channel(self, pid: int) -> None:
+        self.ends[pid].socket.close()
+
+    def kill(self, pid: int) -> None:
+        self.succession.ended(pid, signal.SIGKILL)
+
+    # succession.Owner
+
+    def began(self, generation: Generation, _now: float) -> None:
+        self.told.append(f"{generation.pid - NO_PROCESS} began")
+
+    def orphaned(self) -> None:
+        self.told.append("orphaned")
+
+    def forked(self, worker: int, _pid: int) -> None:
+        self.told.append(f"{worker} forked")
+
+    def fork_failed(self, worker: int, _reason: str, _now: float) -> None:
+        self.told.append(f"{worker} not forked")
+
+    def exited(self, worker: int, _pid: int, _status: int, _now: float) -> None:
+        self.told.append(f"{worker} exited")
+
+
+@pytest.fixture
+def templates(monkeypatch: pytest.MonkeyPatch) -> Iterator[Templates]:
+    with ExitStack() as stack:
+        yield Templates(stack, monkeypatch)
+
+
+def test_an_end_that_is_known_after_the_successor_serves_is_logged(
+    templates: Templates, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = templates.serve()
+    templates.close_channel(first)
+    templates.hear()
+    templates.serve()
+    templates.kill(first)
+    assert capfd.readouterr().err.count(f"(process {first}) ended{ENDED}") == 1
+    assert templates.told == ["0 began", "orphaned", "1 began"]
+
+
+def test_an_end_that_is_known_before_the_channels_is_logged_once(
+    templates: Templates, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = templates.serve()
+    templates.ends[first].send(fdpass.Exited(5, 4711, 0))
+    templates.close_channel(first)
+    templates.kill(first)
+    assert templates.told == ["0 began", "5 exited", "orphaned"]
+    templates.hear()
+    templates.kill(first)  # another process has its number by now
+    assert capfd.readouterr().err.count(ENDED) == 1
+    assert templates.told == ["0 began", "5 exited", "orphaned"]
+
+
+def test_a_template_whose_channel_is_held_by_a_process_of_its_policy_is_replaced(
+    templates: Templates, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = templates.serve()
+    templates.kill(first)
+    assert capfd.readouterr().err.count(ENDED) == 1
+    assert templates.told == ["0 began", "orphaned"]
+    assert templates.succession.deadline <= time.monotonic()
+
+
+def test_one_that_was_replaced_is_not_missed(templates: Templates, capfd: pytest.CaptureFixture[str]) -> None:
+    first = templates.serve()
+    templates.serve()
+    templates.close_channel(first)
+    templates.hear()
+    templates.kill(first)
+    assert capfd.readouterr().err == ""
+    assert templates.told == ["0 began", "1 began"]
