@@ -102,17 +102,24 @@ class Log:
         self._sink.write(Entry(LogLevel.ERROR, text, service))
 
     def fileno_or_none(self) -> int | None:
-        """The descriptor to keep open while daemonizing and to pass on after ``reopen``; None for stderr."""
+        """The descriptor to keep open while daemonizing; None for stderr."""
         return self._sink.fileno_or_none()
 
-    def reopen(self) -> bool:
-        """Open the target anew (USR1), under the same descriptor; False: that failed, and the old one says so."""
+    def reopen(self) -> int | None:
+        """Open the target anew (USR1), under the same descriptor, which is to be passed on.
+
+        None: it goes on where it was, and says why.
+        """
+        descriptor = self._sink.fileno_or_none()
+        if descriptor is None:
+            self.info("the log is stderr, which can't be reopened; it goes on where it was")
+            return None
         try:
             self._sink.reopen()
         except OSError as error:
             self.error(f"the log can't be reopened ({error.strerror}); it goes on where it was")
-            return False
-        return True
+            return None
+        return descriptor
 
     def adopt(self, fd: int) -> None:
         """Write to this descriptor from now on, under the old one's number; ``fd`` itself is closed."""

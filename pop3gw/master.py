@@ -259,14 +259,12 @@ class Master:
         self.want_reload()
 
     def _reopen_log(self) -> None:
-        if not self._log.reopen():
-            return
-        descriptor = self._log.fileno_or_none()
+        descriptor = self._log.reopen()
         if descriptor is not None:
             for serving in self._all():
                 serving.log_reopened(descriptor)
             self._attendance.renew()
-        self._log.info("the log was reopened")
+            self._log.info("the log was reopened")
 
     def _stop(self) -> None:
         if self._stopping:

@@ -374,6 +374,30 @@ def test_usr1_reopens_the_log_for_workers_that_run(make: Make) -> None:
     assert "session ended" not in (gateway.folder / "log.1").read_text()
 
 
+def test_usr1_says_once_what_came_of_it(make: Make) -> None:
+    gateway = make()
+    log = gateway.folder / "log"
+    gateway.main["log_target"] = log
+    gateway.launch()
+    until("ready", lambda: log.exists() and "info: ready" in log.read_text())
+    moved = log.rename(gateway.folder / "log.1")
+    log.mkdir()
+    gateway.signal(signal.SIGUSR1)
+    until("why not", lambda: "the log can't be reopened (Is a directory); it goes on where it was" in moved.read_text())
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait() == 0
+    assert "the log was reopened" not in moved.read_text()
+
+
+def test_usr1_does_nothing_where_the_log_is_stderr_and_says_so(make: Make) -> None:
+    gateway = make().start()
+    gateway.signal(signal.SIGUSR1)
+    gateway.wait_for("the log is stderr, which can't be reopened; it goes on where it was")
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait() == 0
+    assert "the log was reopened" not in gateway.log
+
+
 # The pid file, and the daemon.
 
 

@@ -137,7 +137,7 @@ def test_a_log_that_cannot_be_reopened_goes_on(file: Path) -> None:
     folder.mkdir()
     log = Log.open(str(folder / "log"), LogLevel.INFO)
     folder.rename(file.parent / "moved")
-    log.reopen()
+    assert log.reopen() is None
     log.info("on")
     said = lines(file.parent / "moved" / "log")
     assert said == [
