@@ -72,7 +72,7 @@ def _tls_without_effect(config: Config) -> Iterator[Problem]:
                         yield config.problem(service.name, key, found, f"another {mode}, or no {key}")
 
 
-def _clash(one: Address, other: Address) -> bool:
+def clash(one: Address, other: Address) -> bool:
     """Whether both can't be bound; that an IPv6 wildcard leaves IPv4 alone is ``net``'s doing (IPV6_V6ONLY)."""
     if one.port != other.port or one.port == 0 or one.ip is None or other.ip is None:
         return False
@@ -84,7 +84,7 @@ def _clash(one: Address, other: Address) -> bool:
 def _listener_clashes(config: Config) -> Iterator[Problem]:
     listeners = [(service.name, address) for service in config.services for address in service.listen]
     for (first, taken), (second, address) in itertools.combinations(listeners, 2):
-        if _clash(taken, address):
+        if clash(taken, address):
             line = config.origin(first, "listen").line
             where = f"[{first}] in line {line}" if line else f"[{first}]"
             yield config.problem(second, "listen", f'"{address}", but {where} listens on {taken}', "a free address")
@@ -99,7 +99,7 @@ def _metrics(config: Config) -> Iterator[Problem]:
         expected = "an apt-get install python3-prometheus-client, or pip install 'pop3gw[metrics]', before"
         yield config.problem("", "metrics_listen", found, expected)
     for service in config.services:
-        if any(_clash(taken, wanted) for taken in service.listen):
+        if any(clash(taken, wanted) for taken in service.listen):
             found = f'"{wanted}", where [{service.name}] listens for clients'
             yield config.problem("", "metrics_listen", found, "a free address")
 

@@ -14,6 +14,7 @@ clients may have connected before: what is accepted from it is to be ``tune``d.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections import defaultdict, deque
@@ -21,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from pop3gw.consistency import clash
 from pop3gw.errors import ConfigurationError, Problem
 from pop3gw.settings import Config
 from pop3gw.stream import tune
@@ -69,7 +71,7 @@ def bind(config: Config, held: Sequence[Listener]) -> list[Listener]:
             try:
                 listener = _bind(service.name, wanted)
             except OSError as error:
-                problems.append(_problem(config, service.name, wanted, error))
+                problems.append(_problem(config, service.name, wanted, error, held))
             else:
                 new.append(listener)
                 listeners.append(listener)
@@ -144,7 +146,14 @@ def _orphan(config: Config, listener: Listener) -> Problem:
     return Problem(config.source, 0, "listen", found, expected)
 
 
-def _problem(config: Config, service: str, wanted: Address, error: OSError) -> Problem:
-    found = f"{wanted} can't be used: {error.strerror}"
-    expected = "an address of this machine, and a port that is free and that this account may use"
+def _problem(
+    config: Config, service: str, wanted: Address, error: OSError, held: Sequence[Listener] = ()
+) -> Problem:
+    holders = [listener.bound for listener in held if clash(listener.bound, wanted)]
+    if holders and error.errno == errno.EADDRINUSE:
+        found = f"{wanted} can't be used while pop3gw itself holds {holders[0]}"
+        expected = "the address as it was, or a restart: a reload makes none wider or narrower"
+    else:
+        found = f"{wanted} can't be used: {error.strerror}"
+        expected = "an address of this machine, and a port that is free and that this account may use"
     return config.problem(service, "listen", found, expected)

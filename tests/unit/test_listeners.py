@@ -119,6 +119,21 @@ def test_what_is_held_stays_where_something_new_fails(bind: Bind) -> None:
     assert old[0].socket.fileno() >= 0
 
 
+@pytest.mark.parametrize("before, after", [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("[::]", "[::1]")])
+def test_an_address_that_overlaps_one_that_is_held_is_told_from_one_that_others_have(
+    bind: Bind, before: str, after: str
+) -> None:
+    port = free_port()
+    old = bind(config(one=(f"{before}:{port}",)))
+    listeners.listen(config(), old)
+    with pytest.raises(ConfigurationError) as error:
+        bind(config(one=(f"{after}:{port}",)), old)
+    (problem,) = error.value.problems
+    assert problem.found == f"{after}:{port} can't be used while pop3gw itself holds {before}:{port}"
+    assert problem.expected == "the address as it was, or a restart: a reload makes none wider or narrower"
+    assert old[0].socket.fileno() >= 0
+
+
 def test_what_is_accepted_is_fit_for_an_interactive_protocol(bind: Bind) -> None:
     (listener,) = bind(config(one=("127.0.0.1:0",)))
     listeners.listen(config(), [listener])
