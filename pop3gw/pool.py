@@ -90,11 +90,12 @@ class Pool:
 
     Report what happened, then carry out ``orders()``, again at ``deadline`` at the latest. Before ``take()``, ask
     ``room()``. ``jitter`` gives floats in [0, 1), so that workers born together aren't replaced together;
-    ``processors``: how many workers can run at once.
+    ``processors``: how many workers can run at once; ``affordable``: sessions that a worker has descriptors for.
     """
 
     # More attributes than an instance may have without slots before each access is a search in a dictionary.
     __slots__ = (
+        "_affordable",
         "_backoff",
         "_backs_off",
         "_calm_from",
@@ -131,7 +132,7 @@ class Pool:
         "vacant",
     )
 
-    def __init__(self, jitter: Callable[[], float], processors: int = 1) -> None:
+    def __init__(self, jitter: Callable[[], float], processors: int = 1, affordable: int = NO_BOUND) -> None:
         self.phase = Phase.RUNNING
         self.deadline = NEVER
         self.restless = True  # whether ``orders()`` may have something to say before its deadline
@@ -139,6 +140,7 @@ class Pool:
         self.vacant = 0  # free seats of the workers that take sessions
         self._jitter = jitter
         self._processors = processors
+        self._affordable = affordable
         self._rules: Service | None = None  # None until the first template is ready
         self._forks = False  # whether there is a template to fork from
         self._workers: dict[int, _Worker] = {}
@@ -500,10 +502,15 @@ class Pool:
             return
         self._full = True
         self._quiet_until = now + QUIET
+        more = f"sessions_per_worker (now {rules.sessions_per_worker})"
+        if rules.sessions_per_worker > self._affordable:
+            more = (
+                "the limit of descriptors (LimitNOFILE, ulimit -n), which leaves a worker"
+                f" {self._affordable} of its {rules.sessions_per_worker} sessions"
+            )
         self._reports.append(
             f"all {rules.max_workers} workers are taken and new clients wait;"
-            f" where the machine has room, raise max_workers (now {rules.max_workers})"
-            f" or sessions_per_worker (now {rules.sessions_per_worker})"
+            f" where the machine has room, raise max_workers (now {rules.max_workers}) or {more}"
         )
 
     def _kill_overdue(self, now: float, orders: list[Order]) -> None:

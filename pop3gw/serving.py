@@ -33,6 +33,7 @@ from pop3gw.scoreboard import Gauge, Ledger
 from pop3gw.stream import tune
 from pop3gw.succession import Succession
 from pop3gw.values import Tls
+from pop3gw.worker import affordable
 
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _REFUSED_KEPT: Final = 64  # refused clients that may still be reading what they were told
@@ -49,7 +50,7 @@ class Serving:
 
     def __init__(self, name: str, selector: selectors.BaseSelector, agenda: Agenda, ledger: Ledger) -> None:
         self.name = name
-        self.pool = Pool(_chance, process.processors())
+        self.pool = Pool(_chance, process.processors(), affordable())
         self.templates = Succession(name, selector, agenda, self)
         self.ledger = ledger
         self.drained = False  # by the administrator: clients are turned away

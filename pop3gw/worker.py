@@ -78,7 +78,7 @@ class Relays(Protocol):
     ) -> Sessions: ...
 
 
-def _affordable() -> int:
+def affordable() -> int:
     """How many sessions there are descriptors for."""
     return max(1, (process.descriptor_limit() - _OWN_DESCRIPTORS) // _SESSION_DESCRIPTORS)
 
@@ -91,7 +91,7 @@ class Duty:
     log: Log
     relays: Relays
     # Sessions beyond that would be refused: their clients rather wait, or go elsewhere.
-    most: int = field(default_factory=_affordable)
+    most: int = field(default_factory=affordable)
     title: Callable[[str], None] = process.title
 
 

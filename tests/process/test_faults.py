@@ -30,6 +30,7 @@ def test_a_worker_takes_no_more_sessions_than_it_has_descriptors_for(make: Make)
     before = cpu_seconds(worker) + cpu_seconds(gateway.master)
     assert all(client.is_waiting(0.1) for client in clients[ROOM:])
     assert cpu_seconds(worker) + cpu_seconds(gateway.master) - before < 0.5
+    gateway.wait_for(f"which leaves a worker {ROOM} of its 100 sessions")
     for client in served:
         client.quits()
     for client in clients[ROOM:]:

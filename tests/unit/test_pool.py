@@ -303,6 +303,20 @@ def test_a_full_pool_makes_clients_wait_and_says_so_once() -> None:
     assert len(gateway.reports) == 1, "a pool at its limit would fill the log"
 
 
+def test_a_pool_whose_workers_have_no_descriptors_for_more_sessions_says_that() -> None:
+    pool = Pool(lambda: 0.0, affordable=8)
+    pool.begin(service(min_spare=1, max_spare=1, max_workers=1, sessions_per_worker=200), 0.0)
+    (order,) = pool.orders(0.0)
+    pool.offered(order.worker, 1)
+    pool.take("192.0.2.7", 0.0)
+    pool.orders(0.0)
+    (report,) = pool.orders(pool_module.STALL)
+    assert report.text.endswith(
+        "raise max_workers (now 1) or the limit of descriptors (LimitNOFILE, ulimit -n), which leaves a worker 8 of its"
+        " 200 sessions"
+    )
+
+
 def test_a_pool_that_was_full_once_says_so_again_much_later() -> None:
     gateway = Gateway(min_spare=1, max_spare=1, max_workers=1).start()
     gateway.hang_up(gateway.connect())
