@@ -184,10 +184,10 @@ class Conversation:
         self._session.start(now)
         self.settle(now)
 
-    def _reach(self, now: float) -> None:
+    def _reach(self) -> None:
         """Connect to the server."""
         relay, terms = self._relay, self._relay.terms
-        self._reach_began = now
+        self._reach_began = now = monotonic()  # config() may just have taken its time
         self._connector = Connector(
             terms.route,
             timeout=terms.service.connect_timeout,
@@ -453,7 +453,7 @@ class Conversation:
             self.settle(now)
             return
         if session.wants_server and self._reach_began is None:
-            self._reach(now)
+            self._reach()
             if self.closed or self._connector is None:
                 return
         self._wait()
@@ -510,6 +510,7 @@ class Conversation:
         """The session is over: the server goes at once, the client when it has got its last answer."""
         client, farewell = self._client, self._farewell
         if farewell is None:
+            now = monotonic()  # a callback may just have taken its time
             self._handshake = None
             self._close_server()
             self._tally.conclude(self._session, client, now - self._started)

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from pop3gw import tls
+from pop3gw import conversation, tls
 from pop3gw.net import Peer
 from pop3gw.policy import Pop3Proxy
 from pop3gw.poller import Poller
+from pop3gw.proto import counts
 from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
@@ -33,6 +34,25 @@ class Impatient(Pop3Proxy):
     timeout = 300
 
 
+class Ponderous(Impatient):
+    """Its ``config()`` takes long, on the clock of conversations."""
+
+    fails = False
+    late = 0.0
+
+    def config(self) -> None:
+        Pop3Proxy.config(self)
+        Ponderous.late = 100.0
+        if self.fails:
+            raise RuntimeError("after all that time")
+
+
+class Failing(Ponderous):
+    """All for nothing."""
+
+    fails = True
+
+
 class Hall:
     """One session of a service, and its client."""
 
@@ -42,7 +62,7 @@ class Hall:
         stack.callback(self.poller.close)
         self.over: list[Seat] = []
         self.rounds = 0
-        slot = Board(1, 1).slot(0)
+        self.slot = slot = Board(1, 1).slot(0)
         needs_tls = service.server_tls is not Tls.OFF
         self.relay = Relay(
             Terms.of(service, policy, frozenset(), tls.contexts(service) if needs_tls else None),
@@ -149,6 +169,28 @@ def test_a_name_whose_first_address_never_answers_is_reached_by_the_second(
     with connection:
         connection.sendall(b"+OK ready\r\n")
         assert hall.hears() == b"+OK ready\r\n"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ponderous, "late", 0.0)
+    monkeypatch.setattr(conversation, "monotonic", lambda: time.monotonic() + Ponderous.late)
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_time_that_config_takes_is_not_taken_from_connecting(stack: ExitStack, silent: Address) -> None:
+    began = time.monotonic()
+    hall = Hall(stack, Ponderous, server=silent, connect_timeout=60)
+    assert hall.relay.deadline() > began + 100
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_time_that_config_takes_is_the_sessions(stack: ExitStack, silent: Address) -> None:
+    began = time.monotonic()
+    hall = Hall(stack, Failing, server=silent)
+    assert hall.client.recv(100).startswith(b"-ERR ")
+    assert hall.slot.value(counts.sum_at(counts.SESSION_SECONDS)) >= 100e6
+    assert hall.relay.deadline() > began + 100  # until then the client may take leave
 
 
 def test_a_session_that_ends_within_a_handshake_notices_that_its_client_leaves(
