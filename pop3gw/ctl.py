@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pop3gw import __version__
 from pop3gw.errors import Exit, RefusedError
@@ -35,6 +36,8 @@ Json = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    # Any name may have been chosen by a client, in letters that are not of this locale: columns keep their widths.
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         return int(options.do(options))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from pop3gw.redaction import escaped
+
 
 def octets(number: float) -> str:
     """A number of octets, short: ``812``, ``4.1K``, ``1.3G``."""
@@ -23,11 +25,6 @@ def age(seconds: float) -> str:
     return f"{int(seconds // size)}{unit}{int(seconds % size // below):02}"
 
 
-def shown(text: str) -> str:
-    """A text that a client chose, without what a terminal would obey."""
-    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
-
-
 def tls_of(session: Mapping[str, Any]) -> str:
     """TLS on both sides: ``client/server``, a hyphen for none."""
     sides = [(session[key] or "-").removeprefix("TLSv") for key in ("client_tls", "server_tls")]
@@ -35,12 +32,12 @@ def tls_of(session: Mapping[str, Any]) -> str:
 
 
 def session_row(session: Mapping[str, Any]) -> list[str]:
-    """A session as the cells of a table."""
+    """A session as the cells of a table; what a client chose stands there as in the log, and no terminal obeys it."""
     return [
         session["session"],
         session["service"],
-        shown(session["user"] or "-"),
-        shown(session["client"]),
+        escaped(session["user"] or "-"),
+        escaped(session["client"]),
         session["server"] or "-",
         session["state"] or "-",
         octets(session["from_client"]),

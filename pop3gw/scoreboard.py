@@ -12,6 +12,7 @@ their field; a worker that the master gave up while it serves goes on with its o
 
 from __future__ import annotations
 
+import codecs
 import enum
 import mmap
 import struct
@@ -75,11 +76,13 @@ class Shown:
 
 def _field(text: str, size: int) -> bytes:
     # struct cuts and pads; a character cut in half is dropped by the reader.
-    return text.encode("utf-8", "backslashreplace")[:size]
+    return text.encode("utf-8", "surrogateescape")[:size]
 
 
 def _text(field: bytes) -> str:
-    return field.rstrip(b"\0").decode("utf-8", "ignore")
+    octets = field.rstrip(b"\0")
+    # What is no UTF-8 reads as in the log.
+    return codecs.utf_8_decode(octets, "backslashreplace", len(octets) < len(field))[0]
 
 
 class Seat:

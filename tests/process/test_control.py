@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ import trustme
 from pop3gw import ctl
 from tests.process.gateway import ACCEPTS_ALL, PATIENCE, Client, Gateway, Make, Server, cpu_seconds, titles, until
 
+COMMAND = (sys.executable, "-c", "import sys; from pop3gw.ctl import main; sys.exit(main())")
 ROOT = os.geteuid() == 0
 SESSIONS = 50
 STUBBORN = (
@@ -149,43 +151,54 @@ def test_octets_and_states_are_those_of_now(full: tuple[Gateway, list[Client]], 
     assert after["to_client"] - before["to_client"] == len("+OK 0 0\r\n")
 
 
+class Terminal:
+    """A terminal in which a command runs."""
+
+    def __init__(self, *command: str) -> None:
+        self._name = f"pop3gw-{uuid.uuid4().hex[:10]}"
+        without = ("env", "-u", "COLUMNS", "-u", "LINES")
+        self("new-session", "-d", "-x", "180", "-y", "70", shlex.join([*without, *command]))
+
+    def __call__(self, *arguments: str) -> str:
+        """What tmux says to this."""
+        command = ["tmux", "-L", self._name, "-f", "/dev/null", *arguments]
+        return subprocess.run(command, capture_output=True, text=True).stdout
+
+    @property
+    def picture(self) -> str:
+        return self("capture-pane", "-p")
+
+    def close(self) -> None:
+        self("kill-server")
+
+
 def test_top_in_a_terminal(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
-    terminal = f"pop3gw-{full[0].name}"
-
-    def tmux(*arguments: str) -> str:
-        done = subprocess.run(["tmux", "-L", terminal, "-f", "/dev/null", *arguments], capture_output=True, text=True)
-        return done.stdout
-
-    program = "import sys; from pop3gw.ctl import main; sys.exit(main())"
-    command = [
-        "env",
-        "-u",
-        "COLUMNS",
-        "-u",
-        "LINES",
-        sys.executable,
-        "-c",
-        program,
-        "--socket",
-        control.path,
-        "top",
-        "--interval",
-        "0.2",
-    ]
-    try:
-        tmux("new-session", "-d", "-x", "180", "-y", "70", shlex.join(command))
-        until("top draws", lambda: "alice49" in tmux("capture-pane", "-p"))
-        picture = tmux("capture-pane", "-p")
+    with closing(Terminal(*COMMAND, "--socket", control.path, "top", "--interval", "0.2")) as terminal:
+        until("top draws", lambda: "alice49" in terminal.picture)
+        picture = terminal.picture
         assert re.search(rf"^{full[0].name} +serving +{SESSIONS} ", picture, re.M)
         assert all(f"alice{number} " in picture for number in range(SESSIONS))
         line = next(line for line in picture.splitlines() if " alice20 " in line)
         for _ in range(3):  # it is drawn again: octets grow before one's eyes, and the busy come first
             full[1][20].ask("STAT")
-        until("it is drawn again", lambda: line not in tmux("capture-pane", "-p"))
-        tmux("send-keys", "C-c")
-        until("it ends", lambda: not tmux("list-sessions"))
-    finally:
-        tmux("kill-server")
+        until("it is drawn again", lambda: line not in terminal.picture)
+        terminal("send-keys", "C-c")
+        until("it ends", lambda: not terminal("list-sessions"))
+
+
+def test_a_name_that_the_terminal_does_not_know_is_shown_with_question_marks(one: tuple[Gateway, Ctl]) -> None:
+    """Columns stay as wide as they are, and it can be killed by its id."""
+    gateway, control = one
+    client = gateway.connect().logged_in("Жанна")
+    latin = ("env", "PYTHONIOENCODING=latin-1", *COMMAND, "--socket", control.path)
+    with closing(Terminal(*latin, "top")) as terminal:
+        until("top draws", lambda: " ????? " in terminal.picture)
+    (session,) = control.json("sessions", "жанна")["sessions"]
+    for arguments in (["sessions"], ["kill", session["session"]]):
+        done = subprocess.run([*latin, *arguments], capture_output=True, text=True, timeout=PATIENCE)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert " ????? " in done.stdout
+    assert client.hear() == ""
 
 
 def test_tls_is_shown(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
@@ -575,12 +588,11 @@ def test_it_has_the_privileges_of_a_worker(one: tuple[Gateway, Ctl]) -> None:
 
 def test_bash_completes_commands_services_and_sessions(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
     completion = Path(__file__).parents[2] / "completion" / "pop3gwctl"
-    program = shlex.join([sys.executable, "-c", "import sys; from pop3gw.ctl import main; sys.exit(main())"])
 
     def completed(*words: str) -> list[str]:
         line = shlex.join(["pop3gwctl", "--socket", control.path, *words])
         script = f"""
-            pop3gwctl() {{ {program} "$@"; }}
+            pop3gwctl() {{ {shlex.join(COMMAND)} "$@"; }}
             source {shlex.quote(str(completion))}
             COMP_WORDS=({line}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
             _pop3gwctl; printf '%s\\n' "${{COMPREPLY[@]}}"

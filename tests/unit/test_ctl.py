@@ -89,7 +89,7 @@ def test_a_name_that_a_client_chose_does_nothing_to_a_terminal() -> None:
     row = listing.session_row(
         {**SESSION, "user": "\x1b[2J\x07al\nice", "server": None, "state": None, "client_tls": None}
     )
-    assert row[2] == "\\x1b[2J\\x07al\\x0aice"
+    assert row[2] == "\\x1b[2J\\x07al\\nice"
     assert (row[4], row[5], row[9]) == ("-", "-", "-")
 
 

@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).parents[2] / "pop3gw"
 
 # From left to right: a module imports only from lines above its own.
 ORDER = """
-errors lazily joined signals values agenda backoff clientele redaction scan stream poller notify listing demo.server
+errors lazily joined signals values agenda backoff clientele redaction scan stream poller notify demo.server
 policy
 policies.apop policies.tls
-farewell
+farewell listing
 settings loops proto.wire proto.commands proto.events proto.capabilities proto.proxyheader
 proto.asking proto.content proto.counts proto.sasl proto.turns
 proto.upgrade proto.outcome

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from pop3gw.proto import counts
+from pop3gw.redaction import escaped
 from pop3gw.scoreboard import CALLBACK_ROWS, CALLBACKS_AT, Board, Gauge, Ledger
 
 
@@ -222,11 +223,17 @@ def test_texts_are_cut_without_half_characters() -> None:
     assert shown.user == "x" + "ü" * 31
 
 
-def test_octets_of_the_wire_do_not_break_it() -> None:
+@pytest.mark.parametrize(
+    ("octets", "shown"), [(b"\xff\xfe", r"\xff\xfe"), (b"al\xc3", r"al\xc3"), ("é".encode() + b"\x80", r"é\x80")]
+)
+def test_octets_of_the_wire_are_shown_as_in_the_log(octets: bytes, shown: str) -> None:
     seat = Board(1, 1).slot(0).seats[0]
     seat.open("192.0.2.7")
-    seat.stand("", b"\xff\xfe".decode("utf-8", "surrogateescape"))
-    assert seat.read() is not None
+    name = octets.decode("utf-8", "surrogateescape")
+    seat.stand("", name)
+    running = seat.read()
+    assert running is not None
+    assert running.user == shown == escaped(name)
 
 
 def test_a_seat_that_closes_shows_nothing_and_the_next_one_nothing_of_it() -> None:
