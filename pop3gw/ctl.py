@@ -38,7 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     # Any name may have been chosen by a client, in letters that are not of this locale: columns keep their widths.
     cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="replace")
-    options = _parser().parse_args(arguments)
+    try:
+        try:
+            return _done(_parser().parse_args(arguments))
+        finally:
+            sys.stdout.flush()  # while it can be said that it fails
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # else the reader has left: nobody is there to be told
+            print(f"pop3gwctl: standard output: {error.strerror}", file=sys.stderr)
+        return Exit.FAILED
+    except KeyboardInterrupt:
+        return Exit.FAILED
+
+
+def _done(options: argparse.Namespace) -> int:
+    """Do what they say; returns the exit status. OSError: the answer can't be written."""
     try:
         return int(options.do(options))
     except RefusedError as error:
@@ -47,11 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             for line in str(error).splitlines():
                 print(f"pop3gwctl: {line}", file=sys.stderr)
-        return Exit.FAILED
-    except KeyboardInterrupt:
-        return Exit.FAILED
-    except BrokenPipeError:  # the reader has left: nobody is there to be told
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
 
 
@@ -126,10 +136,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0.1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError("a number from 0.1 to 3600")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0.1 <= (seconds := float(text)) <= 3600:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is no number from 0.1 to 3600")
 
 
 # What can be asked.
@@ -177,7 +187,7 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _print(options: argparse.Namespace, result: Json, lines: Callable[[Json], Iterable[str]]) -> int:
     text = json.dumps({"ok": True, "result": result}) if options.json else "\n".join(lines(result))
-    print(text, flush=True)
+    print(text)
     return Exit.OK
 
 

@@ -6,6 +6,7 @@ busiest sessions come first, as many as fit; Ctrl-C ends it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -87,15 +88,17 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> 
 
 
 def run(ask: Ask, interval: float, console: Console | None = None) -> int:
-    """Draw until interrupted, every so many seconds; returns the exit status."""
+    """Draw until interrupted, every so many seconds; returns the exit status. RefusedError: it can't be drawn."""
     picture = Picture()
     console = console or Console()
+    if not console.is_terminal or console.is_dumb_terminal:
+        raise RefusedError("top needs a terminal that it can draw on; status and sessions print once")
 
     def drawn() -> Group:
         return picture.draw(ask("status"), ask("sessions")["sessions"], time.monotonic(), console.size)
 
     first = drawn()  # nobody there: said in plain lines, before the screen is taken
-    with Live(first, console=console, screen=True, auto_refresh=False) as live:
+    with contextlib.suppress(KeyboardInterrupt), Live(first, console=console, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
             try:

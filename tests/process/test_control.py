@@ -173,7 +173,8 @@ class Terminal:
 
 
 def test_top_in_a_terminal(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
-    with closing(Terminal(*COMMAND, "--socket", control.path, "top", "--interval", "0.2")) as terminal:
+    command = shlex.join([*COMMAND, "--socket", control.path, "top", "--interval", "0.2"])
+    with closing(Terminal("sh", "-c", f"trap : INT; {command}; echo status $?; cat")) as terminal:
         until("top draws", lambda: "alice49" in terminal.picture)
         picture = terminal.picture
         assert re.search(rf"^{full[0].name} +serving +{SESSIONS} ", picture, re.M)
@@ -183,7 +184,7 @@ def test_top_in_a_terminal(full: tuple[Gateway, list[Client]], control: Ctl) -> 
             full[1][20].ask("STAT")
         until("it is drawn again", lambda: line not in terminal.picture)
         terminal("send-keys", "C-c")
-        until("it ends", lambda: not terminal("list-sessions"))
+        until("it ends", lambda: "status 0" in terminal.picture)
 
 
 def test_a_name_that_the_terminal_does_not_know_is_shown_with_question_marks(one: tuple[Gateway, Ctl]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from rich.console import Console
 from pop3gw import ctl, listing
 from pop3gw.top import Picture
 
+COMMAND = (sys.executable, "-c", "import sys; from pop3gw.ctl import main; sys.exit(main())")
 SESSION: dict[str, Any] = {
     "session": "3f2a90c1d27e",
     "service": "inbound",
@@ -119,6 +123,36 @@ def test_somebody_who_hangs_up(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert ctl.main(["--socket", path, "status"]) == 1
         thread.join(10)
     assert capsys.readouterr().err != ""
+
+
+@pytest.mark.parametrize("seconds", ["abc", "0", "nan", "3601"])
+def test_an_interval_that_is_none_is_named(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        ctl.main(["top", "--interval", seconds])
+    assert f"--interval: '{seconds}' is no number from 0.1 to 3600" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("output", "said"), [("/dev/full", "pop3gwctl: standard output: No space left on device\n"), ("", "")]
+)
+@pytest.mark.parametrize("arguments", [["--help"], ["--socket", "/nowhere", "--json", "status"]])
+def test_output_that_nobody_takes(output: str, said: str, arguments: list[str]) -> None:
+    """A full disk, or a pipe whose reader has left."""
+    if output:
+        end = os.open(output, os.O_WRONLY)
+    else:
+        reader, end = os.pipe()
+        os.close(reader)
+    try:
+        done = subprocess.run([*COMMAND, *arguments], stdout=end, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(end)
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_top_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl.main(["--socket", "/nowhere", "top"]) == 1
+    assert capsys.readouterr().err.startswith("pop3gwctl: top needs a terminal")
 
 
 @pytest.mark.parametrize("arguments", [[], ["obey"], ["kill"], ["top", "--interval", "0"], ["sessions", "--no"]])
