@@ -258,6 +258,47 @@ def test_the_alerts_are_rules_that_prometheus_takes() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("busy", "free", "accepting", "fires"),
+    [
+        (2, 398, 1, False),  # dense: both workers have a session, and room for 199 more
+        (2, 0, 1, True),
+        (2, 0, 0, False),  # drained: nobody waits
+        (0, 0, 1, True),  # workers that can't be forked
+    ],
+)
+def test_the_gateway_is_full_where_no_worker_has_room(
+    busy: int, free: int, accepting: int, fires: bool, tmp_path: Path
+) -> None:
+    labels = {"instance": "mx", "job": "pop3gw", "service": "inbound"}
+    values = {
+        "pop3gw_workers": busy,
+        "pop3gw_workers_max": 2,
+        "pop3gw_free_seats": free,
+        "pop3gw_accepting": accepting,
+    }
+    named = ", ".join(f'{name}="{value}"' for name, value in labels.items())
+    state = {"pop3gw_workers": ', state="busy"'}
+    series = [
+        {"series": f"{name}{{{named}{state.get(name, '')}}}", "values": f"{value}x20"} for name, value in values.items()
+    ]
+    alerts = [
+        {
+            "exp_labels": {**labels, "severity": "critical"},
+            "exp_annotations": {
+                "summary": "inbound: no worker has room, new clients wait",
+                "description": "pop3gwctl sessions shows who is served; where the machine has room, raise max_workers.",
+            },
+        }
+    ]
+    expected = {"eval_time": "5m", "alertname": "Pop3gwFull", "exp_alerts": alerts if fires else []}
+    tests = [{"interval": "30s", "input_series": series, "alert_rule_test": [expected]}]
+    file = tmp_path / "full.yml"
+    file.write_text(json.dumps({"rule_files": [str(ROOT / "docs" / "alerts.yml")], "tests": tests}))  # JSON is YAML
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_promtool_finds_nothing_wrong_with_the_metrics(metrics: Gateway) -> None:
     text = text_of(metrics)
     done = subprocess.run(
