@@ -11,6 +11,7 @@ reaches.
 from __future__ import annotations
 
 import math
+import re
 import socket
 from collections.abc import Iterable, Iterator
 
@@ -26,6 +27,7 @@ from pop3gw.scoreboard import Gauge
 from pop3gw.view import Overview
 
 _PREFIX = "pop3gw_"
+_HOST = re.compile(rb"\A[Hh][Tt][Tt][Pp]://[^/?]*")  # what an address has before its path, where a proxy asks
 
 
 class Scoreboard:
@@ -118,14 +120,15 @@ class Metrics:
     def ask(self, question: Question) -> None:
         """Answer a request."""
         method, _, rest = bytes(question.text).partition(b"\r\n")[0].partition(b" ")
-        path = rest.partition(b" ")[0].partition(b"?")[0]
+        path = _HOST.sub(b"", rest.partition(b" ")[0], 1).partition(b"?")[0]
+        head = method == b"HEAD"
         if method not in (b"GET", b"HEAD"):
             question.answer(_response("405 Method Not Allowed", b"", ["Allow: GET, HEAD"]))
-        elif path not in (b"/", b"/metrics"):
-            question.answer(_response("404 Not Found", b"The metrics are at /metrics.\n"))
+        elif path not in (b"", b"/", b"/metrics"):
+            question.answer(_response("404 Not Found", b"The metrics are at /metrics.\n", head=head))
         else:
             text = generate_latest(self._registry)
-            question.answer(_response("200 OK", text, [f"Content-Type: {CONTENT_TYPE_LATEST}"], head=method == b"HEAD"))
+            question.answer(_response("200 OK", text, [f"Content-Type: {CONTENT_TYPE_LATEST}"], head=head))
 
     def hear(self, message: Message) -> None:
         """The master says nothing that matters here."""

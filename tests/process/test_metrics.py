@@ -326,7 +326,11 @@ def test_no_user_and_no_address_is_in_a_label(metrics: Gateway) -> None:
         (b"GET /metrics HTTP/1.0\r\n\r\n", b"200"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"200"),
         (b"HEAD /metrics?x=1 HTTP/1.1\r\n\r\n", b"200"),
+        (b"GET http://mx:9110/metrics HTTP/1.1\r\nHost: mx:9110\r\n\r\n", b"200"),
+        (b"GET HTTP://mx?x=1 HTTP/1.1\r\nHost: mx\r\n\r\n", b"200"),
         (b"GET /etc/passwd HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET http://mx/metrics/x HTTP/1.1\r\nHost: mx\r\n\r\n", b"404"),
+        (b"HEAD /etc/passwd HTTP/1.1\r\n\r\n", b"404"),
         (b"POST /metrics HTTP/1.1\r\n\r\n", b"405"),
         (b"\0\xff\r\n\r\n", b"405"),
         (b"x" * 20_000, b"431"),
@@ -336,7 +340,14 @@ def test_a_request_gets_its_answer(metrics: Gateway, request_: bytes, status: by
     host, _, port = str(metrics.main["metrics_listen"]).rpartition(":")
     with socket.create_connection((host, int(port)), PATIENCE) as connection:
         connection.sendall(request_)
-        assert connection.recv(12) == b"HTTP/1.1 " + status
+        answer = b""
+        with suppress(ConnectionResetError):  # it was refused before all of it was read
+            while data := connection.recv(65536):
+                answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status)
+    (length,) = re.findall(rb"^Content-Length: (\d+)\r$", head, re.M)
+    assert len(body) == (0 if request_.startswith(b"HEAD") else int(length))
 
 
 def test_silent_connections_delay_no_scrape(metrics: Gateway) -> None:
