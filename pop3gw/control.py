@@ -30,6 +30,7 @@ _LOOK_EVERY: Final = 0.02  # s, while a session that is to end is looked at
 _KILL_LIMIT: Final = 5.0  # s
 _CREDENTIALS: Final = struct.Struct("3i")
 _PEERGROUPS: Final = 59  # SO_PEERGROUPS, which the module socket does not name
+WAITING: Final = 16  # who may wait for a reload, or for the end of a session: the other places stay free
 _SHORTEST_ID: Final = 4  # characters of a session's id that may stand for it
 
 Json = dict[str, Any]
@@ -229,6 +230,7 @@ class Control:
         if len(found) != 1:
             how = "no session" if not found else f"more than one session ({len(found)})"
             raise AskedWronglyError(f"there is {how} whose id begins with {wanted}")
+        self._let_wait()
         (running,) = found
         token = self._do(
             question, fdpass.Kill, running.pid, running.seat.number, running.shown.session, what=f"kill {wanted}"
@@ -242,10 +244,15 @@ class Control:
         self._do(question, fdpass.Drain, 0, request.get("service", ""), what="resume")
 
     def _reload(self, question: Question, _request: Json) -> None:
+        self._let_wait()
         self._do(question, fdpass.Reload, what="reload")
 
     def _stop(self, question: Question, request: Json) -> None:
         self._do(question, fdpass.Stop, int(request.get("now", False)), what="stop")
+
+    def _let_wait(self) -> None:
+        if len(self._asked) + len(self._watched) >= WAITING:
+            raise AskedWronglyError("too many wait already for what they have asked for; ask again later")
 
     def _do(self, question: Question, kind: Callable[..., Message], *fields: object, what: str) -> int:
         """Ask the master; its Outcome will bring the answer."""

@@ -23,6 +23,7 @@ import pytest
 import trustme
 
 from pop3gw import ctl
+from pop3gw.control import WAITING
 from tests.process.gateway import ACCEPTS_ALL, PATIENCE, Client, Gateway, Make, Server, cpu_seconds, titles, until
 
 COMMAND = (sys.executable, "-c", "import sys; from pop3gw.ctl import main; sys.exit(main())")
@@ -499,6 +500,12 @@ def raw(path: str) -> socket.socket:
     return connection
 
 
+def asking(path: str, request: bytes) -> socket.socket:
+    connection = raw(path)
+    connection.sendall(request)
+    return connection
+
+
 def told(connection: socket.socket) -> Any:
     with closing(connection), connection.makefile("rb") as file:
         return json.loads(file.readline())
@@ -560,6 +567,26 @@ def test_hostile_users_of_the_socket_delay_nobody(full: tuple[Gateway, list[Clie
             connection.close()
     assert cpu_seconds(gateway.master) - before < 1
     assert control.service()["sessions"] == SESSIONS
+
+
+def test_many_who_wait_for_a_reload_delay_nobody(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    fifo = gateway.folder / "fifo"
+    os.mkfifo(fifo, 0o644)
+    fifo.chmod(0o644)
+    gateway.policy(f"open({str(fifo)!r}).read()\n{ACCEPTS_ALL}")
+    waiting = [asking(control.path, b'{"command": "reload"}\n') for _ in range(WAITING)]
+    gateway.wait_for("pop3gwctl: reload", WAITING)
+    with fifo.open("w"):  # until the block ends the policy is being loaded
+        for _ in range(3 * WAITING):
+            assert told(asking(control.path, b'{"command": "reload"}\n'))["error"].startswith("too many wait already")
+        assert "there is no session" in control("kill", "0123456789ab")[1]
+        assert control("drain")[0] == 0
+        assert control("resume")[0] == 0
+        assert control.service()["state"] == "serving"
+        gateway.policy(ACCEPTS_ALL)  # the reloads behind it find this one
+    assert all(told(connection)["ok"] for connection in waiting)
+    assert control("reload")[0] == 0
 
 
 def test_the_process_behind_the_socket_can_be_killed(one: tuple[Gateway, Ctl]) -> None:
