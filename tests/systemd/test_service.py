@@ -89,6 +89,23 @@ def test_the_status_line_counts_sessions_and_workers(untouched: Service) -> None
     until("no session is shown", lambda: untouched.box.show(UNIT, "StatusText").startswith("0 sessions, "))
 
 
+def test_the_sysv_script_leaves_the_unit_to_systemctl(service: Service) -> None:
+    def script(action: str) -> int:
+        return service.box.attempt("/etc/init.d/pop3gw", action).returncode
+
+    first = service.master
+    assert script("status") == 0
+    assert script("start") == 0
+    assert service.master == first
+    assert script("reload") == 0
+    assert script("restart") == 0
+    assert service.master != first
+    assert transcript(service.account, 1)
+    assert script("stop") == 0
+    assert service.box.show(UNIT, "ActiveState") == "inactive"
+    assert script("status") == 3
+
+
 def test_a_wrong_configuration_is_told_and_not_tried_again(service: Service) -> None:
     service.configure(policy="office:Office")
     done = service.box.attempt("systemctl", "restart", UNIT)
