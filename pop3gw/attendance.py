@@ -38,8 +38,12 @@ class Owner(Protocol):
     def servings(self) -> tuple[Sequence[Serving], Sequence[Serving]]:
         """Those configured, and those that wait for their last sessions."""
 
-    def want_reload(self) -> bool:
-        """Reload as soon as possible; False: the gateway is being stopped."""
+    @property
+    def stopping(self) -> bool:
+        """Whether the gateway is being stopped."""
+
+    def want_reload(self) -> None:
+        """Reload as soon as possible."""
 
     def leave(self, *, now: bool) -> None:
         """Stop the gateway, at once or when its sessions are over."""
@@ -127,13 +131,13 @@ class Attendance:
             case fdpass.Kill(token, pid, seat, session):
                 found = any(serving.end_session(pid, seat, session) for serving in self._all())
                 asker.tell(token, "" if found else "its worker has just ended, and the session with it", done=found)
+            case fdpass.Drain(token) | fdpass.Reload(token) if self._owner.stopping:
+                asker.tell(token, _STOPPING, done=False)
             case fdpass.Drain(token, on, service):
                 self._drain(asker, token, service, bool(on))
             case fdpass.Reload(token):
-                if self._owner.want_reload():
-                    self._asked_reload.append((asker, token))
-                else:
-                    asker.tell(token, _STOPPING, done=False)
+                self._owner.want_reload()
+                self._asked_reload.append((asker, token))
             case fdpass.Stop(token, now):
                 sessions = sum(serving.pool.sessions for serving in self._all())
                 what = "are ended now" if now else "may finish within shutdown_timeout"
@@ -145,7 +149,7 @@ class Attendance:
     def _drain(self, asker: Asker, token: int, service: str, on: bool) -> None:
         wanted = [serving for serving in self._owner.servings()[0] if service in ("", serving.name)]
         if not wanted:
-            names = ", ".join(serving.name for serving in self._owner.servings()[0]) or "none any more"
+            names = ", ".join(serving.name for serving in self._owner.servings()[0])
             asker.tell(token, f"there is no service {service}; the services are: {names}", done=False)
             return
         for serving in wanted:

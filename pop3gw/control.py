@@ -19,6 +19,7 @@ from typing import Any, Final
 from pop3gw import __version__, fdpass
 from pop3gw.answering import NEVER, Question
 from pop3gw.fdpass import Channel, Message
+from pop3gw.logline import quoted
 from pop3gw.logs import current as log
 from pop3gw.proto import counts
 from pop3gw.proto.events import Ending
@@ -238,10 +239,17 @@ class Control:
         self._ending[token] = running
 
     def _drain(self, question: Question, request: Json) -> None:
-        self._do(question, fdpass.Drain, 1, request.get("service", ""), what="drain")
+        self._turn_away(question, request, 1, "drain")
 
     def _resume(self, question: Question, request: Json) -> None:
-        self._do(question, fdpass.Drain, 0, request.get("service", ""), what="resume")
+        self._turn_away(question, request, 0, "resume")
+
+    def _turn_away(self, question: Question, request: Json, on: int, command: str) -> None:
+        service = request.get("service")
+        if service == "":
+            raise AskedWronglyError(f"{command} takes the name of a service; without one it is meant for every service")
+        named = "every service" if service is None else quoted(service)
+        self._do(question, fdpass.Drain, on, service or "", what=f"{command} {named}")
 
     def _reload(self, question: Question, _request: Json) -> None:
         self._let_wait()

@@ -124,9 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     kill = command("kill", _kill, "end a session")
     kill.add_argument("session", help="its id, or the beginning of it")
     drain = command("drain", _drain, "let no more clients in; sessions go on")
-    drain.add_argument("service", nargs="?", default="", help="default: every service")
+    drain.add_argument("service", nargs="?", help="default: every service")
     resume = command("resume", _drain, "let clients in again")
-    resume.add_argument("service", nargs="?", default="", help="default: every service")
+    resume.add_argument("service", nargs="?", help="default: every service")
     drain.set_defaults(command="drain")
     resume.set_defaults(command="resume")
     command("reload", _reload, "read the configuration anew; wait, and say what has changed or why nothing has")
@@ -171,7 +171,8 @@ def _kill(options: argparse.Namespace) -> int:
 
 
 def _drain(options: argparse.Namespace) -> int:
-    return _print(options, ask(options.socket, options.command, service=options.service), _said)
+    named = {} if options.service is None else {"service": options.service}
+    return _print(options, ask(options.socket, options.command, **named), _said)
 
 
 def _reload(options: argparse.Namespace) -> int:

@@ -223,11 +223,15 @@ class Master:
         """Those configured, and those that wait for their last sessions."""
         return list(self._services.values()), self._drained
 
-    def want_reload(self) -> bool:
-        """Reload as soon as possible; False: the gateway is being stopped."""
+    @property
+    def stopping(self) -> bool:
+        """Whether the gateway is being stopped."""
+        return self._stopping
+
+    def want_reload(self) -> None:
+        """Reload as soon as possible."""
         self._reload_wanted = not self._stopping
         self._agenda.hurry()
-        return self._reload_wanted
 
     def leave(self, *, now: bool) -> None:
         """Stop the gateway, at once or when its sessions are over."""

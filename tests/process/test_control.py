@@ -296,6 +296,16 @@ def test_drain_turns_clients_away_until_resume_also_over_a_reload(one: tuple[Gat
     assert control.service()["state"] == "serving"
     status, said = control("drain", "outbound")
     assert (status, said) == (1, f"pop3gwctl: there is no service outbound; the services are: {gateway.name}\n")
+    for command, named in (("drain", gateway.name), ("resume", "every service"), ("drain", "outbound")):
+        assert f"pop3gwctl: {command} {named}, asked for by uid {os.geteuid()}\n" in gateway.log
+
+
+@pytest.mark.parametrize("command", ["drain", "resume"])
+def test_an_empty_name_is_no_service(control: Ctl, command: str) -> None:
+    """A variable of a shell script that was not set: that must not be every service."""
+    said = f"{command} takes the name of a service; without one it is meant for every service"
+    assert control(command, "") == (1, f"pop3gwctl: {said}\n")
+    assert control.service()["state"] == "serving"
 
 
 def test_drain_turns_away_who_waits_for_a_full_service(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
@@ -379,7 +389,8 @@ def test_stop_lets_sessions_finish(one: tuple[Gateway, Ctl]) -> None:
     running = gateway.connect().logged_in()
     assert control("stop") == (0, "stopping; 1 sessions may finish within shutdown_timeout\n")
     assert control.service()["state"] == "stopping"
-    assert control("reload") == (1, "pop3gwctl: the gateway is being stopped\n")
+    for command in ("reload", "drain", "resume"):
+        assert control(command) == (1, "pop3gwctl: the gateway is being stopped\n")
     running.quits()
     assert gateway.wait() == 0
     assert not Path(control.path).exists()
