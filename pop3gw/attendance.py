@@ -141,8 +141,8 @@ class Attendance:
             case fdpass.Stop(token, now):
                 sessions = sum(serving.pool.sessions for serving in self._all())
                 what = "are ended now" if now else "may finish within shutdown_timeout"
-                asker.tell(token, f"stopping; {sessions} sessions {what}", done=True)
                 self._owner.leave(now=bool(now))
+                asker.tell(token, f"stopping; {sessions} sessions {what}", done=True)
             case _:
                 self._log.error(f"{type(message).__name__} is no message of an attendant")
 
