@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,9 @@ class Terminal:
     @property
     def picture(self) -> str:
         return self("capture-pane", "-p")
+
+    def shows(self, text: str) -> bool:
+        return text in self.picture
 
     def close(self) -> None:
         self("kill-server")
@@ -625,16 +629,19 @@ def test_it_has_the_privileges_of_a_worker(one: tuple[Gateway, Ctl]) -> None:
     assert "CapEff:\t0000000000000000" in status
 
 
+BASH = f"""
+    pop3gwctl() {{ {shlex.join(COMMAND)} "$@"; }}
+    source {shlex.quote(str(Path(__file__).parents[2] / "completion" / "pop3gwctl"))}
+"""
+
+
 def test_bash_completes_commands_services_and_sessions(full: tuple[Gateway, list[Client]], control: Ctl) -> None:
-    completion = Path(__file__).parents[2] / "completion" / "pop3gwctl"
 
     def completed(*words: str) -> list[str]:
-        line = shlex.join(["pop3gwctl", "--socket", control.path, *words])
-        script = f"""
-            pop3gwctl() {{ {shlex.join(COMMAND)} "$@"; }}
-            source {shlex.quote(str(completion))}
-            COMP_WORDS=({line}) COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
-            _pop3gwctl; printf '%s\\n' "${{COMPREPLY[@]}}"
+        line = " ".join(["pop3gwctl", "--socket", control.path, *words])
+        script = f"""{BASH}
+            COMP_LINE={shlex.quote(line)} COMP_POINT={len(line)}
+            _pop3gwctl pop3gwctl {shlex.quote(words[-1])}; printf '%s\\n' "${{COMPREPLY[@]}}"
         """
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
         assert done.stderr == ""
@@ -645,3 +652,26 @@ def test_bash_completes_commands_services_and_sessions(full: tuple[Gateway, list
     assert set(completed("sessions", "alice4")) == {"alice4", *(f"alice4{number}" for number in range(10))}
     (session,) = control.json("sessions", "alice33")["sessions"]
     assert completed("kill", session["session"][:6]) == [session["session"]]
+
+
+def test_bash_completes_where_its_own_words_end_earlier(one: tuple[Gateway, Ctl]) -> None:
+    """Readline's words end at each ``=`` and ``@``: it wants what comes behind the last of them."""
+    gateway, control = one
+    running = [gateway.connect().logged_in(f"{name}@mail.example") for name in ("erika", "max")]
+    rc = gateway.folder / "bashrc"
+    rc.write_text(f"PS1='$ '\n{BASH}")
+    with closing(Terminal("bash", "--noprofile", "--rcfile", str(rc), "-i")) as terminal:
+        until("it asks", lambda: terminal.picture.startswith("$"))
+        for typed, completed in (
+            (f"pop3gwctl --socket={control.path} sessions er", "erika@mail.example "),
+            (f"pop3gwctl --socket={control.path} sessions max@m", "max@mail.example "),
+            (f"pop3gwctl --socket={control.path} sessions max@", "max@mail.example "),
+            (f"pop3gwctl --socket {control.path[:-2]}", f"{control.path} "),
+            (f"pop3gwctl --socket={control.path[:-2]}", f"{control.path} "),
+        ):
+            terminal("send-keys", "-l", f"{typed}\t#")
+            until(f"{typed!r} is completed", partial(terminal.shows, f"{completed}#"))
+            terminal("send-keys", "C-u", "C-l")
+            until("the line is empty", lambda: not terminal.shows("#"))
+    for client in running:
+        client.quits()
