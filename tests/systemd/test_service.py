@@ -106,6 +106,16 @@ def test_the_sysv_script_leaves_the_unit_to_systemctl(service: Service) -> None:
     assert script("status") == 3
 
 
+def test_the_unit_finds_the_command_where_pip_puts_it(service: Service) -> None:
+    service.box.shell("mv /usr/bin/pop3gw /usr/bin/pop3gwctl /usr/local/bin/")
+    try:
+        service.box.run("systemctl", "restart", UNIT)
+        service.box.run("systemctl", "reload", UNIT)
+        assert transcript(service.account, 1)
+    finally:
+        service.box.shell("mv /usr/local/bin/pop3gw /usr/local/bin/pop3gwctl /usr/bin/")
+
+
 def test_a_wrong_configuration_is_told_and_not_tried_again(service: Service) -> None:
     service.configure(policy="office:Office")
     done = service.box.attempt("systemctl", "restart", UNIT)
