@@ -380,6 +380,7 @@ def test_a_full_service_is_drained_resumed_reloaded_and_stopped_and_no_session_n
     assert all_there()
     assert control.service()["sessions"] == SESSIONS
     gateway.connect().logged_in().quits()
+    until("the master knows that it is over", lambda: f" {SESSIONS} sessions go on" in control("drain")[1])
     assert control.json("stop")["said"] == [f"stopping; {SESSIONS} sessions may finish within shutdown_timeout"]
     assert all_there()
     for client in clients:

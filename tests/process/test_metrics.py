@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def test_what_prometheus_counts_is_what_clients_did(metrics: Gateway, prometheus
         whole(number)
     killed = [logged_in(number) for number in (7, 8)]
     for number in (7, 8):
-        (pid,) = gateway.workers(f"user{number} ")
+        (pid,) = until("its title shows it", partial(gateway.workers, f"user{number} "))
         os.kill(pid, signal.SIGKILL)
     assert [client.hear() for client in killed] == ["", ""]
     running = logged_in(9)
