@@ -254,9 +254,8 @@ class ClientSide(Outcome):
         assert exchange is not None  # noqa: S101 - for mypy: the phase says so
         for secret in exchange.hear(response):
             self._journal.secret(secret)
-        name = exchange.username()
-        if name is not None:
-            self.policy.__dict__["username"] = name
+        if self.policy.username is None:  # else the client gave it before, and a callback may have made another of it
+            self.policy.__dict__["username"] = exchange.username()
             self.moved = True
 
     # -- TLS towards the client (RFC 2595 section 4)

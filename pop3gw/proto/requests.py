@@ -164,13 +164,23 @@ class Requests:
         return Relay(name, argument, row, row.multiline(argument), name, response_callback)
 
     def _note_names(self, row: Command, argument: str) -> None:
-        """Keep the name and the password as the client gave them, and the secrets out of the log."""
+        """Keep the name and the password as the client gave them for this login, and the secrets out of the log."""
         self._hide(row, argument)
         shown = self._asking.shown
         if row.secret is Secret.ALL:
             shown["password"] = argument
-        elif row.names_user:
-            shown["username"] = argument if row.secret is Secret.NOTHING else argument.partition(" ")[0]
+            return
+        if not argument:  # AUTH, which only lists mechanisms
+            return
+        shown["password"] = None
+        first, _space, rest = argument.partition(" ")
+        if row.names_user:
+            shown["username"] = argument if row.secret is Secret.NOTHING else first
+        else:
+            exchange = Exchange(first)
+            if rest:
+                exchange.hear(rest)
+            shown["username"] = exchange.username()
 
     def _hide(self, row: Command, argument: str) -> None:
         """Keep the secrets of a request out of the log, whoever says them."""
