@@ -32,6 +32,7 @@ class CallGuard:
     def __init__(self, give_up: Callable[[], None]) -> None:
         """``give_up`` is called before a process that can't be helped ends."""
         self.calls = 0
+        self.used = False  # something was called: who follows that resets it
         self._running = False
         self._seen = 0
         self._period = 0.0
@@ -47,6 +48,7 @@ class CallGuard:
         A timer that is set already and goes off early enough is left as it is: it is set anew when it goes off, which
         is seldom, instead of twice a call.
         """
+        self.used = True
         self._seen = self.calls
         self._interrupted = 0
         self._period = milliseconds / 1000

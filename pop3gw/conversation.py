@@ -182,12 +182,12 @@ class Conversation:
 
     def _start(self, now: float) -> None:
         self._session.start(now)
-        self.settle(now)
+        self._act(monotonic())
 
-    def _reach(self) -> None:
+    def _reach(self, now: float) -> None:
         """Connect to the server."""
         relay, terms = self._relay, self._relay.terms
-        self._reach_began = now = monotonic()  # config() may just have taken its time
+        self._reach_began = now
         self._connector = Connector(
             terms.route,
             timeout=terms.service.connect_timeout,
@@ -221,7 +221,7 @@ class Conversation:
                 self._hear_server(server, now)
             else:
                 self._session.connected(now, peer.address, peer.port)
-        self.settle(now)
+        self._act(monotonic())
 
     def _send_proxy_header(self, server: Stream) -> None:
         version = self._relay.terms.service.send_proxy
@@ -270,9 +270,8 @@ class Conversation:
 
     @_contained
     def _shaking(self, _events: int) -> None:
-        now = monotonic()
-        self._shake(now)
-        self.settle(now)
+        self._shake(monotonic())
+        self._act(monotonic())
 
     # -- events of the poller
 
@@ -305,7 +304,7 @@ class Conversation:
         """Something else than mere input, or not the first in this round: what is waited for may have changed."""
         now = monotonic()
         if not self.settled:
-            self.settle(now)
+            self._act(now)
         client, handshake = self._client, self._handshake
         if self.closed or self._farewell is not None or (handshake is not None and handshake.stream is client):
             return
@@ -324,7 +323,7 @@ class Conversation:
         """Something else than mere input, or not the first in this round: what is waited for may have changed."""
         now = monotonic()
         if not self.settled:
-            self.settle(now)
+            self._act(now)
         server = self._server
         if server is None or self._handshake is not None:
             return
@@ -396,7 +395,7 @@ class Conversation:
         else:
             self._session.expire(now)
         self._session.changed = True  # whatever has come of it: the next deadline is to be looked for
-        self.settle(now)
+        self._act(monotonic())
 
     @_contained
     def end(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
@@ -407,6 +406,15 @@ class Conversation:
         self._close()
 
     # -- what follows
+
+    def held_up(self, now: float) -> None:
+        """Between what was heard and ``settle`` callbacks have run, of this session or others."""
+        self._session.held_up(now)
+
+    def _act(self, now: float) -> None:
+        """Settle at once, behind what may have called the policy."""
+        self._session.held_up(now)
+        self.settle(now)
 
     def settle(self, now: float) -> None:
         """Send what the session said, and see what else has come of it. What it raises is for ``fault``."""
@@ -453,7 +461,7 @@ class Conversation:
             self.settle(now)
             return
         if session.wants_server and self._reach_began is None:
-            self._reach()
+            self._reach(now)
             if self.closed or self._connector is None:
                 return
         self._wait()
@@ -510,7 +518,6 @@ class Conversation:
         """The session is over: the server goes at once, the client when it has got its last answer."""
         client, farewell = self._client, self._farewell
         if farewell is None:
-            now = monotonic()  # a callback may just have taken its time
             self._handshake = None
             self._close_server()
             self._tally.conclude(self._session, client, now - self._started)

@@ -16,7 +16,7 @@ READ: Final = int(select.EPOLLIN)
 WRITE: Final = int(select.EPOLLOUT)
 BROKEN: Final = int(select.EPOLLERR | select.EPOLLHUP)  # said without being asked for; alone: nothing but that
 
-_BATCH: Final = 64  # descriptors that are looked at in one round: the others have their turn in the next
+_BATCH: Final = 64  # descriptors that are mostly looked at in one round: the others have their turn in the next
 
 Call: TypeAlias = Callable[[int], None]  # with the events that came: READ, WRITE, BROKEN
 
@@ -56,10 +56,12 @@ class Poller:
     def poll(self, seconds: float | None) -> list[tuple[Call, int]]:
         """What is to be called now, each with its events; after so many seconds nothing. None: however long it takes.
 
-        A call that was forgotten by an earlier one of the same list is still in it.
+        With no time to wait (0) it is all that there is, since what is due will be judged by it. A call that was
+        forgotten by an earlier one of the same list is still in it.
         """
         calls = self._calls
-        return [(calls[descriptor], events) for descriptor, events in self._epoll.poll(seconds, _BATCH)]
+        most = _BATCH if seconds != 0 else len(calls) or 1
+        return [(calls[descriptor], events) for descriptor, events in self._epoll.poll(seconds, most)]
 
     def close(self) -> None:
         """Let go of everything."""

@@ -110,6 +110,10 @@ class Relay:
         """Every session of this round has heard what there was: now let them act."""
         if self.unsettled:
             now = time.monotonic()
+            if self.guard.used:
+                self.guard.used = False
+                for conversation in self.unsettled:
+                    conversation.held_up(now)
             for conversation in self.unsettled:
                 try:
                     conversation.settle(now)
@@ -122,7 +126,7 @@ class Relay:
         return self._deadlines[0][0] if self._deadlines else NEVER
 
     def expire(self, now: float) -> None:
-        """Do what is due."""
+        """Do what is due; what had come at that time was heard."""
         while self._deadlines and self._deadlines[0][0] <= now:
             _when, _entry, conversation = heapq.heappop(self._deadlines)
             if conversation in self._running:

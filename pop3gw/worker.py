@@ -56,7 +56,7 @@ class Sessions(Protocol):
         """When ``expire()`` is wanted (time.monotonic()), or NEVER."""
 
     def expire(self, now: float) -> None:
-        """Do what is due."""
+        """Do what is due; what had come at that time was heard."""
 
     def end(self, seat: int, session: str, reason: str) -> None:
         """End the session with this id at once, if it is still at this seat."""
@@ -132,10 +132,11 @@ class Worker:
         only = seats[0] if len(seats) == 1 else None
         while not (self._leaves and self._free_seats == len(seats)):
             due = min(sessions.deadline(), self._show_at, self._report_at)
-            for call, events in poll(None if due == NEVER else max(0.0, due - monotonic())):
+            now = monotonic()
+            for call, events in poll(None if due == NEVER else max(0.0, due - now)):
                 call(events)
             sessions.settle()
-            if (now := monotonic()) >= due:
+            if now >= due:  # as it was before the poll: whoever had said something by then was heard
                 self._do_what_is_due(now)
             if self._moved or (only is not None and only.changed):
                 self._moved = False

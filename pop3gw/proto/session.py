@@ -189,8 +189,13 @@ class Session(FastPath):
         self.changed = True
         self._turns.since = now
 
+    def held_up(self, now: float) -> None:
+        """What was said goes out only now, since callbacks took their time: nobody could answer it before."""
+        if self.to_client or self.to_server:
+            self._turns.put_off(now)
+
     def expire(self, now: float) -> None:
-        """The deadline has come."""
+        """The deadline has come, and nothing that came before it is left to be heard."""
         deadline = self.deadline
         if deadline is None or now < deadline:
             return

@@ -87,6 +87,12 @@ class Turns:
         self.phase = Phase.HELD
         self._held_until = now + min(_FIRST_DELAY * 2.0 ** min(failures - 1, 16), _LONGEST_DELAY)
 
+    def put_off(self, now: float) -> None:
+        """What began with the turn, ``auth_timeout`` with the greeting's too, begins only now."""
+        if self._auth_since == self.since:
+            self._auth_since = now
+        self.since = now
+
     def deadline(self, policy: AbstractPop3Proxy) -> float | None:
         """When the turn is over, None for never."""
         if self.phase in _UNTIMED:

@@ -6,7 +6,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_network
 from typing import Any
@@ -15,7 +15,14 @@ import pytest
 
 from pop3gw import conversation, tls
 from pop3gw.net import Peer
-from pop3gw.policy import Pop3Proxy
+from pop3gw.policy import (
+    POP3_REQ_ACCEPT,
+    POP3_REQ_POLICY,
+    POP3_REQ_REJECT,
+    POP3_RSP_ACCEPT,
+    POP3_RSP_REJECT,
+    Pop3Proxy,
+)
 from pop3gw.poller import Poller
 from pop3gw.proto import counts
 from pop3gw.relay import Relay, Terms
@@ -38,11 +45,10 @@ class Ponderous(Impatient):
     """Its ``config()`` takes long, on the clock of conversations."""
 
     fails = False
-    late = 0.0
 
     def config(self) -> None:
         Pop3Proxy.config(self)
-        Ponderous.late = 100.0
+        CLOCK.skew += 100
         if self.fails:
             raise RuntimeError("after all that time")
 
@@ -53,8 +59,62 @@ class Failing(Ponderous):
     fails = True
 
 
+class Clock:
+    """Time as it passes, and as a callback lets it pass at once."""
+
+    skew = 0.0
+    _real = staticmethod(time.monotonic)
+
+    def __call__(self) -> float:
+        return self._real() + self.skew
+
+
+CLOCK = Clock()
+
+
+class Slow(Pop3Proxy):
+    """Callbacks that take longer than whoever is awaited may."""
+
+    callback_timeout = 3_600_000
+
+    def config(self) -> None:
+        """A callback for each way to begin a turn."""
+        super().config()
+        self.request["NOOP"] = (POP3_REQ_POLICY, self.relay)
+        self.request["RSET"] = (POP3_REQ_POLICY, self.refuse)
+        self.request["LAST"] = (POP3_REQ_POLICY, None, self.answer)
+        self.request["RETR"] = (POP3_REQ_POLICY, None, self.answer)
+        self.request["TOP"] = (POP3_REQ_POLICY, None, self.drop)
+
+    def relay(self, _command: str) -> int:
+        CLOCK.skew += 1000
+        return POP3_REQ_ACCEPT
+
+    def refuse(self, _command: str) -> int:
+        CLOCK.skew += 1000
+        return POP3_REQ_REJECT
+
+    def answer(self, _text: str) -> int:
+        CLOCK.skew += 1000
+        return POP3_RSP_ACCEPT
+
+    def drop(self, text: str) -> int:
+        CLOCK.skew += 1000
+        return POP3_RSP_REJECT if text == "a" else POP3_RSP_ACCEPT
+
+
+class SlowToBegin(Slow):
+    """Callbacks that take longer than connecting, greeting and logging in may."""
+
+    def config(self) -> None:
+        """Takes its time."""
+        super().config()
+        self.request["GREETING"] = (POP3_REQ_POLICY, None, self.answer)
+        CLOCK.skew += 1000
+
+
 class Hall:
-    """One session of a service, and its client."""
+    """The sessions of a service, and their clients; one is there from the beginning."""
 
     def __init__(self, stack: ExitStack, policy: type[Pop3Proxy] = Impatient, **settings: Any) -> None:
         service = Service(name="one", listen=(), **settings)
@@ -62,7 +122,8 @@ class Hall:
         stack.callback(self.poller.close)
         self.over: list[Seat] = []
         self.rounds = 0
-        self.slot = slot = Board(1, 1).slot(0)
+        self.slot = slot = Board(1, 3).slot(0)
+        self._seats = iter(slot.seats)
         needs_tls = service.server_tls is not Tls.OFF
         self.relay = Relay(
             Terms.of(service, policy, frozenset(), tls.contexts(service) if needs_tls else None),
@@ -71,18 +132,25 @@ class Hall:
             ended=self.over.append,
             ask=lambda _seat, _address: None,
         )
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        self.client = stack.enter_context(socket.create_connection(listener.getsockname(), PATIENCE))
-        accepted, where = listener.accept()
-        self.relay.adopt(accepted, Peer(*where), slot.seats[0])
+        self._stack = stack
+        self._listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.client = self.enter()
+
+    def enter(self) -> socket.socket:
+        """The client of another session."""
+        client = self._stack.enter_context(socket.create_connection(self._listener.getsockname(), PATIENCE))
+        accepted, where = self._listener.accept()
+        self.relay.adopt(accepted, Peer(*where), next(self._seats))
+        return client
 
     def turn(self) -> None:
         """As a worker does."""
-        due = self.relay.deadline()
-        for call, events in self.poller.poll(max(0.0, min(due - time.monotonic(), 0.05))):
+        due, now = self.relay.deadline(), time.monotonic()
+        for call, events in self.poller.poll(max(0.0, min(due - now, 0.05))):
             call(events)
         self.relay.settle()
-        self.relay.expire(time.monotonic())
+        if now >= due:
+            self.relay.expire(now)
         self.rounds += 1
 
     def resets(self) -> None:
@@ -99,17 +167,57 @@ class Hall:
         assert len(self.over) == 1
         assert self.rounds - rounds < 20
 
-    def hears(self) -> bytes:
-        """The client's next line."""
-        self.client.setblocking(False)
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
+    def listens(self, between: Callable[[], None] = lambda: None) -> None:
+        """Half a turn: what there is is heard, none acts; ``between``: what goes on elsewhere before."""
+        events = self.poller.poll(PATIENCE)
+        assert events
+        between()
+        for call, which in events:
+            call(which)
+
+    def hears(self, peer: socket.socket | None = None) -> bytes:
+        """What the client, or another peer, hears next."""
+        peer = peer or self.client
+        peer.setblocking(False)
+        until = time.perf_counter() + PATIENCE
+        while time.perf_counter() < until:
             self.turn()
             try:
-                return self.client.recv(1000)
+                return peer.recv(1000)
             except BlockingIOError:
                 continue
-        raise AssertionError("the client hears nothing")
+        raise AssertionError("nothing is heard")
+
+
+class Served(Hall):
+    """Sessions with slow callbacks, in the TRANSACTION state, and their server."""
+
+    def __init__(self, stack: ExitStack, policy: type[Pop3Proxy] = Slow) -> None:
+        self._servers = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        super().__init__(stack, policy, server=Address("127.0.0.1", self._servers.getsockname()[1]), connect_timeout=60)
+
+    def enter(self) -> socket.socket:
+        client = super().enter()
+        self.server = self._stack.enter_context(self._servers.accept()[0])
+        self.server.sendall(b"+OK ready\r\n")
+        assert self.hears(client) == b"+OK ready\r\n"
+        for request in (b"USER alice\r\n", b"PASS hunter2\r\n"):
+            self.asks(client, self.server, request, b"+OK\r\n")
+        return client
+
+    def asks(self, client: socket.socket, server: socket.socket, request: bytes, answer: bytes) -> None:
+        """A request goes there and its answer back, neither at once."""
+        client.sendall(request)
+        assert self.hears(server) == request
+        self.idle()
+        server.sendall(answer)
+        assert self.hears(client) == answer
+        self.idle()
+
+    def idle(self) -> None:
+        """What is due is done."""
+        for _ in range(2):
+            self.turn()
 
 
 @pytest.fixture
@@ -173,8 +281,9 @@ def test_a_name_whose_first_address_never_answers_is_reached_by_the_second(
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ponderous, "late", 0.0)
-    monkeypatch.setattr(conversation, "monotonic", lambda: time.monotonic() + Ponderous.late)
+    monkeypatch.setattr(CLOCK, "skew", 0.0)
+    monkeypatch.setattr(time, "monotonic", CLOCK)
+    monkeypatch.setattr(conversation, "monotonic", CLOCK)
 
 
 @pytest.mark.usefixtures("clock")
@@ -255,9 +364,94 @@ def test_what_was_answered_before_an_end_in_the_same_round_is_delivered(stack: E
         assert hall.hears() == b"+OK ready\r\n"
         hall.client.setblocking(True)
         hall.client.sendall(b"NOOP\r\n")
-        while not (events := hall.poller.poll(0.05)):
-            pass
-        for call, which in events:
-            call(which)
+        hall.listens()
         hall.relay.end_all("the test is over")
         assert hall.client.recv(100) == b"-ERR Invalid command.\r\n"
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (b"NOOP\r\n", b"+OK\r\n"),
+        (b"LAST\r\n", b"+OK 3\r\n"),
+        (b"RETR 1\r\n", b"+OK\r\na\r\nb\r\n.\r\n"),
+    ],
+    ids=["before the request", "behind the answer", "within the answer"],
+)
+def test_what_a_callback_takes_is_nobodys_silence(stack: ExitStack, request_: bytes, answer: bytes) -> None:
+    hall = Served(stack)
+    for _ in range(2):
+        hall.asks(hall.client, hall.server, request_, answer)
+    hall.asks(hall.client, hall.server, b"DELE 1\r\n", b"+OK\r\n")
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_config_and_the_greetings_callback_take_is_nobodys_silence(stack: ExitStack) -> None:
+    hall = Served(stack, SlowToBegin)
+    hall.asks(hall.client, hall.server, b"DELE 1\r\n", b"+OK\r\n")
+
+
+@pytest.mark.usefixtures("clock")
+def test_what_a_callback_takes_to_refuse_is_not_the_clients_silence(stack: ExitStack) -> None:
+    hall = Served(stack)
+    hall.client.sendall(b"RSET\r\n" * 2)
+    assert hall.hears() == b"-ERR Invalid command.\r\n" * 2
+    hall.idle()
+    hall.asks(hall.client, hall.server, b"DELE 1\r\n", b"+OK\r\n")
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("command", [b"RETR", b"TOP"], ids=["relayed", "dropped"])
+def test_a_message_that_comes_in_parts_is_not_cut_by_its_callback(stack: ExitStack, command: bytes) -> None:
+    hall = Served(stack)
+    request = command + b" 1" + (b" 1" if command == b"TOP" else b"") + b"\r\n"
+    hall.asks(hall.client, hall.server, request, b"+OK\r\n")
+    for _ in range(3):
+        hall.server.sendall(b"a\r\n")
+        hall.listens()
+        hall.server.sendall(b"a\r\n")  # came while the callback ran
+        hall.relay.settle()
+    hall.server.sendall(b"b\r\n.\r\n")
+    heard = b""
+    while not heard.endswith(b"b\r\n.\r\n"):
+        heard += (more := hall.hears())
+        assert more
+    assert heard == (b"a\r\n" * 6 if command == b"RETR" else b"") + b"b\r\n.\r\n"
+
+
+@pytest.mark.usefixtures("clock")
+def test_an_answer_that_came_while_a_neighbours_callback_ran_has_come_in_time(stack: ExitStack) -> None:
+    hall = Served(stack)
+    server, neighbour = hall.server, hall.enter()
+    hall.client.sendall(b"DELE 1\r\n")
+    assert hall.hears(server) == b"DELE 1\r\n"
+    neighbour.sendall(b"NOOP\r\n")
+    hall.listens(lambda: server.sendall(b"+OK\r\n"))
+    hall.relay.settle()
+    assert hall.hears() == b"+OK\r\n"
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_request_that_waited_for_a_neighbours_callback_has_its_whole_time(stack: ExitStack) -> None:
+    hall = Served(stack)
+    server, neighbour = hall.server, hall.enter()
+    hall.client.sendall(b"DELE 1\r\n")
+    hall.listens()
+    neighbour.sendall(b"NOOP\r\n")
+    hall.listens()
+    hall.relay.settle()
+    hall.idle()
+    assert hall.hears(server) == b"DELE 1\r\n"
+    server.sendall(b"+OK\r\n")
+    assert hall.hears() == b"+OK\r\n"
+
+
+@pytest.mark.usefixtures("clock")
+def test_whoever_really_is_silent_is_late_whatever_the_neighbours_do(stack: ExitStack) -> None:
+    hall = Served(stack)
+    server, neighbour = hall.server, hall.enter()
+    hall.client.sendall(b"DELE 1\r\nNOOP\r\n")
+    assert hall.hears(server) == b"DELE 1\r\n"
+    neighbour.sendall(b"NOOP\r\n")
+    assert hall.hears() == b"-ERR Error in protocol\r\n"

@@ -879,6 +879,33 @@ def test_a_client_that_reads_again_has_its_whole_time() -> None:
     assert not stage.session.over
 
 
+def test_a_turn_begins_when_what_was_said_before_it_goes_out() -> None:
+    session = in_state("TRANSACTION").session
+    began = session.deadline
+    assert began is not None
+    session.client_data(b"NO", began - 500)
+    session.held_up(began - 400)  # it has said nothing
+    assert session.deadline == began + 100
+    session.client_data(b"OP\r\n", began - 400)
+    session.held_up(began - 300)
+    assert session.deadline == began + 300
+
+
+def test_auth_timeout_begins_when_the_greeting_goes_out_and_with_no_later_turn() -> None:
+    class Policy(Pop3Proxy):
+        auth_timeout = 60_000
+
+    session = Stage(Policy).session
+    session.start(0)
+    session.connected(0)
+    session.server_data(b"+OK ready\r\n", 10)
+    session.held_up(15)
+    assert session.deadline == 75
+    session.client_data(b"CAPA\r\n", 20)
+    session.held_up(25)
+    assert session.deadline == 75
+
+
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("waiting", ["", "CAPA"])
 def test_the_gateway_ends_a_session(state: str, waiting: str) -> None:

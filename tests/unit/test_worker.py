@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
 from pop3gw.values import Address
-from pop3gw.worker import CREDIT, NEVER, Duty, Worker
+from pop3gw.worker import CREDIT, NEVER, Duty, Relays, Worker
 
 PATIENCE = 10.0
 
@@ -76,15 +77,50 @@ class Echo:
             self._end(client, seat)
 
 
+class Late(Echo):
+    """Something is due in an hour, which is over while the client that said so is heard."""
+
+    due = NEVER
+    hour = 0.0  # by which the time is ahead
+    clock = staticmethod(time.monotonic)
+
+    def __init__(self, **known: Any) -> None:
+        super().__init__(**known)
+        self._done: list[bytes] = []
+
+    def _hear(self, client: socket.socket, seat: Seat) -> None:
+        data = client.recv(5)
+        if data == b"hello":
+            client.send(data)
+        elif data == b"begin":
+            self.due, self._sleeper = self.clock() + 3600, client
+        elif data == b"sleep":
+            client.send(b"z")
+            client.recv(1, socket.MSG_WAITALL)  # "wakes"
+            Late.hour = 7200
+        elif data:
+            self._done.append(data)
+        else:
+            self._end(client, seat)
+
+    def deadline(self) -> float:
+        return self.due
+
+    def expire(self, now: float) -> None:
+        assert now >= self.due
+        self.due = NEVER
+        self._sleeper.send(b"".join(self._done) + b".")
+
+
 class Bench:
     """A worker in a thread, and the master's end of its channel."""
 
-    def __init__(self, seats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, seats: int, monkeypatch: pytest.MonkeyPatch, relays: Relays = Echo) -> None:
         monkeypatch.setattr("pop3gw.signals.handle", lambda *_: None)  # threads can't set handlers
         self.slot = Board(1, seats).slot(0)
         self.channel, end = Channel.pair()
         service = Service(name="one", listen=(), server=Address("192.0.2.1", 110))
-        duty = Duty(service, logs.current(), Echo, title=lambda _: None)  # the process is pytest's
+        duty = Duty(service, logs.current(), relays, title=lambda _: None)  # the process is pytest's
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.thread = threading.Thread(target=self._run, args=(duty, end), daemon=True)
         self.thread.start()
@@ -125,11 +161,11 @@ class Bench:
 
 
 @pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Bench]]:
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
-    def bench(seats: int) -> Bench:
-        made.append(Bench(seats, monkeypatch))
+    def bench(seats: int, relays: Relays = Echo) -> Bench:
+        made.append(Bench(seats, monkeypatch, relays))
         return made[-1]
 
     yield bench
@@ -281,3 +317,23 @@ def test_what_it_does_not_understand_makes_it_leave(make: Callable[[int], Bench]
     bench = make(1)
     bench.channel.send(fdpass.Forked(1, 1))
     assert bench.left()
+
+
+def test_whoever_said_something_before_the_time_was_over_is_heard_first(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than are heard in one round."""
+    monkeypatch.setattr(Late, "hour", 0.0)
+    monkeypatch.setattr(time, "monotonic", lambda: Late.clock() + Late.hour)
+    bench = make(101, Late)
+    sleeper = bench.serve(100)
+    others = [bench.serve(seat) for seat in range(100)]
+    sleeper.sendall(b"begin")
+    sleeper.sendall(b"sleep")
+    assert sleeper.recv(1) == b"z"
+    for other in others:
+        other.sendall(b"x")
+    sleeper.sendall(b"w")
+    assert sleeper.recv(200) == b"x" * 100 + b"."
+    for client in (sleeper, *others):
+        client.close()
