@@ -49,14 +49,16 @@ class _Checks:
         self._meter = None if policy.permit_longline else LineMeter()
         self._endings = EndingsCheck() if policy.strict_line_endings else None
 
-    def check(self, data: bytes) -> None:
-        """Raises ContentError, with what comes before the fault."""
-        within = len(data) if self._meter is None else self._meter.passing(data, self._limit)
-        clean = len(data) if self._endings is None else self._endings.passing(data)
-        if clean < len(data) and clean <= within:
-            raise ContentError("a bare CR or LF in content (strict_line_endings)", passed=data[:clean])
-        if within < len(data):
+    def passed(self, data: bytes) -> bytes:
+        """What may go on now. Raises ContentError, with what comes before the fault."""
+        clean = True
+        if self._endings is not None:
+            data, clean = self._endings.passed(data)
+        if self._meter is not None and (within := self._meter.passing(data, self._limit)) < len(data):
             raise ContentError("a content line is longer than max_response_line_length", passed=data[:within])
+        if not clean:
+            raise ContentError("a bare CR or LF in content (strict_line_endings)", passed=data)
+        return data
 
 
 class WholeBuffers:
@@ -71,15 +73,13 @@ class WholeBuffers:
         self.left = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The same buffer, up to the terminator and with it."""
+        """The same buffer, up to the terminator and with it, as far as the checks let it pass."""
         end = self._terminator.find(data)
         if end >= 0:
             self.ended = True
             if end < len(data):
                 data, self.left = data[:end], data[end:]
-        if self._checks is not None:
-            self._checks.check(data)
-        return data
+        return data if self._checks is None else self._checks.passed(data)
 
 
 class Dropped:
@@ -134,7 +134,7 @@ class SeenLines:
 
     def _checked(self, lines: bytes) -> bytes:
         try:
-            self._checks.check(lines)
+            self._checks.passed(lines)  # all of them: they are whole, so nothing is held back
         except ContentError as fault:
             fault.passed = self._seen(fault.passed[: fault.passed.rfind(CRLF) + 2] if CRLF in fault.passed else b"")
             raise

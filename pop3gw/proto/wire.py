@@ -155,26 +155,26 @@ _BARE = re.compile(rb"\r(?=[^\n])|(?<!\r)\n")
 
 
 class EndingsCheck:
-    """Finds a CR or LF that is not part of a CRLF, in whole buffers."""
+    """Lets pass what comes before a CR or LF that is not part of a CRLF, in whole buffers.
+
+    A CR at the end of a buffer is held back until it is known what follows.
+    """
 
     __slots__ = ("_cr",)
 
     def __init__(self) -> None:
-        self._cr = False  # a CR ended the last buffer
+        self._cr = False  # a CR is held back
 
-    def passing(self, data: bytes) -> int:
-        """How many octets of this buffer come before one that shows a bare CR or LF."""
-        before = b"\r" if self._cr else b""
-        seen = before + data
+    def passed(self, data: bytes) -> tuple[bytes, bool]:
+        """What passes of this buffer, behind what was held back; False beside it where a bare CR or LF follows."""
+        seen = b"\r" + data if self._cr else data
         self._cr = seen.endswith(b"\r")
         pairs = seen.count(CRLF)
         if seen.count(b"\n") == pairs and seen.count(b"\r") == pairs + self._cr:
-            return len(data)
+            return (seen[:-1] if self._cr else seen), True
         bare = _BARE.search(seen)
-        if bare is None:
-            return len(data)
-        # A bare CR is known by what follows it.
-        return bare.start() + (bare[0] == b"\r") - len(before)
+        assert bare is not None  # noqa: S101 - for mypy: the counts say so
+        return seen[: bare.start()], False
 
 
 class ContentLines:
