@@ -179,7 +179,7 @@ class ServerSide(ClientSide):
         if status.fault is not None:
             self._server_fault(status.fault)
             return
-        if relay.row.name == "CAPA" and not status.ok and not status.refused:
+        if relay.row.name == "CAPA" and not (status.ok or status.refused or status.content):
             self._own_capabilities(now)
             return
         out = status.line + CRLF
