@@ -6,6 +6,7 @@ behind it. It must not know policies: it asks ``usable`` about each command.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -20,6 +21,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = MappingProxyType({"SASL": ("AUTH",), 
 # What the gateway knows to work with any server of RFC 1939 that the policy lets be used.
 _OWN = ("TOP", "UIDL", "USER")
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LOGINS = ([b"USER"], [b"SASL"])
 
 
@@ -42,8 +44,9 @@ class Capabilities:
         """The server's lines, None for those that are taken out."""
         kept: list[str | None] = []
         for line in lines:
-            tag = line.partition(" ")[0].upper() if line else ""
-            works = line is not None and tag != "STLS" and self._works(tag)
+            # RFC 2449 allows no control character; another reader may take it for a line's end.
+            tag = line.partition(" ")[0].upper() if line and not _CONTROL.search(line) else ""
+            works = tag not in ("", "STLS") and self._works(tag)
             if works:
                 self._listed.add(tag)
             kept.append(line if works else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pop3gw.proto.capabilities import Capabilities
 
 
@@ -32,6 +34,13 @@ def test_sasl_stands_for_auth() -> None:
 def test_what_is_added_stands_once_behind_the_list() -> None:
     assert listed("USER PASS", "user", added=("USER", "STLS"))[1] == b"STLS\r\n"
     assert listed("USER PASS", "TOP", added=("USER", "STLS"))[1] == b"USER\r\nSTLS\r\n"
+
+
+@pytest.mark.parametrize("control", ["\n", "\r", "\t", "\0", "\x1b", "\x7f"])
+def test_no_capability_is_hidden_behind_a_control_character(control: str) -> None:
+    hidden = (f"IMPLEMENTATION a{control}STLS", f"TOP{control}STLS", f"TOP {control}STLS", f"{control}TOP")
+    assert listed("TOP", *hidden, "TOP") == ([None] * 4 + ["TOP"], b"")
+    assert listed("USER PASS", f"USER {control}", added=("USER",))[1] == b"USER\r\n"
 
 
 def test_a_line_that_was_dropped_already_stays_dropped() -> None:
