@@ -207,7 +207,7 @@ class Session(FastPath):
         self._journal.warning(f"{turns.limit(self.policy, now)} has passed, waiting for the {late}")
         if late is Side.SERVER and turns.phase in OWED_BY_SERVER:
             self._say(f"-ERR {PROTOCOL_ERROR}")
-        elif turns.phase is REQUEST and self._client.left and turns.blocked is None:
+        elif turns.phase in CLIENT_TURNS and self._client.left and turns.blocked is None:
             self._say(f"-ERR {INVALID_COMMAND}")
         self._end(Ending.TIMEOUT, late)
 
