@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from pop3gw import __version__, config, reference
+from pop3gw import __version__, config, process, reference
 from pop3gw.config import Config
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, Problem, StartError
 
@@ -30,6 +30,7 @@ More is in pop3gw(8), pop3gw.conf(5) and pop3gw-policy(7).
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    process.open_standard_streams()
     parser = _parser()
     options = parser.parse_args(arguments)
     if fault := _misused(options):

@@ -159,6 +159,19 @@ def _me() -> str:
 # What a process may, and what it is called.
 
 
+def open_standard_streams() -> None:
+    """Put /dev/null in the place of each of stdin, stdout and stderr that is closed, before anything else is opened.
+
+    Some init scripts start daemons so; else a listener or a log would get such a number, which every child keeps.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest number that is free
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
 def detach(preserve: Iterable[int]) -> None:
     """Become a daemon: own session, in ``/``, standard streams on /dev/null, every descriptor closed but these."""
     import daemon  # not in the foreground, where all processes would carry it

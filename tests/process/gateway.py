@@ -138,6 +138,7 @@ class Gateway:
             **settings,
         }
         self.more = ""
+        self.command: list[object] = [sys.executable, RUNNER]
         self.arguments: list[str] = []
         self.environment: dict[str, str] = {}  # besides that of the tests
         self.passed: dict[str, socket.socket] = {}  # listening sockets that it gets as if from systemd, by name
@@ -177,7 +178,7 @@ class Gateway:
         passed = [f"--passed={end.fileno()}:{name}" for name, end in self.passed.items()]
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, RUNNER, self.config_file, *self.arguments, *passed],
+                [*map(str, self.command), self.config_file, *self.arguments, *passed],
                 env={**os.environ, **self.environment},
                 pass_fds=[end.fileno() for end in self.passed.values()],
                 stdin=subprocess.DEVNULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -20,15 +21,27 @@ policy_path = .
   listen = 127.0.0.1:0
   server = mail.example.com:110
 """
+CODE = f"import sys; sys.path[0] = {str(Path(reference.__file__).parents[1])!r}\n"
+CODE += "from pop3gw.cli import main; sys.exit(main())"
 
 
 def run(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of the command in a process of its own."""
-    code = f"import sys; sys.path[0] = {str(Path(reference.__file__).parents[1])!r}\n"
-    code += "from pop3gw.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, cwd=cwd)
+    done = subprocess.run([sys.executable, "-c", CODE, *arguments], capture_output=True, text=True, timeout=60, cwd=cwd)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout, done.stderr
+
+
+def run_with(redirection: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command as a shell runs it with this redirection."""
+    return subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-c", CODE, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+        check=False,
+    )
 
 
 def write(tmp_path: Path, text: str = SMALLEST, policy: str = "") -> str:
@@ -167,3 +180,16 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         child.stdout = None
         _, complaints = child.communicate(timeout=60)  # closes stdin: only now it prints
         assert (child.returncode, complaints) == (1, b"")
+
+
+@pytest.mark.parametrize("act", ["--check", "--dump-config", "--print-sample", "--help", "--version"])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams_do_no_harm(tmp_path: Path, act: str, closed: str) -> None:
+    file = [] if act == "--print-sample" else ["--config", write(tmp_path)]
+    done = run_with(closed, act, *file)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_complaint_to_a_closed_stderr_is_lost_and_nothing_else(tmp_path: Path) -> None:
+    done = run_with("2>&-", "--check", "--config", str(tmp_path / "none"))
+    assert (done.returncode, done.stdout) == (78, "")
