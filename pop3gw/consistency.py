@@ -14,7 +14,7 @@ import pwd
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from pop3gw.errors import Problem
 from pop3gw.loops import leads_to
@@ -29,6 +29,8 @@ _FOR_TLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
+_MADE: Final = ("pid_file", "control_socket", "log_target")
+
 
 def problems(config: Config) -> list[Problem]:
     """Everything in a configuration that can't be true at once, or not here."""
@@ -40,6 +42,7 @@ def problems(config: Config) -> list[Problem]:
         *_tls_without_effect(config),
         *accounts(config, os.geteuid(), os.getegid()),
         *_folders(config),
+        *_shared_paths(config),
     ]
 
 
@@ -150,3 +153,16 @@ def _folders(config: Config) -> Iterator[Problem]:
             found = f'"{folder}": {error.strerror}'
         if found:
             yield config.problem("", "policy_path", found, "an existing folder")
+
+
+def _shared_paths(config: Config) -> Iterator[Problem]:
+    """What the gateway writes, makes and removes must neither be each other nor the configuration."""
+    owners = {os.path.realpath(config.source): "the configuration itself"}
+    keys = [key for key in _MADE if getattr(config, key) not in (None, "syslog", "stderr")]
+    for key in sorted(keys, key=lambda key: config.origin("", key).line):
+        path, line = getattr(config, key), config.origin("", key).line
+        place = os.path.realpath(path)
+        if place in owners:
+            yield config.problem("", key, f'"{path}", which is {owners[place]}', "a path of its own")
+        else:
+            owners[place] = f"{key} in line {line}" if line else key

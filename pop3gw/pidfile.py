@@ -1,17 +1,21 @@
 """The pid file: one gateway a file, found by its lock, named by its number.
 
 The lock (flock) is what counts: a file that nobody holds is stale, whatever number is in it, unless that process calls
-itself pop3gw. Children must close the descriptor (``process.fork`` does), else they would hold the lock when the master
-is gone.
+itself pop3gw. A file that holds anything else is somebody's, and is left alone. Children must close the descriptor
+(``process.fork`` does), else they would hold the lock when the master is gone.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from pathlib import Path
+from typing import Final
 
 from pop3gw.errors import StartError
+
+_LONGEST: Final = 32  # octets: no process id has as many
 
 
 class PidFile:
@@ -20,7 +24,7 @@ class PidFile:
     def __init__(self, path: str) -> None:
         """Claim the file at ``path``; its folder is made where only that is missing.
 
-        StartError: it belongs to a gateway that runs, or can't be written.
+        StartError: it belongs to a gateway that runs, or is no pid file, or can't be written.
         """
         self._path = Path(path)
         try:
@@ -57,7 +61,7 @@ class PidFile:
             os.close(self._descriptor)
 
     def _lock(self) -> None:
-        pid = self._read()
+        pid = self._number()
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -65,9 +69,14 @@ class PidFile:
         if pid != os.getpid() and _is_gateway(pid):
             raise StartError(self._taken(pid))
 
-    def _read(self) -> int:
-        text = os.pread(self._descriptor, 32, 0).strip()
-        return int(text) if text.isdigit() else 0
+    def _number(self) -> int:
+        """The number in the file; 0: none yet. StartError: it is a file of something else."""
+        plain = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        text = os.pread(self._descriptor, _LONGEST, 0).strip() if plain else b""
+        if not plain or len(text) == _LONGEST or (text and not text.isdigit()):
+            what = "holds no process id" if plain else "is no plain file"
+            raise StartError(f"the pid file {self._path} {what}; set pid_file to a file of its own")
+        return int(text or b"0")
 
     def _taken(self, pid: int) -> str:
         who = f"process {pid}" if pid else "a process that is just starting"

@@ -410,6 +410,25 @@ class TestConsistency:
         assert (line, key) == (2, "policy_path")
         assert "/none" in said
 
+    @pytest.mark.parametrize(
+        ("lines", "line", "key", "what"),
+        [
+            ("pid_file = pop3gw.conf", 2, "pid_file", "the configuration itself"),
+            ("log_target = ./pop3gw.conf", 2, "log_target", "the configuration itself"),
+            ("log_target = run/log\npid_file = {folder}/run/../run/log", 3, "pid_file", "log_target in line 2"),
+            ("pid_file = /p\ncontrol_socket = /p", 3, "control_socket", "pid_file in line 2"),
+            ("control_socket = /run/pop3gw/pop3gw.pid", 2, "control_socket", "pid_file"),
+            ("pid_file = /p.sock", 2, "pid_file", "control_socket"),
+            ("pid_file = link", 2, "pid_file", "the configuration itself"),
+        ],
+    )
+    def test_one_path_for_two_things(self, tmp_path: Path, lines: str, line: int, key: str, what: str) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / "pop3gw.conf")
+        text = f"[main]\n{lines.format(folder=tmp_path)}\n{SMALLEST}"
+        found = only(tmp_path, text)
+        assert found[:2] == (line, key)
+        assert f"which is {what}; expected a path of its own" in found[2]
+
     def test_the_config_itself_can_be_asked(self, tmp_path: Path) -> None:
         assert consistency.problems(load(tmp_path, SMALLEST)) == []
 

@@ -35,7 +35,7 @@ def test_a_claim_is_refused_while_another_holds(tmp_path: Path) -> None:
     PidFile(path).remove()
 
 
-@pytest.mark.parametrize("content", ["", "garbage", "999999999", "0", "-1"])
+@pytest.mark.parametrize("content", ["", "999999999", "0\n"])
 def test_what_nobody_holds_is_stale(tmp_path: Path, content: str) -> None:
     path = tmp_path / "pop3gw.pid"
     path.write_text(content)
@@ -76,3 +76,19 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="can't be written"):
         PidFile(str(tmp_path / "pop3gw.pid"))
     assert not (tmp_path / "precious").exists()
+
+
+@pytest.mark.parametrize("content", ["[main]\n", "-1", "12 34", "1" * 40, "\0", "\u0661"])
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "pop3gw.pid"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(StartError, match="holds no process id; set pid_file to a file of its own"):
+        PidFile(str(path))
+    assert path.read_text(encoding="utf-8") == content
+
+
+def test_only_a_plain_file_is_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pop3gw.pid")
+    with pytest.raises(StartError, match="is no plain file"):
+        PidFile(str(tmp_path / "pop3gw.pid"))
+    assert (tmp_path / "pop3gw.pid").is_fifo()
