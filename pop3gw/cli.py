@@ -139,6 +139,8 @@ def _run(options: argparse.Namespace) -> int:
     if loaded.log_target == "stderr" and not foreground:
         expected = "syslog or a file, or a start with --foreground"
         raise ConfigurationError([loaded.problem("", "log_target", "stderr, which a daemon does not have", expected)])
+    if options.listen is None:
+        options.config = loaded.source  # its whole path: a daemon is in another folder when it reads it again
     return master.run(loaded, foreground=foreground, reload=lambda: _load(options))
 
 

@@ -1,0 +1,71 @@
+"""The command as init scripts and people start it: with closed standard streams, from any folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.process.gateway import Client, Gateway, Make, until
+
+ROOT = Path(__file__).parents[2]
+COMMAND = f"import sys; sys.path[0] = {str(ROOT)!r}; from pop3gw.cli import main; sys.exit(main())"
+
+
+def started(gateway: Gateway, script: str, *options: str) -> Gateway:
+    """Start it by a shell's script, which finds the command and its arguments in $@; its log is in a file."""
+    gateway.command = ["/bin/sh", "-c", script, "sh", sys.executable, "-c", COMMAND, *options, "--config"]
+    gateway.main["log_target"] = gateway.folder / "log"
+    gateway.launch()
+    gateway.log_file = gateway.folder / "log"
+    until("it is ready", lambda: gateway.log_file.exists() and "info: ready" in gateway.log)
+    return gateway
+
+
+@contextlib.contextmanager
+def daemon(gateway: Gateway, script: str) -> Iterator[int]:
+    """Its pid, once it is ready; in the end it is stopped."""
+    pid_file = gateway.folder / "pid"
+    gateway.main["pid_file"] = pid_file
+    assert started(gateway, script).wait() == 0
+    pid = int(pid_file.read_text())
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    until("it has stopped", lambda: not pid_file.exists())
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+def test_a_daemon_with_closed_streams(make: Make, closed: str) -> None:
+    gateway = make()
+    with daemon(gateway, f'exec "$@" {closed}'):
+        gateway.connect().logged_in().quits()
+
+
+@pytest.mark.parametrize(("closed", "numbers"), [("<&-", [0]), (">&-", [1]), ("<&- >&- 2>&-", [0, 1, 2])])
+def test_closed_streams_in_the_foreground(make: Make, closed: str, numbers: list[int]) -> None:
+    gateway = started(make(), f'exec "$@" {closed}', "--foreground")
+    running = gateway.connect().logged_in()
+    port = gateway.port
+    for pid in (gateway.master, *gateway.pids("template"), *gateway.workers()):
+        streams = [Path(f"/proc/{pid}/fd/{number}").readlink() for number in numbers]
+        assert set(streams) == {Path("/dev/null")}
+    gateway.signal(signal.SIGKILL)
+    gateway.wait()
+    with pytest.raises(ConnectionRefusedError):  # no child has the listener
+        Client(port)
+    running.quits()
+
+
+def test_a_daemon_finds_its_configuration_again_that_was_named_from_another_folder(make: Make) -> None:
+    gateway = make()
+    with daemon(gateway, f'cd {gateway.folder} && exec "$1" "$2" "$3" --config pop3gw.conf') as pid:
+        os.kill(pid, signal.SIGHUP)
+        until("the outcome", lambda: "the configuration was" in gateway.log)
+        assert "the configuration was reloaded" in gateway.log
