@@ -121,6 +121,8 @@ def _check(options: argparse.Namespace) -> int:
     wrong = {problem.key for problem in problems}
     if wrong & {"user", "group"}:  # then as the account that would be taken by default
         loaded = dataclasses.replace(loaded, user=None, group=None)
+    if ("", "log_target") in loaded.origins:  # else a start in the foreground would not ask for syslog
+        problems += _of_log(loaded, _in_foreground(options))
     # Without the folders that were meant, policies would be accused of what isn't theirs.
     if "policy_path" in wrong:
         _complain(f"{loaded.source}: no policy was checked, since policy_path is wrong; check again once it is right")
@@ -131,14 +133,28 @@ def _check(options: argparse.Namespace) -> int:
     return Exit.CONFIG if problems else _print(f"{loaded.source}: nothing is wrong\n")
 
 
+def _in_foreground(options: argparse.Namespace) -> bool:
+    return options.foreground or options.listen is not None
+
+
+def _of_log(loaded: Config, foreground: bool) -> list[Problem]:
+    """What a start would refuse of log_target."""
+    from pop3gw import logs
+
+    daemon = loaded.log_target == "stderr" and not foreground
+    if found := "stderr, which a daemon does not have" if daemon else logs.fault(loaded.log_target):
+        expected = "a syslog daemon that runs, a file in a folder that exists, or stderr and a start with --foreground"
+        return [loaded.problem("", "log_target", found, expected)]
+    return []
+
+
 def _run(options: argparse.Namespace) -> int:
     from pop3gw import master
 
     loaded = _load(options)
-    foreground = options.foreground or options.listen is not None
-    if loaded.log_target == "stderr" and not foreground:
-        expected = "syslog or a file, or a start with --foreground"
-        raise ConfigurationError([loaded.problem("", "log_target", "stderr, which a daemon does not have", expected)])
+    foreground = _in_foreground(options)
+    if problems := _of_log(loaded, foreground):
+        raise ConfigurationError(problems)
     if options.listen is None:
         options.config = loaded.source  # its whole path: a daemon is in another folder when it reads it again
     return master.run(loaded, foreground=foreground, reload=lambda: _load(options))

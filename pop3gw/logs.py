@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pop3gw import lazily
@@ -124,6 +126,26 @@ class Log:
     def adopt(self, fd: int) -> None:
         """Write to this descriptor from now on, under the old one's number; ``fd`` itself is closed."""
         self._sink.adopt(fd)
+
+
+def fault(target: str) -> str:
+    """Why a start could not open this target; "" where nothing seems to be in the way. Nothing is made."""
+    if target == "syslog":
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(SYSLOG_SOCKET)
+            except OSError as error:
+                return f"no syslog daemon listens on {SYSLOG_SOCKET} ({error.strerror})"
+    elif target != "stderr":
+        file = Path(target)
+        try:
+            if not file.parent.is_dir():
+                return f"there is no folder {file.parent}"
+            if file.is_dir():
+                return f'"{target}", which is a folder'
+        except OSError as error:
+            return f'"{target}": {error.strerror}'
+    return ""
 
 
 def _stderr(style: LogFormat, journal_socket: str) -> Sink:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pop3gw import __version__, reference
+from pop3gw import __version__, logs, reference, template
 from pop3gw.cli import main
 
 SMALLEST = """\
@@ -163,11 +164,47 @@ def test_check_of_a_first_try() -> None:
     assert (status, out) == (0, "command line: nothing is wrong\n")
 
 
-def test_a_daemon_has_no_stderr(tmp_path: Path) -> None:
+@pytest.mark.parametrize("act", [[], ["--check"]])
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("stderr", "stderr, which a daemon does not have"),
+        ("none/log", "there is no folder {folder}/none"),
+        ("./", '"{folder}", which is a folder'),
+    ],
+)
+def test_a_log_that_no_start_could_open(tmp_path: Path, act: list[str], target: str, said: str) -> None:
+    file = write(tmp_path, SMALLEST.replace("[main]\n", f"[main]\nlog_target = {target}\n"))
+    status, out, err = run(*act, "--config", file)
+    assert (status, out) == (78, "")
+    assert err.startswith(f"pop3gw: {file}:2: log_target: {said.format(folder=tmp_path)}; expected ")
+    assert len(err.splitlines()) == 1
+    assert "stderr and a start with --foreground" in err
+
+
+def test_syslog_is_a_fault_where_it_is_asked_for_and_nobody_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logs, "SYSLOG_SOCKET", str(tmp_path / "none"))
+    monkeypatch.setattr(template, "check", lambda _config: [])
+    assert main(["--check", "--config", write(tmp_path)]) == 0  # it may run by the time of a start
+    file = write(tmp_path, SMALLEST.replace("[main]\n", "[main]\nlog_target = syslog\n"))
+    assert main(["--check", "--config", file]) == 78
+    assert f"{file}:2: log_target: no syslog daemon listens on {tmp_path}/none" in capsys.readouterr().err
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(tmp_path / "none"))
+        assert main(["--check", "--config", file]) == 0
+
+
+def test_in_the_foreground_the_log_may_go_to_stderr(tmp_path: Path) -> None:
     file = write(tmp_path, SMALLEST.replace("[main]\n", "[main]\nlog_target = stderr\n"))
-    status, _, err = run("--config", file)
-    assert status == 78
-    assert f"{file}:2: log_target" in err
+    assert run("--check", "--foreground", "--config", file)[0] == 0
+
+
+def test_check_makes_no_log(tmp_path: Path) -> None:
+    file = write(tmp_path, SMALLEST.replace("[main]\n", "[main]\nlog_target = ./log\n"))
+    assert run("--check", "--config", file)[0] == 0
+    assert not (tmp_path / "log").exists()
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
