@@ -115,18 +115,23 @@ def _kept(log: Log | None, end: int) -> list[int]:
 def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     channel = fdpass.Channel(end, waits=True)
     process.title(f"pop3gw: template [{plan.service.name}]")
+    terms: Terms | None = None
+    said: fdpass.Message
     try:
         terms = _prepare(plan)
+        said = fdpass.Prepared(" ".join(terms.callbacks))
     except TlsSettingError as error:
-        channel.send(fdpass.Failed(error.key, error.expected, error.found))
-        return 1
+        said = fdpass.Failed(error.key, error.expected, error.found)
     except Pop3gwError as error:
-        channel.send(fdpass.Failed("policy", "", str(error)))
-        return 1
+        said = fdpass.Failed("policy", "", str(error))
     except BaseException:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
-        channel.send(fdpass.Failed("policy", "", traceback.format_exc()))
+        said = fdpass.Failed("policy", "", traceback.format_exc())
+    try:
+        channel.send(said)
+    except OSError:  # the master was stopped meanwhile
         return 1
-    channel.send(fdpass.Prepared(" ".join(terms.callbacks)))
+    if terms is None:
+        return 1
     if plan.log is not None:
         Template(board, worker.Duty(plan.service, plan.log, partial(Relay, terms)), channel).run()
     return 0

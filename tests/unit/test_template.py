@@ -1,0 +1,34 @@
+"""A template by itself; what it does within a gateway is in tests/process."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from pop3gw import config, fdpass, template
+from pop3gw.scoreboard import Board
+
+LOADS_WHEN_TOLD = "from pop3gw.policy import *\nopen({fifo!r}).read()\n{then}\n"
+
+
+@pytest.mark.parametrize("then", ["class Office(Pop3Proxy): pass", "1/0"])
+def test_a_template_that_is_ready_when_nobody_waits_any_more_just_leaves(
+    tmp_path: Path, then: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # descriptor 2, which a child keeps
+    os.mkfifo(fifo := tmp_path / "fifo")
+    (tmp_path / "office.py").write_text(LOADS_WHEN_TOLD.format(fifo=str(fifo), then=then))
+    loaded = config.from_command_line("127.0.0.1:0", "127.0.0.1:110", "office:Office")
+    loaded = dataclasses.replace(loaded, policy_path=(str(tmp_path),))
+    channel, end = fdpass.Channel.pair()
+    with end:
+        pid = template.start(template.Plan(loaded, loaded.services[0], None, frozenset()), Board(1, 1), end)
+    channel.close()
+    with fifo.open("w"):  # waits for its reader
+        pass
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert capfd.readouterr().err == ""
