@@ -96,12 +96,15 @@ def _read(file: Path, distrust: Distrust | None) -> bytes:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise PolicyError(f"{file}: this policy file can't be read ({error.strerror}){_as_whom()}") from None
-    with os.fdopen(descriptor, "rb") as opened:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise PolicyError(f"{file}: this is no plain file")
         _refuse_if_distrusted(file, status, distrust)
-        return opened.read()
+        with os.fdopen(descriptor, "rb", closefd=False) as opened:
+            return opened.read()
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_if_distrusted(file: Path, status: os.stat_result, distrust: Distrust | None) -> None:

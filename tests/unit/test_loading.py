@@ -169,6 +169,13 @@ def test_a_traceback_shows_the_code_that_runs(tmp_path: Path) -> None:
     assert linecache.getline(str(file), 3) == "class Office(Pop3Proxy):\n"
 
 
+def test_a_folder_in_the_place_of_a_policy_file(tmp_path: Path) -> None:
+    (tmp_path / "office.py").mkdir()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    assert refusal(tmp_path) == f"{tmp_path}/office.py: this is no plain file"
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 class TestDistrust:
     """What root's gateway refuses to run. (Made by the account that runs the tests, taken for another's.)"""
 
