@@ -11,6 +11,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from pop3gw import __version__, config, process, reference
 from pop3gw.config import Config
@@ -42,13 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit
     except KeyboardInterrupt:
         return Exit.FAILED
-    except BrokenPipeError:  # the reader of --dump-config or --print-sample has left: nobody is there to be told
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that writes as the commands do."""
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        if file is not sys.stdout:
+            _write(sys.stderr, message)
+        elif status := _print(message):
+            raise SystemExit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pop3gw",
         description="A preforking POP3 gateway whose policies are Python classes.",
         epilog=_EPILOG,
@@ -170,10 +178,25 @@ def _demo(_options: argparse.Namespace) -> int:
 
 def _complain(text: str) -> None:
     for line in text.splitlines():
-        print(f"pop3gw: {line}", file=sys.stderr)
+        _write(sys.stderr, f"pop3gw: {line}\n")
 
 
 def _print(text: str) -> int:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-    return Exit.OK
+    """Print the result of a command; returns the exit status."""
+    error = _write(sys.stdout, text)
+    if error is None:
+        return Exit.OK
+    if not isinstance(error, BrokenPipeError):  # its reader has left: nobody is there to be told
+        _complain(f"the output can't be written: {error.strerror}")
+    return Exit.FAILED
+
+
+def _write(stream: TextIO, text: str) -> OSError | None:
+    """Write to a standard stream, what it can't show as escapes; returns why it could not be written."""
+    try:
+        stream.write(text.encode(stream.encoding, "backslashreplace").decode(stream.encoding))
+        stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else the interpreter tries again at its end
+        return error
+    return None

@@ -25,7 +25,7 @@ from configobj import (
 from configobj.validate import ValidateError, VdtMissingValue
 
 from pop3gw import consistency
-from pop3gw.errors import ConfigurationError, Problem
+from pop3gw.errors import ConfigurationError, Problem, StartError
 from pop3gw.scan import line_numbers
 from pop3gw.settings import SETTINGS, Config, Origin, Section, Service, Setting, of_section
 from pop3gw.values import Address, Certificate, LogLevel, PolicyName
@@ -99,7 +99,7 @@ def examine(path: str, *, foreground: bool) -> tuple[Config, list[Problem]]:
 
     For ``--check``, which goes on to the policies. Raises ConfigurationError where there is no text to read at all.
     """
-    file = str(Path(path).absolute())
+    file = path if Path(path).is_absolute() else str(_current_folder() / path)
     document = _Document(file, _read(file))
     config = document.config(foreground)
     problems = document.problems + consistency.problems(config)
@@ -123,7 +123,7 @@ def from_command_line(listen: str, server: str, policy: str | None) -> Config:
         raise ConfigurationError(problems)
     config = Config(
         source=source,
-        policy_path=(str(Path.cwd()),),
+        policy_path=(str(_current_folder()),),
         services=(Service(name="try", **values),),
         **_FOREGROUND,
         origins={("try", key): Origin(file=source) for key in values}
@@ -132,6 +132,13 @@ def from_command_line(listen: str, server: str, policy: str | None) -> Config:
     if problems := consistency.problems(config):
         raise ConfigurationError(problems)
     return config
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise StartError(f"the current folder is gone ({error.strerror}); go to another one") from None
 
 
 def _read(file: str) -> list[str]:
@@ -191,7 +198,8 @@ class _Document:
                 main[item.key] = value
                 origins["", item.key] = self._origin(("main", item.key))
         if "control_socket" not in main and main.get("pid_file"):
-            main["control_socket"] = str(Path(main["pid_file"]).with_suffix(".sock"))
+            pid_file = Path(main["pid_file"])
+            main["control_socket"] = str(pid_file.parent / f"{pid_file.stem}.sock")
         services = tuple(self._services(origins))
         if not self._names() and self._shape_known:
             self._add((), "", "no service", "[services] with at least one [[NAME]], which has listen and server")

@@ -230,3 +230,32 @@ def test_closed_streams_do_no_harm(tmp_path: Path, act: str, closed: str) -> Non
 def test_a_complaint_to_a_closed_stderr_is_lost_and_nothing_else(tmp_path: Path) -> None:
     done = run_with("2>&-", "--check", "--config", str(tmp_path / "none"))
     assert (done.returncode, done.stdout) == (78, "")
+
+
+@pytest.mark.parametrize("act", ["--check", "--dump-config", "--print-sample", "--help", "--version"])
+def test_output_that_can_not_be_written_is_told(tmp_path: Path, act: str) -> None:
+    file = [] if act == "--print-sample" else ["--config", write(tmp_path)]
+    done = run_with(">/dev/full", act, *file)
+    assert (done.returncode, done.stderr) == (1, "pop3gw: the output can't be written: No space left on device\n")
+
+
+def test_complaints_that_can_not_be_written_change_no_exit_status(tmp_path: Path) -> None:
+    done = run_with("2>/dev/full", "--check", "--config", str(tmp_path / "none"))
+    assert (done.returncode, done.stdout) == (78, "")
+
+
+def test_what_the_terminal_can_not_show_is_escaped(tmp_path: Path) -> None:
+    (folder := tmp_path / "b\u00fcro").mkdir()
+    done = run_with("", "--dump-config", "--config", write(folder), PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"/b\xfcro/pop3gw.conf" in done.stdout
+
+
+@pytest.mark.parametrize("options", ["--config pop3gw.conf", "--listen 127.0.0.1:0 --server mail:110"])
+def test_a_current_folder_that_is_gone(tmp_path: Path, options: str) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    script = f'cd "$0" && rmdir "$0" && exec "$@" --check {options}'
+    command = ["/bin/sh", "-c", script, str(gone), sys.executable, "-c", CODE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "pop3gw: the current folder is gone (No such file or directory); go to another one\n"

@@ -121,6 +121,13 @@ def test_every_relative_path_starts_at_the_file(tmp_path: Path) -> None:
     assert found.server_ca == f"{tmp_path}/ca.pem"
 
 
+def test_the_control_socket_is_beside_the_pid_file(tmp_path: Path) -> None:
+    def beside(pid_file: str) -> str | None:
+        return load(tmp_path, f"[main]\npid_file = {pid_file}\n" + SMALLEST).control_socket
+
+    assert [beside(name) for name in ("/run/a.b.pid", "/run/a", "/")] == ["/run/a.b.sock", "/run/a.sock", "/.sock"]
+
+
 def test_interpolation_is_off(tmp_path: Path) -> None:
     assert load(tmp_path, "[main]\npid_file = /run/%(x)s$y.pid\n" + SMALLEST).pid_file == "/run/%(x)s$y.pid"
 
