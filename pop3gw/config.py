@@ -49,6 +49,8 @@ _SECTIONS = {
     "workers": of_section(Section.WORKERS),
     "services": (),
 }
+_AFTER_WORD = re.compile(r"[^\w.-]")
+_KEYS = {item.key for item in SETTINGS}
 _SHAPE = "[main], [workers] or [services], and below [services] one [[NAME]] a service"
 _KINDS = {item.row.kind.check: item.row.kind for item in SETTINGS}
 _PATHS = ("path", "files", "folders", "certificates", "log_target")  # kinds of settings that name files
@@ -167,25 +169,42 @@ def _home(key: str) -> str:
     }[section]
 
 
+def _read_by_configobj(lines: Sequence[str]) -> tuple[ConfigObj, list[ConfigObjError]]:
+    """What it could read, and what it could not."""
+    try:
+        return ConfigObj(list(lines), interpolation=False), []
+    except ConfigObjError as error:
+        return error.config, error.errors
+
+
+def _depth(line: str) -> int:
+    """How many brackets the head of a section begins with; 0: this is none."""
+    return line[: len(line) - len(line.lstrip("[ \t"))].count("[")
+
+
+def _name(path: Path_, key: str) -> str:
+    """How a setting is called: services are named, other sections are known by their settings."""
+    return f"[{path[1]}] {key}".strip() if len(path) > 1 else key
+
+
 class _Document:
     """One file on its way to a Config; ``problems`` grows with whatever is wrong."""
 
     def __init__(self, file: str, lines: Sequence[str]) -> None:
         self.file = file
-        self.lines = lines
+        self.lines = list(lines)
         self.problems: list[Problem] = []
-        self._numbers = line_numbers(lines)
-        self._misread: list[str] = []  # lines that ConfigObj could not read: what they say isn't called missing
-        self._shape_known = True  # False: sections were misread, so keys may have landed in the wrong one
+        self._misread: set[Path_] = set()  # settings and sections: what stands there isn't called missing
+        self._sections_lost = False
         self._tree = self._parse()
+        self._numbers = line_numbers(self.lines)
         self._tree.configspec = ConfigObj(configspec(), interpolation=False, list_values=False, _inspec=True)
         # A copy of the texts: validate() puts values in their places, but leaves a text that equals its value.
         self._texts: dict[str, Any] = self._tree.dict()
         result = self._tree.validate(_Checks(), preserve_errors=True)
         self._bad = {(*path, key): error for path, key, error in flatten_errors(self._tree, result) if key and error}
         self._report_values()
-        if self._shape_known:
-            self._report_unknown()
+        self._report_unknown()
 
     def config(self, foreground: bool) -> Config:
         """The configuration as far as it could be read: only to be used where there are no problems."""
@@ -201,7 +220,7 @@ class _Document:
             pid_file = Path(main["pid_file"])
             main["control_socket"] = str(pid_file.parent / f"{pid_file.stem}.sock")
         services = tuple(self._services(origins))
-        if not self._names() and self._shape_known:
+        if not self._names() and not self._sections_lost:
             self._add((), "", "no service", "[services] with at least one [[NAME]], which has listen and server")
         return Config(source=self.file, services=services, origins=origins, **main)
 
@@ -210,7 +229,8 @@ class _Document:
             place = ("services", name)
             values: dict[str, Any] = {}
             for item in _SERVICE_SETTINGS:
-                for path, note in ((place, ""), (("workers",), "[workers]")):
+                defaults = [(("workers",), "[workers]")] if item.row.section is Section.WORKERS else []
+                for path, note in ((place, ""), *defaults):
                     if (value := self._value(path, item)) is not None:
                         values[item.key] = value
                         origins[name, item.key] = self._origin((*path, item.key), note)
@@ -219,34 +239,62 @@ class _Document:
                 self._add(place, "", f'the service name "{name}"', "up to 32 letters, digits, dots, hyphens")
             missing = [item for item in _SERVICE_SETTINGS if item.required and item.key not in values]
             for item in missing:
-                if (*place, item.key) not in self._bad and self._shape_known and not self._was_misread(item.key):
+                if (*place, item.key) not in self._bad and not {place, (*place, item.key)} & self._misread:
                     self._add(place, item.key, f"not set in [[{name}]]", item.row.kind.expected)
             # A service that lacks something is never used, but what it has can still clash with the others.
             stand_ins = {"listen": (), "server": Address("", 0)}
             yield Service(name=name, **{**stand_ins, **consistency.with_spares(values)})
 
     def _parse(self) -> ConfigObj:
-        try:
-            return ConfigObj(list(self.lines), interpolation=False)
-        except ConfigObjError as error:
-            for fault in error.errors:
-                self._report_misread(fault)
-            return error.config
+        """What ConfigObj reads of the lines.
+
+        A section whose head it can't read, or has read before, is left out: else the keys below would be taken for
+        those of the section before.
+        """
+        while True:
+            tree, faults = _read_by_configobj(self.lines)
+            head = next((fault for fault in faults if _depth(str(fault.line))), None)
+            if head is None:
+                break
+            self._report_misread(head)
+            self._leave_out(head.line_number)
+        for fault in faults:
+            self._report_misread(fault)
+        return tree
+
+    def _leave_out(self, number: int) -> None:
+        """Empty the section whose head is this line, and those below it."""
+        depth = _depth(self.lines[number - 1])
+        self.lines[number - 1] = ""
+        for index in range(number, len(self.lines)):
+            if 0 < _depth(self.lines[index]) <= depth:
+                break
+            self.lines[index] = ""
 
     def _report_misread(self, fault: ConfigObjError) -> None:
         line = str(fault.line).strip()
-        is_section = line.startswith("[")
-        if isinstance(fault, DuplicateError) and not is_section and not self._shape_known:
-            return  # a consequence: the section that it belongs to was misread
-        self._shape_known = self._shape_known and not is_section
-        self._misread.append(line)
+        depth = _depth(line)
+        word = _AFTER_WORD.split(line.lstrip("[ \t"), maxsplit=1)[0]
+        self._sections_lost = self._sections_lost or depth > 0
+        path: Path_
+        if depth:
+            path, key = (("services", word), "") if depth > 1 else ((), word)
+        else:
+            path, key = self._section_of(fault.line_number), word if word in _KEYS else ""
+        if key or depth:
+            self._misread.add((*path, key) if key else path)
         if isinstance(fault, DuplicateError):
             found, expected = f'"{line}", which stands here for the second time', "each name once"
-        elif isinstance(fault, NestingError) or is_section:
+        elif isinstance(fault, NestingError) or depth:
             found, expected = f'"{line}"', _SHAPE
         else:
             found, expected = f'"{line}"', "KEY = VALUE; a value that holds a comma, # or a quote is written in quotes"
-        self.problems.append(Problem(self.file, fault.line_number, "", found, expected))
+        self.problems.append(Problem(self.file, fault.line_number, _name(path, key), found, expected))
+
+    def _section_of(self, number: int) -> Path_:
+        """The section that this line stands in."""
+        heads = line_numbers([line if _depth(line) else "" for line in self.lines[:number]])
+        return next(reversed(heads), ())
 
     def _report_values(self) -> None:
         for path, error in self._bad.items():
@@ -313,13 +361,9 @@ class _Document:
             return replace(value, file=self._absolute(value.file))
         return value if value in ("syslog", "stderr") else os.path.normpath(Path(self.file).parent / value)
 
-    def _was_misread(self, key: str) -> bool:
-        return any(line.startswith(key) for line in self._misread)
-
     def _origin(self, path: Path_, note: str = "") -> Origin:
         return Origin(self.file, self._numbers.get(path, 0), note)
 
     def _add(self, path: Path_, key: str, found: str, expected: str) -> None:
         line = self._numbers.get((*path, key), self._numbers.get(path, 0))
-        name = f"[{path[1]}] {key}".strip() if len(path) > 1 else key
-        self.problems.append(Problem(self.file, line, name, found, expected))
+        self.problems.append(Problem(self.file, line, _name(path, key), found, expected))

@@ -252,6 +252,48 @@ def test_what_configobj_refuses_is_one_problem_with_its_line(tmp_path: Path, tex
     assert only(tmp_path, text)[0] == line
 
 
+@pytest.mark.parametrize(
+    "head",
+    ["[[inbound]]", "[main]", "[[broken]", "[other", "[[[[deep]]]]", "[services]"],
+)
+def test_a_section_that_is_misread_hides_nothing_but_itself(tmp_path: Path, head: str) -> None:
+    text = f"[main]\nlog_levle = debug\n{SMALLEST}  polcy = a:B\n{head}\nlisten = x\nnonsense\nserver = a:1\n"
+    text += "  min_spare = 3\n[workers]\nmax_workrs = 1\n"
+    found = problems(tmp_path, text)
+    assert [line for line, _, _ in found] == [2, 7, 8, 14]
+    assert "expected log_level" in found[0][2]
+    assert head.strip("[]") in found[2][1]
+
+
+def test_what_stands_below_a_misread_section_is_missed_nowhere(tmp_path: Path) -> None:
+    assert only(tmp_path, "[services\n  [[inbound]]\n  listen = 127.0.0.1:1\n  server = a:1\n")[0] == 1
+    twice = "[services]\n  [[a]]\n  listen = 127.0.0.1:1\n  [[b]]\n  listen = 127.0.0.1:2\n  [[a]]\n  server = c:1\n"
+    assert [(line, key) for line, key, _ in problems(tmp_path, twice)] == [(4, "[b] server"), (6, "[a]")]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ('[main]\npolicy_path = "/open\n' + SMALLEST, 2, "policy_path"),
+        ("[main]\npolicy_path /p\n" + SMALLEST, 2, "policy_path"),
+        ("[main]\nlog_level = info\nlog_level = debug\n" + SMALLEST, 3, "log_level"),
+        (SMALLEST + '  policy = "open\n', 5, "[inbound] policy"),
+        (SMALLEST + "  nonsense\n", 5, "[inbound]"),
+        (SMALLEST.replace("server =", "server"), 4, "[inbound] server"),
+    ],
+)
+def test_a_line_that_is_misread_is_named_by_its_setting(tmp_path: Path, text: str, line: int, key: str) -> None:
+    assert only(tmp_path, text)[:2] == (line, key)
+
+
+def test_what_belongs_to_a_service_is_nobodys_in_workers(tmp_path: Path) -> None:
+    line, key, said = only(tmp_path, "[workers]\nlisten = 127.0.0.1:1110\n" + SMALLEST)
+    assert (line, key) == (2, "listen")
+    assert "it below a [[NAME]] in [services]" in said
+    text = "[workers]\nlisten = 127.0.0.1:1110\n[services]\n  [[a]]\n  server = x:1\n  [[b]]\n  server = x:1\n"
+    assert [key for _, key, _ in problems(tmp_path, text)] == ["listen", "[a] listen", "[b] listen"]
+
+
 @pytest.mark.parametrize("text", ["", "[services]\n", "[main]\n"])
 def test_no_service(tmp_path: Path, text: str) -> None:
     assert "no service" in only(tmp_path, text)[2]
