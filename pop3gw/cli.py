@@ -126,13 +126,14 @@ def _check(options: argparse.Namespace) -> int:
         loaded, problems = _load(options), list[Problem]()
     else:
         loaded, problems = config.examine(options.config or CONFIG_FILE, foreground=options.foreground)
-    wrong = {problem.key for problem in problems}
+    wrong = {problem.key.rpartition(" ")[2] for problem in problems}
+    wrong |= {problem.expected for problem in problems}  # of a setting that is misspelt: the one that is meant
     if wrong & {"user", "group"}:  # then as the account that would be taken by default
         loaded = dataclasses.replace(loaded, user=None, group=None)
     if ("", "log_target") in loaded.origins:  # else a start in the foreground would not ask for syslog
         problems += _of_log(loaded, _in_foreground(options))
     # Without the folders that were meant, policies would be accused of what isn't theirs.
-    if "policy_path" in wrong:
+    if wrong & {"policy_path", "main"}:
         _complain(f"{loaded.source}: no policy was checked, since policy_path is wrong; check again once it is right")
     else:
         problems += template.check(loaded)

@@ -151,12 +151,17 @@ def test_check_tells_of_policies_beside_a_wrong_account(tmp_path: Path) -> None:
     assert "No module named 'pop3gw.policies.nowhere'" in err
 
 
-def test_check_says_where_it_could_not_look(tmp_path: Path) -> None:
-    text = SMALLEST.replace("policy_path = .", "policy_path = /no/such/folder") + "  policy = nowhere:X\n"
+@pytest.mark.parametrize(
+    "wrong",
+    ["policy_path = /no/such/folder", 'policy_path = "/unclosed', "policy_path /tmp", "policy_pth = .", "[main]"],
+)
+def test_check_says_where_it_could_not_look(tmp_path: Path, wrong: str) -> None:
+    text = SMALLEST.replace("policy_path = .", wrong) + "  policy = nowhere:X\n"
     status, _, err = run("--check", "--config", write(tmp_path, text))
     assert status == 78
-    assert "/no/such/folder" in err
-    assert "no policy was checked" in err
+    assert "no policy was checked, since policy_path is wrong" in err
+    assert len(err.splitlines()) == 2
+    assert wrong.partition(" ")[0] in err
 
 
 def test_check_of_a_first_try() -> None:
