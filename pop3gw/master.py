@@ -30,7 +30,7 @@ from pop3gw.scoreboard import Ledger
 from pop3gw.serving import Serving
 from pop3gw.settings import Applies, Config, Section, of_section
 
-_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD)
+_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 _ONLY_AT_START = [item.key for item in of_section(Section.MAIN) if item.row.applies is Applies.RESTART]
 
 
@@ -384,6 +384,8 @@ class Master:
             serving.commit([listener for listener in bound if listener.service == name])
         listeners.close(gone)
         self._log.level = config.log_level
+        for listener in gone:
+            self._log.info(f"closed the listener on {listener.bound} service={listener.service}")
         for listener in fresh:
             self._log.info(f"listening on {listener.bound} service={listener.service}")
         if old is not None:

@@ -229,6 +229,8 @@ def test_a_reload_adds_and_removes_services_and_keeps_listeners_that_stay(make: 
     gateway.wait_for("the configuration was reloaded", 2)
     with pytest.raises(ConnectionRefusedError):
         Client(second)
+    assert gateway.count(f"closed the listener on 127.0.0.1:{second} service={gateway.name}b\n") == 1
+    assert gateway.count("closed the listener") == 1
     Client(port).logged_in().quits()
     running.quits()
 
@@ -351,6 +353,14 @@ def test_stopped_while_a_policy_loads_it_just_stops(make: Make) -> None:
     gateway.signal(signal.SIGTERM)
     assert gateway.wait() == 0
     assert not gateway.pids("template")
+
+
+def test_usr2_means_nothing(make: Make) -> None:
+    gateway = make().start()
+    gateway.signal(signal.SIGUSR2)
+    gateway.reload()
+    gateway.wait_for("the configuration was reloaded")
+    gateway.connect().logged_in().quits()
 
 
 # Logs.
