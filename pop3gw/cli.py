@@ -16,6 +16,7 @@ from typing import TextIO
 from pop3gw import __version__, config, process, reference
 from pop3gw.config import Config
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, Problem, StartError
+from pop3gw.redaction import escaped
 
 CONFIG_FILE = "/etc/pop3gw.conf"
 _EPILOG = """\
@@ -86,6 +87,8 @@ def _misused(options: argparse.Namespace) -> str:
     """Why these options don't go together; "" where they do."""
     quick = [f"--{name}" for name in ("listen", "server", "policy") if getattr(options, name) is not None]
     alone = "--demo" if options.demo else "--print-sample" if options.print_sample else ""
+    if options.config == "":
+        return "--config names no file"
     if quick and options.config is not None:
         return f"{quick[0]} and --config exclude each other"
     if alone and (quick or options.config is not None):
@@ -178,8 +181,8 @@ def _demo(_options: argparse.Namespace) -> int:
 
 
 def _complain(text: str) -> None:
-    for line in text.splitlines():
-        _write(sys.stderr, f"pop3gw: {line}\n")
+    for line in text.rstrip("\n").split("\n"):
+        _write(sys.stderr, f"pop3gw: {escaped(line)}\n")
 
 
 def _print(text: str) -> int:

@@ -83,6 +83,8 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         ["--demo", "--config", "x"],
         ["--print-sample", "--listen", "127.0.0.1:1", "--server", "a:1"],
         ["--conf", "x"],
+        ["--config", ""],
+        ["--config", "", "--check"],
     ],
 )
 def test_wrong_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -264,3 +266,10 @@ def test_a_current_folder_that_is_gone(tmp_path: Path, options: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "pop3gw: the current folder is gone (No such file or directory); go to another one\n"
+
+
+def test_a_problem_is_one_line_whatever_the_file_holds(tmp_path: Path) -> None:
+    file = write(tmp_path, SMALLEST + "  non\x0bsense\x1b[7m\u2028\n")
+    done = run("--check", "--config", file)
+    assert done[2].startswith(f'pop3gw: {file}:7: [inbound]: "non\\x0bsense\\x1b[7m')
+    assert len(done[2].splitlines()) == 1
