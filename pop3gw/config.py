@@ -151,9 +151,9 @@ def _read(file: str) -> list[str]:
     except OSError as error:
         raise ConfigurationError([Problem(file, 0, "", error.strerror or str(error), expected)]) from None
     try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = len((data[: error.start] + b"?").splitlines())
         found = f"the byte 0x{data[error.start]:02x}, which is no UTF-8"
         raise ConfigurationError([Problem(file, line, "", found, "text in UTF-8")]) from None
 

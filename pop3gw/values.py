@@ -212,6 +212,8 @@ def _parse_listeners(raw: Raw) -> tuple[Address, ...]:
     for address in addresses:
         if address.ip is None:
             raise ValueError(f'"{address.host}", which is a name; the gateway resolves none for itself')
+        if isinstance(address.ip, ipaddress.IPv6Address) and (mapped := address.ip.ipv4_mapped) is not None:
+            raise ValueError(f'"{address}", an IPv4 address written as IPv6: it is {mapped}:{address.port}')
     return addresses
 
 
@@ -237,7 +239,7 @@ def _parse_log_target(raw: Raw) -> str:
     text = _one(raw)
     if text in ("syslog", "stderr") or "/" in text:
         return text
-    raise ValueError(f'"{text}", which is no path')
+    raise ValueError(f'"{text}", which is no path: a file beside the configuration is ./{text}')
 
 
 LISTENERS = Kind(

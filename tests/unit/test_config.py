@@ -138,6 +138,18 @@ def test_a_byte_order_mark_and_crlf_do_no_harm(tmp_path: Path) -> None:
     assert config.load(str(file), foreground=False).services[0].name == "inbound"
 
 
+def test_every_line_end_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "pop3gw.conf"
+    file.write_bytes(SMALLEST.replace("\n", "\r").encode() + b"  polcy = a:B\r")
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(str(file), foreground=False)
+    assert [problem.line for problem in caught.value.problems] == [5]
+    file.write_bytes(b"[main]\r# caf\xe9\r")
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(str(file), foreground=False)
+    assert caught.value.problems[0].line == 2
+
+
 def test_a_problem_that_is_found_later_names_the_line(tmp_path: Path) -> None:
     loaded = load(tmp_path, SMALLEST)
     problem = loaded.problem("inbound", "listen", "127.0.0.1:1110, which is in use", "a free port")
@@ -207,6 +219,18 @@ def test_a_bad_value(tmp_path: Path, line: str, found: str, expected: str) -> No
     text = SMALLEST.replace("  server = mail.example.com:110\n", "") if line.startswith("server") else SMALLEST
     said = [said for _, _, said in problems(tmp_path, f"{text}  {line}\n")]
     assert any(found in text and expected in text for text in said)
+
+
+def test_an_ipv4_address_that_is_written_as_ipv6(tmp_path: Path) -> None:
+    line, key, said = only(tmp_path, SMALLEST.replace("127.0.0.1:1110", '"[::ffff:127.0.0.1]:1110"'))
+    assert (line, key) == (3, "[inbound] listen")
+    assert "an IPv4 address written as IPv6: it is 127.0.0.1:1110" in said
+
+
+def test_a_log_file_without_its_folder_is_told_apart_from_a_misspelt_word(tmp_path: Path) -> None:
+    line, key, said = only(tmp_path, "[main]\nlog_target = pop3gw.log\n" + SMALLEST)
+    assert (line, key) == (2, "log_target")
+    assert '"pop3gw.log", which is no path: a file beside the configuration is ./pop3gw.log' in said
 
 
 def test_an_address_list_in_one_pair_of_quotes(tmp_path: Path) -> None:
