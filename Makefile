@@ -7,12 +7,14 @@
 # What is missing is installed first (packages of Debian only when started as root, else the line to type is shown);
 # when nothing is missing neither the network nor a second is used for it.
 
-.PHONY: help venv run test lint bench clean
+.PHONY: help venv run test test-packages lint bench clean
 .DEFAULT_GOAL := help
 
 PYTHON_BIN := .venv/bin/python
 # `make test TESTS=tests/unit` runs one suite alone.
 TESTS := tests
+# What the command in .venv is built from.
+SOURCES := setup.py pyproject.toml $(shell find pop3gw -name '*.py')
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -26,10 +28,12 @@ venv: .venv/ready-to-run
 run: venv
 	@exec .venv/bin/pop3gw --demo
 
-test: lint
-	@scripts/test-packages
+test: test-packages lint
 	@scripts/check-readable
 	$(PYTHON_BIN) -m pytest $(TESTS)
+
+test-packages:
+	@scripts/test-packages
 
 bench: venv
 	@$(MAKE) --no-print-directory -C bench compare
@@ -38,8 +42,8 @@ lint: .venv/ready-to-test
 	$(PYTHON_BIN) -m ruff check .
 	$(PYTHON_BIN) -m mypy
 
-.venv/ready-to-run: setup.py pyproject.toml scripts/make-venv
-	scripts/make-venv -e '.[demo]'
+.venv/ready-to-run: scripts/make-venv $(SOURCES)
+	scripts/make-venv --no-build-isolation '.[demo]'
 	@touch $@
 
 .venv/ready-to-test: .venv/ready-to-run tests/requirements.txt

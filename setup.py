@@ -1,11 +1,55 @@
-"""How pop3gw is built and installed; tool settings are in pyproject.toml."""
+"""How pop3gw is built and installed; tool settings are in pyproject.toml.
 
+The modules that every session passes through are compiled by mypyc where it, a C compiler and Python's headers are at
+hand: the same source, with less time and memory (docs/performance.md). Where one of them is missing, or POP3GW_PURE is
+set, all modules are interpreted, and do the same.
+"""
+
+import os
 import re
+import shutil
+import sysconfig
 from pathlib import Path
+from typing import Any
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+
+# What is compiled, into a library each: the protocol, and the processes around it. Not the language of the policies,
+# which their authors derive from; not what runs at a start or a reload alone; and not ``poller``: handlers of signals
+# run when the interpreter runs, so each round of a worker's loop must.
+COMPILED = {
+    "protocol": sorted(str(path.relative_to(HERE)) for path in HERE.glob("pop3gw/proto/[a-z]*.py")),
+    "master": [
+        *("pop3gw/master.py", "pop3gw/serving.py", "pop3gw/generation.py", "pop3gw/succession.py"),
+        *("pop3gw/listeners.py", "pop3gw/pool.py", "pop3gw/clientele.py", "pop3gw/backoff.py", "pop3gw/agenda.py"),
+        *("pop3gw/template.py", "pop3gw/rehearsal.py", "pop3gw/heap.py", "pop3gw/process.py"),
+    ],
+    "worker": [
+        *("pop3gw/worker.py", "pop3gw/relay.py", "pop3gw/conversation.py", "pop3gw/arrival.py", "pop3gw/handshake.py"),
+        *("pop3gw/farewell.py", "pop3gw/tally.py", "pop3gw/callguard.py", "pop3gw/net.py", "pop3gw/loops.py"),
+        *("pop3gw/stream.py", "pop3gw/tlsstream.py", "pop3gw/fdpass.py", "pop3gw/scoreboard.py", "pop3gw/signals.py"),
+        *("pop3gw/logs.py", "pop3gw/logline.py", "pop3gw/redaction.py"),
+    ],
+}
+
+
+def compiled() -> list[Any]:
+    """The extension modules (of setuptools), none where they can't be built here."""
+    compiler = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0])
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    if os.environ.get("POP3GW_PURE") or compiler is None or not headers.exists():
+        return []
+    try:
+        from mypyc.build import mypycify
+    except ImportError:
+        return []
+    # That the types fit is checked by "make lint"; what is imported beside them need not be here.
+    checks = ["--config-file=", "--ignore-missing-imports"]
+    groups: list[tuple[list[str], str | None]] = [(paths, f"pop3gw_{name}") for name, paths in COMPILED.items()]
+    paths = [path for group in COMPILED.values() for path in group]
+    return mypycify([*checks, *paths], opt_level="2", debug_level="0", separate=groups)
 
 
 def version() -> str:
@@ -33,6 +77,8 @@ setup(
     # finder whose modules every process carries.
     package_dir={"": "."},
     package_data={"pop3gw": ["py.typed"]},
+    ext_modules=compiled(),
+    options={"build_ext": {"parallel": str(os.cpu_count() or 1)}},
     python_requires=">=3.11",
     install_requires=["configobj>=5.0.8", "python-daemon>=2.3.2", "setproctitle>=1.3.1"],
     extras_require={

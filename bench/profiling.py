@@ -2,8 +2,10 @@
 
 Samples the whole process tree by py-spy while the load generator keeps it busy, and prints which functions the samples
 were in (self), and which had called them (all). Time within the kernel counts to the function that made the call.
-Known limit: the sampler cannot tell a process that waits in `select` from one that is about to leave it, so samples
-there are counted apart and left out of the shares. For instructions instead of samples, see docs/performance.md.
+What runs is the checkout, interpreted: compiled functions are no frames that the sampler knows.
+Known limit: the sampler cannot tell a process that waits for events from one that is about to leave it, so samples
+there are counted apart and left out of the shares. For instructions instead of samples, and for what is compiled, see
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench import workloads
-from bench.peers import PEERS, Running
+from bench.peers import PEERS, REPOSITORY, Running
 from bench.workloads import Backend, Load, Workload
 
 _WORKLOADS: dict[str, Callable[[int], Workload]] = {
@@ -28,11 +30,12 @@ _WORKLOADS: dict[str, Callable[[int], Workload]] = {
     "paced": workloads.paced,
 }
 _SPY = Path(sys.executable).with_name("py-spy")
+_WAITING = ("EpollSelector.select", "Poller.poll", "poll (pop3gw/poller.py")
 
 
 def shares(stacks: Iterable[str]) -> tuple[Counter[str], Counter[str], int]:
     """Of "outer;inner COUNT" lines: samples by function, where it was itself at work and where it was on the stack;
-    and how many were in `select`, which the others leave out.
+    and how many waited for events, which the others leave out.
     """
     waiting = 0
     alone: Counter[str] = Counter()
@@ -42,7 +45,7 @@ def shares(stacks: Iterable[str]) -> tuple[Counter[str], Counter[str], int]:
         frames = [frame for frame in stack.split(";") if not frame.startswith("process ")]
         if not frames:
             continue
-        if frames[-1].startswith("EpollSelector.select"):
+        if frames[-1].startswith(_WAITING):
             waiting += int(count)
             continue
         alone[frames[-1]] += int(count)
@@ -53,7 +56,7 @@ def shares(stacks: Iterable[str]) -> tuple[Counter[str], Counter[str], int]:
 
 def _print(alone: Counter[str], with_callees: Counter[str], waiting: int, rows: int) -> None:
     total = sum(alone.values()) or 1
-    print(f"{total} samples, {waiting} more in select")
+    print(f"{total} samples, {waiting} more that waited")
     for title, counts in (("self", alone), ("all", with_callees)):
         print(f"\n{title:>6}  function")
         for name, count in counts.most_common(rows):
@@ -70,6 +73,7 @@ def main() -> int:
     parser.add_argument("--lines", action="store_true", help="lines of the source instead of functions")
     parser.add_argument("--stacks", metavar="FILE", help="keep the collapsed stacks, as flame graph tools read them")
     arguments = parser.parse_args()
+    os.environ["PYTHONPATH"] = str(REPOSITORY)
     cores = sorted(os.sched_getaffinity(0))
     peer = next(peer for peer in PEERS if peer.name == arguments.proxy)
     with tempfile.TemporaryDirectory(prefix="pop3gw-bench-") as name, Backend(cores[1:2] or cores) as backend:

@@ -63,7 +63,8 @@ def _gateway_python() -> str:
     if not python.exists():
         return "none"
     found = subprocess.run([str(python), "-VV"], capture_output=True, text=True, check=False, timeout=30)
-    return f"{found.stdout.strip()} at {python.resolve()}"
+    compiled = any(GATEWAY.parents[1].glob("lib/python*/site-packages/pop3gw/relay.*.so"))
+    return f"{found.stdout.strip()} at {python.resolve()}, pop3gw {'compiled' if compiled else 'interpreted'}"
 
 
 def text(figures: Figures, judged: Sequence[Judged], where: Setting, remarks: Sequence[str]) -> str:

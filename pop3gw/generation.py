@@ -12,7 +12,7 @@ import os
 import signal
 from dataclasses import dataclass, field
 
-from pop3gw import template
+from pop3gw import loading, template
 from pop3gw.fdpass import Channel, Failed
 from pop3gw.scoreboard import Board
 
@@ -68,7 +68,7 @@ class Generation:
         except OSError:
             channel.close()
             raise
-        return cls(plan, board, channel, pid, now + template.LOAD_LIMIT)
+        return cls(plan, board, channel, pid, now + loading.LOAD_LIMIT)
 
     def kill(self) -> None:
         """Kill the template; the end of its channel will say so."""

@@ -2,7 +2,7 @@
 
 A policy file becomes a module of a private name, compiled from the file that was checked, without bytecode files and
 without its folder on ``sys.path``: it can shadow nothing, and two edits within a second are two policies. It must not
-know sessions or processes; that loading ends in time is the template's business.
+know sessions or processes; that loading ends in time (``LOAD_LIMIT``) is seen to by whoever waits for the template.
 
 Known limits: a policy file can't import its neighbours (one file may hold several classes, and what is shared can be
 installed as a package). The ancestors of a policy folder are not checked. Source in a package that is imported is
@@ -29,6 +29,7 @@ from pop3gw.errors import PolicyError
 from pop3gw.policy import AbstractPop3Proxy
 from pop3gw.values import PolicyName
 
+LOAD_LIMIT = 30.0  # s in which a template must have loaded its policy
 _PRIVATE = "pop3gw_policy_"
 
 

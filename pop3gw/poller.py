@@ -3,6 +3,8 @@
 epoll and a dictionary. ``selectors`` does the same behind keys, masks and file objects of its own, which cost a session
 as much as its policy does (docs/performance.md). It knows nothing of sockets, sessions or messages.
 
+It is never compiled (setup.py): handlers of signals run when the interpreter does, and each round of a loop comes here.
+
 Known limit: Linux, as the rest of the gateway.
 """
 

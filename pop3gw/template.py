@@ -33,7 +33,6 @@ from pop3gw.values import Address, Tls
 if TYPE_CHECKING:
     from pop3gw.tls import Contexts
 
-LOAD_LIMIT: Final = 30.0  # s in which a policy must be loaded
 FAREWELL: Final = 1.0  # s that a template whose master has left waits for workers that are leaving too
 _DEAF: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _WORKER_DEAF: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -56,9 +55,9 @@ def start(plan: Plan, board: Board, end: socket.socket) -> int:
 
 
 def too_slow(plan: Plan) -> fdpass.Failed:
-    """What to say of a policy that was not loaded within ``LOAD_LIMIT``."""
-    said = f"{plan.service.policy} did not finish loading within {LOAD_LIMIT:g} s; what does it wait for when imported?"
-    return fdpass.Failed("policy", "", said)
+    """What to say of a policy that was not loaded within ``loading.LOAD_LIMIT``."""
+    said = f"{plan.service.policy} did not finish loading within {loading.LOAD_LIMIT:g} s"
+    return fdpass.Failed("policy", "", f"{said}; what does it wait for when imported?")
 
 
 def ended(plan: Plan) -> fdpass.Failed:
@@ -90,7 +89,7 @@ def _check(plan: Plan) -> fdpass.Failed | None:
     channel, end = fdpass.Channel.pair()
     with end:
         pid = start(plan, Board(1, 1), end)
-    until = time.monotonic() + LOAD_LIMIT
+    until = time.monotonic() + loading.LOAD_LIMIT
     try:
         answer = select.poll()
         answer.register(channel, select.POLLIN)

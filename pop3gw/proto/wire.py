@@ -148,7 +148,7 @@ class LineMeter:
         if size <= end or (size == end + 1 and self._cr):
             return size
         # A CR right behind the limit might have been a line end.
-        return max(end + (data[end : end + 1] == b"\r"), 0)
+        return end + data.startswith(b"\r", end) if end >= 0 else 0
 
 
 _BARE = re.compile(rb"\r(?=[^\n])|(?<!\r)\n")

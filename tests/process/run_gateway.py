@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-from pop3gw import config, master, template
+from pop3gw import config, loading, master
 from pop3gw.errors import Pop3gwError
 from pop3gw.settings import Config
 
@@ -27,7 +27,7 @@ def main() -> int:
         names = ":".join(passed.partition(":")[2] for passed in given.passed)
         os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(given.passed)), LISTEN_FDNAMES=names)
     if given.load_limit is not None:
-        template.LOAD_LIMIT = given.load_limit  # type: ignore[misc]
+        loading.LOAD_LIMIT = given.load_limit
 
     def load() -> Config:
         return config.load(given.config, foreground=not given.daemon)

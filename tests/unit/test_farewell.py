@@ -42,6 +42,7 @@ def test_one_who_stays_is_closed_when_the_time_has_come(ends: tuple[Stream, sock
     assert farewell.over(NOW + DRAIN_SECONDS)
 
 
+@pytest.mark.interpreted
 def test_one_who_never_stops_talking_is_closed(
     monkeypatch: pytest.MonkeyPatch, ends: tuple[Stream, socket.socket]
 ) -> None:

@@ -51,6 +51,7 @@ def test_makers_make_new_objects_of_the_size(size: int) -> None:
     assert all(size - 16 < one.__sizeof__() <= size for one in made)
 
 
+@pytest.mark.interpreted
 def test_another_allocator_costs_no_more_than_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap, "MOST", 4096)
     monkeypatch.setattr(heap, "_POOL", 1 << 30)  # no such thing will be seen

@@ -63,11 +63,13 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
     return ends
 
 
+@pytest.mark.interpreted
 def test_every_session_is_whole(ended: list[tuple[str, str | None]]) -> None:
     rehearsal.rehearse(SERVICE, frozenset())
     assert ended == [("quit", None)] * rehearsal.WORKERS * rehearsal.SESSIONS
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("mode", [Tls.STARTTLS, Tls.REQUIRED, Tls.IMPLICIT])
 def test_with_tls_every_session_is_whole_too(mode: Tls, ended: list[tuple[str, str | None]], tmp_path: Path) -> None:
     pair = Authority(tmp_path).server

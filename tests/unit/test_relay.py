@@ -51,6 +51,7 @@ def begun(relay: Relay, number: int = 0) -> Quick:
     return session
 
 
+@pytest.mark.interpreted
 def test_each_is_told_when_its_time_has_come(relay: Relay) -> None:
     first, second = begun(relay), begun(relay, 1)
     assert relay.deadline() == NEVER
@@ -62,6 +63,7 @@ def test_each_is_told_when_its_time_has_come(relay: Relay) -> None:
     assert relay.deadline() == 20.0
 
 
+@pytest.mark.interpreted
 def test_a_deadline_that_was_moved_forward_holds_and_the_old_one_is_no_harm(relay: Relay) -> None:
     session = begun(relay)
     relay.schedule(600.0, session)
@@ -73,6 +75,7 @@ def test_a_deadline_that_was_moved_forward_holds_and_the_old_one_is_no_harm(rela
     assert session.expired[-1] == 600.0
 
 
+@pytest.mark.interpreted
 def test_sessions_that_are_over_do_not_stay_until_their_deadlines(relay: Relay) -> None:
     """Beside one that stays, so that there is always a session."""
     lasting = begun(relay)

@@ -222,6 +222,7 @@ USUAL = st.lists(
 )
 
 
+@pytest.mark.interpreted
 @settings(max_examples=600, deadline=None, derandomize=True)
 @given(policy=st.sampled_from(POLICIES), parts=st.one_of(PARTS, USUAL.map(lambda parts: [*OPENINGS[2], *parts])))
 def test_the_fast_path_decides_as_the_long_way_does(policy: type[AbstractPop3Proxy], parts: list[Part]) -> None:
@@ -230,6 +231,7 @@ def test_the_fast_path_decides_as_the_long_way_does(policy: type[AbstractPop3Pro
     assert (fast, fast.counted, fast.log) == (long, long.counted, long.log)
 
 
+@pytest.mark.interpreted
 def test_what_is_kept_of_requests_is_little_and_nobodys_words(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[bytes, object] = {}
     monkeypatch.setattr(fastpath, "_KEPT", kept)
@@ -249,6 +251,7 @@ def test_what_is_kept_of_requests_is_little_and_nobodys_words(monkeypatch: pytes
     assert len(kept) <= 512
 
 
+@pytest.mark.interpreted
 def test_the_fast_path_is_taken() -> None:
     taken: list[str] = []
 

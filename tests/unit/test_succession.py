@@ -18,6 +18,8 @@ from pop3gw.settings import Config, Service
 from pop3gw.succession import Succession
 from pop3gw.values import Address
 
+pytestmark = pytest.mark.interpreted
+
 NO_PROCESS = 1 << 30  # beyond any pid
 ENDED = ": signal 9 (Killed); sessions go on, another is started"
 

@@ -21,6 +21,8 @@ from pop3gw.worker import CREDIT, NEVER, Duty, Relays, Worker
 
 PATIENCE = 10.0
 
+pytestmark = pytest.mark.interpreted
+
 
 class Echo:
     """Sessions that end when their client does."""

@@ -1,0 +1,51 @@
+"""The package as it is installed: the modules that sessions pass through are compiled, and do what their source does.
+
+The suites that start the gateway run what is installed. Those that import its modules take the checkout's; here they
+are run once more, with a Python that takes the installed ones.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+INSTALLED = Path(sysconfig.get_path("platlib"), "pop3gw")
+SUITES = ["tests/scenarios", "tests/fuzz"]
+# -P: the current folder is not looked in first.
+AGAIN = "import sys; sys.path.append('.'); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+REMEDY = "apt-get install gcc python3-dev, then make clean"
+
+
+def compiled() -> set[str]:
+    """The names of the modules that are, ``proto.`` before those of the protocol."""
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    found = (path.relative_to(INSTALLED) for path in INSTALLED.rglob(f"*{suffix}"))
+    return {str(path).removesuffix(suffix).replace("/", ".") for path in found}
+
+
+def test_the_protocol_is_compiled() -> None:
+    protocol = {f"proto.{path.stem}" for path in (CHECKOUT / "pop3gw" / "proto").glob("[a-z]*.py")}
+    assert protocol <= compiled(), f"not compiled; {REMEDY}"
+
+
+def test_what_must_be_interpreted_is() -> None:
+    """Policies are derived from ``policy``; while ``poller`` runs, handlers of signals do."""
+    assert not compiled() & {"policy", "policies.apop", "policies.tls", "poller", "loading"}
+
+
+@pytest.mark.timeout(300)
+def test_compiled_modules_pass_the_tests_of_their_source() -> None:
+    units = {f"tests/unit/test_{name.rpartition('.')[2]}.py" for name in compiled()}
+    own = [str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "tests/unit").glob("test_*.py")]
+    own = [unit for unit in own if unit in units or unit.startswith("tests/unit/test_session_")]
+    assert own, f"nothing is compiled; {REMEDY}"
+    passed = [*SUITES, *own, "-m", "not interpreted", "-q", "--no-header", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", AGAIN, *passed], cwd=CHECKOUT, capture_output=True, text=True, timeout=290
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
