@@ -27,10 +27,9 @@ from pop3gw.errors import ChannelError
 from pop3gw.fdpass import Channel, Message, Outcome, Retire
 from pop3gw.logs import Log
 from pop3gw.process import Account
+from pop3gw.times import NEVER
 from pop3gw.view import Overview
 
-NEVER: Final = float("inf")
-_DEAF: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LEAVE_LIMIT: Final = 120.0  # s: a reload that an old one's guest waits for is long over then
 _CLOSE_LIMIT: Final = 3.0  # s that the master's end waits for last answers
 
@@ -148,7 +147,7 @@ class Attendant:
         keep = [end.fileno(), self._listener.fileno(), *([] if logged is None else [logged])]
         try:
             with end:
-                pid = process.fork(lambda: self._main(overview, end), keep, _DEAF)
+                pid = process.fork(lambda: self._main(overview, end), keep, process.FOR_MASTER)
         except OSError:
             channel.close()
             raise

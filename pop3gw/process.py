@@ -220,7 +220,9 @@ def title(text: str) -> None:
 
 
 # Those that a process of ours has a handler for, or ignores.
-_HANDLED: Final = (SIGHUP, SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGCHLD, SIGALRM, SIGPIPE)
+# For the master: its children, which whoever signals a whole group reaches too, ignore them.
+FOR_MASTER: Final = (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2)
+_HANDLED: Final = (*FOR_MASTER, SIGCHLD, SIGALRM, SIGPIPE)
 
 
 def fork(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[int]) -> int:

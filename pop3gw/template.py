@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from pop3gw.tls import Contexts
 
 FAREWELL: Final = 1.0  # s that a template whose master has left waits for workers that are leaving too
-_DEAF: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-_WORKER_DEAF: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_NOT_FOR_WORKERS: Final = tuple(number for number in process.FOR_MASTER if number != signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Plan:
 
 def start(plan: Plan, board: Board, end: socket.socket) -> int:
     """Fork a template that talks over this end of a channel; returns its pid. OSError: it can't be forked."""
-    return process.fork(lambda: _main(plan, board, end), _kept(plan.log, end.fileno()), _DEAF)
+    return process.fork(lambda: _main(plan, board, end), _kept(plan.log, end.fileno()), process.FOR_MASTER)
 
 
 def too_slow(plan: Plan) -> fdpass.Failed:
@@ -218,7 +217,7 @@ class Template:
             pid = process.fork(
                 lambda: worker.main(self._duty, socket.socket(fileno=end), self._board.slot(slot)),
                 _kept(self._duty.log, end),
-                _WORKER_DEAF,
+                _NOT_FOR_WORKERS,
             )
         except OSError as error:
             # Said before the worker's channel ends: the master then knows why it does.
