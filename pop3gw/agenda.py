@@ -8,9 +8,8 @@ the caller's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
-NEVER: Final = float("inf")
+from pop3gw.times import NEVER
 
 
 class Agenda:

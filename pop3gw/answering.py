@@ -17,12 +17,12 @@ from typing import Final, Protocol
 
 from pop3gw.errors import ChannelError
 from pop3gw.fdpass import Channel, Message, Retire
+from pop3gw.times import NEVER
 
 GUESTS: Final = 32  # connections at a time
 ASK_LIMIT: Final = 5.0  # s for a whole question
 TAKE_LIMIT: Final = 10.0  # s in which a part of the answer must be taken
 LEAVE_LIMIT: Final = 2.0  # s for the last answers, when the master is gone
-NEVER: Final = float("inf")
 
 
 class Question:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from pop3gw import attendant, fdpass
-from pop3gw.agenda import NEVER, Agenda
+from pop3gw.agenda import Agenda
 from pop3gw.attendant import Asker, Attendant
 from pop3gw.doors import Doors
 from pop3gw.fdpass import Message
@@ -24,6 +24,7 @@ from pop3gw.proto import counts
 from pop3gw.scoreboard import Ledger
 from pop3gw.serving import Serving
 from pop3gw.settings import Config
+from pop3gw.times import NEVER
 from pop3gw.view import Overview, Watched
 
 _STOPPING: Final = "the gateway is being stopped"

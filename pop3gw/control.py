@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pop3gw import __version__, fdpass
-from pop3gw.answering import NEVER, Question
+from pop3gw.answering import Question
 from pop3gw.fdpass import Channel, Message
 from pop3gw.logline import quoted
 from pop3gw.logs import current as log
 from pop3gw.proto import counts
 from pop3gw.proto.events import Ending
+from pop3gw.times import NEVER
 from pop3gw.view import Overview, Running, Totals, Watched
 
 _SAMPLE_EVERY: Final = 5.0  # s

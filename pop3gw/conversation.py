@@ -31,6 +31,7 @@ from pop3gw.proto.session import Session
 from pop3gw.scoreboard import Seat
 from pop3gw.stream import Stream, reason_of
 from pop3gw.tally import Tally
+from pop3gw.times import NEVER
 from pop3gw.values import SendProxy
 
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
@@ -41,7 +42,6 @@ _DECISION_SECONDS = 10.0
 # Requests are short. What is read at once is decided at once: a flood of them must not delay a worker's other sessions.
 _CLIENT_READ = 4096
 P = ParamSpec("P")
-NEVER = float("inf")
 
 
 def _taken(chunks: list[bytes]) -> bytes:

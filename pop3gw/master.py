@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 
 from pop3gw import activation, heap, listeners, notify, process, signals, template
-from pop3gw.agenda import NEVER, Agenda
+from pop3gw.agenda import Agenda
 from pop3gw.attendance import Attendance
 from pop3gw.changes import changes
 from pop3gw.doors import Doors
@@ -29,6 +29,7 @@ from pop3gw.rehearsal import rehearse
 from pop3gw.scoreboard import Ledger
 from pop3gw.serving import Serving
 from pop3gw.settings import Applies, Config, Section, of_section
+from pop3gw.times import NEVER
 
 _SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 _ONLY_AT_START = [item.key for item in of_section(Section.MAIN) if item.row.applies is Applies.RESTART]

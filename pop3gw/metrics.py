@@ -20,10 +20,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from pop3gw import __version__
-from pop3gw.answering import NEVER, Question
+from pop3gw.answering import Question
 from pop3gw.fdpass import Message
 from pop3gw.proto.counts import FAMILIES, RELOADS
 from pop3gw.scoreboard import Gauge
+from pop3gw.times import NEVER
 from pop3gw.view import Overview
 
 _PREFIX = "pop3gw_"

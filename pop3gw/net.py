@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 from pop3gw.loops import leads_to
 from pop3gw.poller import BROKEN, READ, WRITE, Poller
 from pop3gw.stream import tune
+from pop3gw.times import NEVER
 from pop3gw.values import Address, host_and_port
 
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -106,7 +107,7 @@ class Connector:
         done: Callable[[socket.socket | None, Peer | None, str], None],
         due: Callable[[float], None],
         speaks_first: bool = False,
-        patience: float = float("inf"),
+        patience: float = NEVER,
     ) -> None:
         self._route = route
         self._poller = poller

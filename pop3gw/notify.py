@@ -13,7 +13,8 @@ import socket
 from collections.abc import Callable, MutableMapping
 from typing import Final
 
-NEVER: Final = float("inf")
+from pop3gw.times import NEVER
+
 _STATUS_PERIOD: Final = 1.0  # s between two status lines
 _STOP_MARGIN: Final = 15.0  # s that a stop may take beyond what the sessions have
 

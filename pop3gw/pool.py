@@ -24,8 +24,8 @@ from typing import Final, NamedTuple
 from pop3gw.backoff import Backoff
 from pop3gw.clientele import Clientele
 from pop3gw.settings import Service
+from pop3gw.times import NEVER
 
-NEVER: Final = float("inf")
 NO_BOUND: Final = 1 << 62
 LINGER: Final = 0.5  # s: surplus spares stay that long, since the next burst may want them
 STALL: Final = 1.0  # s without credit, after which free seats count as lost to whatever holds their workers

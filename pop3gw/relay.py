@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pop3gw.callguard import CallGuard
-from pop3gw.conversation import NEVER, Conversation
+from pop3gw.conversation import Conversation
 from pop3gw.logs import current as log
 from pop3gw.net import Peer, Route
 from pop3gw.policy import AbstractPop3Proxy
@@ -23,6 +23,7 @@ from pop3gw.proto.events import Ending
 from pop3gw.proto.upgrade import SessionRules
 from pop3gw.scoreboard import Seat, Slot
 from pop3gw.settings import Service
+from pop3gw.times import NEVER
 from pop3gw.values import Address, SendProxy, Tls
 
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it

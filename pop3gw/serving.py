@@ -27,11 +27,12 @@ from pop3gw.listeners import Listener
 from pop3gw.logline import quoted
 from pop3gw.logs import SessionLog
 from pop3gw.logs import current as log
-from pop3gw.pool import DRAINED, NEVER, TOO_MANY, Act, Order, Phase, Pool
+from pop3gw.pool import DRAINED, TOO_MANY, Act, Order, Phase, Pool
 from pop3gw.proto import counts
 from pop3gw.scoreboard import Gauge, Ledger
 from pop3gw.stream import tune
 from pop3gw.succession import Succession
+from pop3gw.times import NEVER
 from pop3gw.values import Tls
 from pop3gw.worker import affordable
 

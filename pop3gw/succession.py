@@ -12,11 +12,12 @@ from functools import partial
 from typing import Final, Protocol
 
 from pop3gw import fdpass, process, template
-from pop3gw.agenda import NEVER, Agenda
+from pop3gw.agenda import Agenda
 from pop3gw.backoff import Backoff
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation, Stage
 from pop3gw.logs import current as log
+from pop3gw.times import NEVER
 
 _LIVED: Final = 60.0  # s after which a template's end is no consequence of its start
 

@@ -24,8 +24,8 @@ from pop3gw.net import Peer
 from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Seat, Slot
 from pop3gw.settings import Service
+from pop3gw.times import NEVER
 
-NEVER: Final = float("inf")
 IDLE: Final = "idle"  # the title of a worker without sessions
 TITLE_DELAY: Final = 0.1  # s by which other titles may be late: most of what they say is over by then
 FREED: Final = 8  # seats of many that may be free without the master's knowing it, and how long (s)

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[2] / "pop3gw"
 
 # From left to right: a module imports only from lines above its own.
 ORDER = """
-errors lazily joined signals values agenda backoff clientele redaction scan stream poller notify demo.server
+errors times
+lazily joined signals values agenda backoff clientele redaction scan stream poller notify demo.server
 policy
 policies.apop policies.tls
 farewell listing
@@ -50,7 +51,7 @@ cli ctl
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
 
 # Rooms without effects: they are told what happened and what time it is.
-PURE = ("policy", "pool", "agenda", "backoff", "clientele", "redaction", "values", "policies.", "proto.")
+PURE = ("policy", "times", "pool", "agenda", "backoff", "clientele", "redaction", "values", "policies.", "proto.")
 EFFECTS = {"asyncio", "datetime", "fcntl", "io", "logging", "mmap", "os", "pathlib", "random", "select", "selectors"}
 EFFECTS |= {"shutil", "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time"}
 

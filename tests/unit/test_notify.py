@@ -6,7 +6,8 @@ import os
 import socket
 from pathlib import Path
 
-from pop3gw.notify import NEVER, Tidings, manager
+from pop3gw.notify import Tidings, manager
+from pop3gw.times import NEVER
 
 
 class Told:

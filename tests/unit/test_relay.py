@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from pop3gw.conversation import NEVER, Conversation
+from pop3gw.conversation import Conversation
 from pop3gw.policy import Pop3Proxy
 from pop3gw.poller import Poller
 from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board
 from pop3gw.settings import Service
+from pop3gw.times import NEVER
 from pop3gw.values import Address
 
 

@@ -16,8 +16,9 @@ from pop3gw.net import Peer
 from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
+from pop3gw.times import NEVER
 from pop3gw.values import Address
-from pop3gw.worker import CREDIT, NEVER, Duty, Relays, Worker
+from pop3gw.worker import CREDIT, Duty, Relays, Worker
 
 PATIENCE = 10.0
 
