@@ -192,8 +192,9 @@ class Requests:
 
     def _hide_unused(self, asked: Command, argument: str) -> None:
         """Keep out of the log what a callback that failed or refused had made of the request, wherever it put it."""
-        policy, journal = self._asking.policy, self._asking.journal
-        command, wanted = str(policy.request_command), str(policy.request_param)
+        policy, journal, shown = self._asking.policy, self._asking.journal, self._asking.shown
+        # Whatever it is that stands there: it may be what made the callback fail.
+        command, wanted = str(shown.get("request_command", "")), str(shown.get("request_param", ""))
         if (command, wanted) == (asked.name, argument):
             return
         name, *behind = command.split() or [""]
@@ -265,7 +266,10 @@ class Requests:
             if row.shape is Shape.LOCAL:
                 return Local(row)
         else:
-            row, wanted = self._rewritten(name, wanted, state)
+            made, wanted = self._rewritten(name, wanted, state)
+            if (made.login or made.names_user) and not (row.login or row.names_user):
+                self._asking.shown.update(username=None, password=None)  # those of an earlier login are not this one's
+            row = made
         multiline = row.multiline(wanted)
         if name not in COMMANDS:
             multiline = told or decided.action == POP3_REQ_ACCEPT_MLINE
