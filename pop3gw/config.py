@@ -104,7 +104,7 @@ def examine(path: str, *, foreground: bool) -> tuple[Config, list[Problem]]:
     file = path if Path(path).is_absolute() else str(_current_folder() / path)
     document = _Document(file, _read(file))
     config = document.config(foreground)
-    problems = document.problems + consistency.problems(config)
+    problems = document.problems + consistency.problems(config, whole=not document.problems)
     return config, sorted(problems, key=lambda problem: problem.line)
 
 

@@ -32,14 +32,17 @@ _FOR_TLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _MADE: Final = ("pid_file", "control_socket", "log_target")
 
 
-def problems(config: Config) -> list[Problem]:
-    """Everything in a configuration that can't be true at once, or not here."""
+def problems(config: Config, *, whole: bool = True) -> list[Problem]:
+    """Everything in a configuration that can't be true at once, or not here.
+
+    Where it could not be read ``whole``, nobody is told that a mode is off: it may be what could not be read.
+    """
     return [
         *_listener_clashes(config),
         *_metrics(config),
         *_loops(config),
         *_spares(config),
-        *_tls_without_effect(config),
+        *(_tls_without_effect(config) if whole else ()),
         *accounts(config, os.geteuid(), os.getegid()),
         *_folders(config),
         *_shared_paths(config),

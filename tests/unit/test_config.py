@@ -462,6 +462,9 @@ class TestConsistency:
             assert f"{mode} = off" in said
         for value in ("starttls", "required", "implicit"):
             assert load(tmp_path, service(setting, f"{mode} = {value}")).services
+        for misspelt in (f"{mode} = requird", f"{mode}s = required"):
+            _, key, _ = only(tmp_path, service(setting, misspelt))
+            assert key == f"[inbound] {misspelt.split()[0]}"
 
     def test_unknown_accounts(self, tmp_path: Path) -> None:
         found = problems(tmp_path, "[main]\nuser = no-such-one\ngroup = no-such-group\n" + SMALLEST)
