@@ -166,7 +166,8 @@ def _run(options: argparse.Namespace) -> int:
     loaded = _load(options)
     foreground = _in_foreground(options)
     if problems := _of_log(loaded, foreground):
-        raise ConfigurationError(problems)
+        # What may be there in a while, a folder or a daemon, is worth another try of whoever supervises this.
+        raise ConfigurationError(problems) if loaded.log_target == "stderr" else StartError(str(problems[0]))
     if options.listen is None:
         options.config = loaded.source  # its whole path: a daemon is in another folder when it reads it again
     return master.run(loaded, foreground=foreground, reload=lambda: _load(options))

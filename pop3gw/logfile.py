@@ -37,4 +37,4 @@ def open_log(path: str, account: Account | None) -> int:
         said = "it is no plain file"
     except OSError as error:
         said = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror or ""
-    raise PermissionError(errno.EACCES, f"{said}; it is opened as {account.name}, which may change what lies there")
+    raise PermissionError(errno.EACCES, f"{said}; it must belong to {account.name}, which may change what lies there")

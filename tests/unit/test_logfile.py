@@ -70,7 +70,7 @@ def test_in_a_folder_of_the_workers_account_no_link_is_followed(folder: Path, wo
     (log / "pop3gw.log").symlink_to(folder / "victim")
     os.chown(log, workers.uid, workers.gid)
     before = rights()
-    with pytest.raises(OSError, match="it is a symbolic link; it is opened as nobody"):
+    with pytest.raises(OSError, match="it is a symbolic link; it must belong to nobody"):
         open_log(str(log / "pop3gw.log"), workers)
     assert not (folder / "victim").exists()
     assert rights() == before
@@ -88,7 +88,7 @@ def test_a_folder_that_the_workers_account_has_made_a_link_gives_it_nothing(fold
     (log := folder / "log").mkdir()
     os.chown(log, workers.uid, workers.gid)
     (log / "of-root").symlink_to("/etc")
-    with pytest.raises(OSError, match="Permission denied; it is opened as nobody, which may change what lies there"):
+    with pytest.raises(OSError, match="Permission denied; it must belong to nobody, which may change"):
         open_log(str(log / "of-root" / "pop3gw.log"), workers)
     assert not Path("/etc/pop3gw.log").exists()
 
@@ -97,7 +97,7 @@ def test_a_folder_that_the_workers_account_has_made_a_link_gives_it_nothing(fold
 def test_a_file_of_root_is_not_written_for_the_workers_account(folder: Path, workers: Account) -> None:
     (file := folder / "pop3gw.log").write_bytes(b"")
     os.chown(folder, workers.uid, workers.gid)
-    with pytest.raises(PermissionError, match="opened as nobody"):
+    with pytest.raises(PermissionError, match="must belong to nobody"):
         open_log(str(file), workers)
 
 
