@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from pop3gw import __version__
+from pop3gw import __version__, process
 from pop3gw.errors import Exit, RefusedError
 from pop3gw.listing import in_a_line, session_lines, status_lines
 
@@ -36,6 +36,7 @@ Json = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    process.open_standard_streams()
     # Any name may have been chosen by a client, in letters that are not of this locale: columns keep their widths.
     cast(io.TextIOWrapper, sys.stdout).reconfigure(errors="replace")
     try:

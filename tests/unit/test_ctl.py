@@ -150,6 +150,14 @@ def test_output_that_nobody_takes(output: str, said: str, arguments: list[str]) 
     assert (done.returncode, done.stderr) == (1, said)
 
 
+def test_an_output_that_is_closed_is_no_harm() -> None:
+    closed = ["sh", "-c", '"$@" >&-', "sh", *COMMAND, "--socket", "/nowhere", "status"]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pop3gwctl: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_top_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl.main(["--socket", "/nowhere", "top"]) == 1
     assert capsys.readouterr().err.startswith("pop3gwctl: top needs a terminal")
