@@ -9,6 +9,7 @@ than are kept (``_ROOM``) shows no text at all any more: a client that may send 
 from __future__ import annotations
 
 HIDDEN = "***"
+_TOO_MANY = f"{HIDDEN} (the session has named more secrets than a text is searched for)"
 _SHORT = 3
 _ROOM = 1 << 18  # characters of the secrets of one session
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -52,7 +53,7 @@ class Secrets:
     def redacted(self, text: str) -> str:
         """The text with each spelling of each secret hidden."""
         if self._room < 0:
-            return HIDDEN
+            return _TOO_MANY
         if self._spelled < len(self._texts):
             new = {spelling for secret in list(self._texts)[self._spelled :] for spelling in _spellings(secret)}
             self._spelled = len(self._texts)

@@ -106,7 +106,7 @@ def test_a_session_that_names_too_many_secrets_shows_nothing() -> None:
     assert secrets.redacted(f"text {1999:0100}") == f"text {HIDDEN}"
     for number in range(2000, 3000):
         secrets.add(f"{number:0100}")
-    assert secrets.redacted(f"text {2999:0100}") == HIDDEN
+    assert secrets.redacted(f"text {2999:0100}").startswith(f"{HIDDEN} (the session has named more secrets")
 
 
 def test_nothing_to_hide() -> None:
