@@ -17,8 +17,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 # What is compiled, into a library each: the protocol, and the processes around it. Not the language of the policies,
-# which their authors derive from; not what runs at a start or a reload alone; and not ``poller``: handlers of signals
-# run when the interpreter runs, so each round of a worker's loop must.
+# which their authors derive from; not what runs at a start or a reload alone; and neither ``poller`` nor ``callguard``:
+# handlers of signals run when the interpreter runs, so each round of a loop must, and each call of a policy.
 COMPILED = {
     "protocol": sorted(str(path.relative_to(HERE)) for path in HERE.glob("pop3gw/proto/[a-z]*.py")),
     "master": [
@@ -28,7 +28,7 @@ COMPILED = {
     ],
     "worker": [
         *("pop3gw/worker.py", "pop3gw/relay.py", "pop3gw/conversation.py", "pop3gw/arrival.py", "pop3gw/handshake.py"),
-        *("pop3gw/farewell.py", "pop3gw/tally.py", "pop3gw/callguard.py", "pop3gw/net.py", "pop3gw/loops.py"),
+        *("pop3gw/farewell.py", "pop3gw/tally.py", "pop3gw/net.py", "pop3gw/loops.py"),
         *("pop3gw/stream.py", "pop3gw/tlsstream.py", "pop3gw/fdpass.py", "pop3gw/scoreboard.py", "pop3gw/signals.py"),
         *("pop3gw/logs.py", "pop3gw/logline.py", "pop3gw/redaction.py"),
     ],

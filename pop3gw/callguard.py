@@ -3,6 +3,9 @@
 The timer's signal raises CallbackTimeoutError inside the callback. One that swallows it is interrupted again and again;
 after STUBBORN times the process ends, since nothing else can be done to such code, and both its connections close.
 
+It is never compiled (setup.py): a signal that came with a callback's last step is handled when the interpreter goes on,
+which must be here.
+
 Known limits: only the main thread can be interrupted, and only where Python or the called C code looks for signals.
 Long-running C code that never does is not; it ends with its process.
 """

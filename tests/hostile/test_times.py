@@ -18,6 +18,9 @@ import time
 from pop3gw.policy import *
 
 
+LARGE = (1 << 6_000_000) - 1  # its square takes longer than callback_timeout, and no signal interrupts that
+
+
 class Hasty(Pop3Proxy):
     def config(self):
         Pop3Proxy.config(self)
@@ -33,6 +36,10 @@ class Slow(Pop3Proxy):
         self.request["STAT"] = (POP3_REQ_POLICY, None, self.swallow)
         self.request["RETR"] = (POP3_REQ_POLICY, None, self.stall)
         self.request["LAST"] = (POP3_REQ_POLICY, self.insist)
+        self.request["UIDL"] = (POP3_REQ_POLICY, self.compute)
+
+    def compute(self, command):
+        return POP3_REQ_ACCEPT if LARGE * LARGE else POP3_REQ_ABORT
 
     def sleep(self, command):
         time.sleep(60)
@@ -138,8 +145,8 @@ def test_half_a_request_at_auth_timeout_is_answered_silence_is_not(running: Gate
 
 @pytest.mark.parametrize(
     ("request_", "callback"),
-    [(b"NOOP", "sleep"), (b"RSET", "spin"), (b"STAT", "swallow")],
-    ids=["sleep", "spin", "swallow"],
+    [(b"NOOP", "sleep"), (b"RSET", "spin"), (b"STAT", "swallow"), (b"UIDL", "compute")],
+    ids=["sleep", "spin", "swallow", "compute"],
 )
 def test_a_callback_that_takes_too_long_fails_closed(running: Gateway, request_: bytes, callback: str) -> None:
     with logged_in(dial(running.port("slow"))) as client:
