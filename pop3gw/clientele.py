@@ -15,10 +15,16 @@ _NOBODY: Final = ""  # the client behind a proxy, until it is named
 
 @functools.lru_cache(maxsize=1024)
 def client_key(address: str) -> str:
-    """Whom an address is counted as: an IPv4 address as itself (also when mapped), an IPv6 one by its /64."""
+    """Whom an address is counted as: an IPv4 address as itself (also when mapped), an IPv6 one by its /64.
+
+    What is none, which a worker may say, is counted as it is.
+    """
     if ":" not in address:
         return address
-    number = ipaddress.IPv6Address(address.partition("%")[0])
+    try:
+        number = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
     if number.ipv4_mapped is not None:
         return str(number.ipv4_mapped)
     return f"{int(number) >> 64:x}/64"

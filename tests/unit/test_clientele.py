@@ -18,6 +18,8 @@ ONE, OTHER, PROXY = "192.0.2.7", "192.0.2.8", "192.0.2.1"
         ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
         ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
         ("fe80::1%eth0", "fe80::2", True),
+        ("not:an:address", "not:an:address", True),
+        ("not:an:address", "not:another", False),
     ],
 )
 def test_whom_addresses_are_counted_as(one: str, other: str, same: bool) -> None:
