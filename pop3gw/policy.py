@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -151,6 +151,7 @@ _ATTRIBUTES: dict[str, _Whole | _Typed | _ReadOnly] = {
     "tls_required": _Typed(bool),
 }
 _READ_ONLY = frozenset(name for name, kind in _ATTRIBUTES.items() if isinstance(kind, _ReadOnly))
+SETTABLE = frozenset(_ATTRIBUTES) - _READ_ONLY
 
 
 class AbstractPop3Proxy:
@@ -278,9 +279,10 @@ def entry(key: object, value: object, longest: int) -> Entry:
         raise ValueError(f"{name} takes nothing more")
     if len(parts) > 2 or not isinstance(parts[1], str) or unfit(parts[1]):
         raise ValueError(f"{name} takes one text without CR, LF and NUL")
-    if len("-ERR ") + len(parts[1].encode("utf-8", "surrogateescape")) > longest:
+    text = str.__str__(parts[1])  # of a class derived from str, an enumeration say: the text that it is
+    if len("-ERR ") + len(text.encode("utf-8", "surrogateescape")) > longest:
         raise ValueError("its text is too long for max_response_line_length")
-    return Entry(Verdict(parts[0], parts[1]))
+    return Entry(Verdict(parts[0], text))
 
 
 def _policy_entry(key: str, parts: tuple[Any, ...]) -> Entry:
@@ -310,7 +312,7 @@ def verdict(returned: object) -> Verdict:
         return Verdict(parts[0])
     if not isinstance(parts[1], str) or unfit(parts[1]):
         raise ValueError(f"it returned {returned!r}: a text without CR, LF and NUL is needed")
-    return Verdict(parts[0], parts[1])
+    return Verdict(parts[0], str.__str__(parts[1]))
 
 
 def unfit(text: str) -> bool:
@@ -330,6 +332,12 @@ def instance(policy_class: type[AbstractPop3Proxy], facts: SessionFacts) -> Abst
     return policy
 
 
+def attribute_faults(policy: AbstractPop3Proxy, names: Iterable[str]) -> list[str]:
+    """What is wrong with these attributes, as ``Class.name: reason``: those that were not set the usual way."""
+    found = ((name, _ATTRIBUTES[name].fault(getattr(policy, name))) for name in sorted(names))
+    return [f"{type(policy).__name__}.{name}: {fault}" for name, fault in found if fault is not None]
+
+
 def check(policy_class: type[AbstractPop3Proxy]) -> list[str]:
     """Every malformed entry that ``config()`` leaves, as ``request["KEY"]: reason``; and what would never run.
 
@@ -339,7 +347,8 @@ def check(policy_class: type[AbstractPop3Proxy]) -> list[str]:
     if _never_runs(policy.config):
         return [f"config() {_NEVER_RUNS}"]
     policy.config()
-    faults = []
+    if faults := attribute_faults(policy, SETTABLE):
+        return faults
     for key, value in policy.request.items():
         try:
             found = entry(key, value, policy.max_response_line_length)

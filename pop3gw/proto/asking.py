@@ -16,9 +16,11 @@ from pop3gw.policy import (
     GREETING,
     POP3_REQ_ABORT,
     POP3_REQ_REJECT,
+    SETTABLE,
     AbstractPop3Proxy,
     Entry,
     Verdict,
+    attribute_faults,
     entry,
     unfit,
     verdict,
@@ -76,6 +78,8 @@ class Asking:
         """Run ``config()``; False when it failed, which is logged."""
         try:
             self.guard.call(self.policy.config, (), self.policy.callback_timeout)
+            if faults := attribute_faults(self.policy, self.shown.keys() & SETTABLE):
+                raise CallbackError("; ".join(faults))
         except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
             self.failed(self.policy.config, "config()", fault)
             return False
@@ -131,7 +135,8 @@ class Asking:
 
     def failed(self, callback: Callable[..., object], what: str, fault: BaseException) -> None:
         name = getattr(callback, "__qualname__", repr(callback))
-        self.failures.append(getattr(callback, "__name__", ""))
+        called = getattr(callback, "__name__", "")
+        self.failures.append(called if isinstance(called, str) else "")
         own = isinstance(fault, CallbackError)
         told = str(fault) if own else "".join(traceback.format_exception(fault))
         self.journal.error(f"{type(self.policy).__name__}: callback {name} failed on {what}: {told}")

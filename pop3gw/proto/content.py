@@ -164,4 +164,4 @@ def _on_wire(wire: list[str], texts: list[str], kept: list[str | None]) -> bytes
 
 def content_line(text: str) -> bytes:
     """A line of content, given by a policy, as it goes on the wire."""
-    return stuffed(text.encode("utf-8", "surrogateescape")) + CRLF
+    return stuffed(str.encode(text, "utf-8", "surrogateescape")) + CRLF  # whatever a class derived from str does

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pop3gw.policy import (
     COMMAND_NAME,
@@ -250,7 +250,7 @@ class Requests:
             raise CallbackError(f"it set response_lines, but the answer to {row.name} is one line")
         return Answer(True, text, end=end, row=settled)
 
-    def _content(self, lines: list[str] | None) -> bytes:
+    def _content(self, lines: list[Any] | None) -> bytes:
         if lines is None:
             raise CallbackError("+OK to a multiline request needs response_lines")
         for line in lines:

@@ -196,6 +196,39 @@ def test_what_is_no_action(returned: object) -> None:
         verdict(returned)
 
 
+class Text(str):
+    """One that is printed in another way."""
+
+    __slots__ = ()
+
+    def __format__(self, _spec: str) -> str:
+        return "\r\n+OK"
+
+
+def test_a_text_is_what_it_is_whatever_its_class_makes_of_it() -> None:
+    refusal = (POP3_REQ_REJECT, Text("No such mailbox"))
+    for said in (entry("DELE", refusal, 512).verdict.text, verdict(refusal).text):
+        assert type(said) is str
+        assert said == "No such mailbox"
+
+
+def test_check_names_attributes_that_were_not_set_the_usual_way() -> None:
+    class Sideways(Pop3Proxy):
+        def config(self) -> None:
+            super().config()
+            vars(self).update(timeout=600e3, permit_longline=1)
+
+    assert [fault.partition(":")[0] for fault in check(Sideways)] == ["Sideways.permit_longline", "Sideways.timeout"]
+
+
+def test_check_names_attributes_of_a_class_that_were_set_later() -> None:
+    class Late(Pop3Proxy):
+        pass
+
+    Late.auth_timeout = 60e3  # type: ignore[assignment]  # as a policy file may
+    assert [fault.partition(":")[0] for fault in check(Late)] == ["Late.auth_timeout"]
+
+
 def test_check_names_every_malformed_entry() -> None:
     class Wrong(Pop3Proxy):
         def config(self) -> None:

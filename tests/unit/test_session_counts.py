@@ -20,6 +20,15 @@ LOGIN = [("c", "USER bob"), ("s", "+OK"), ("c", "PASS x"), ("s", "+OK")]
 LOGGED_IN = {"requests USER relayed": 1, "requests PASS relayed": 1, "logins user ok": 1}
 
 
+class Nameless:
+    """A callback whose name is no text."""
+
+    __name__ = None
+
+    def __call__(self, _command: str) -> int:
+        return 1 // 0
+
+
 class Office(Pop3Proxy):
     """One of each."""
 
@@ -34,6 +43,7 @@ class Office(Pop3Proxy):
             LAST=(POP3_REQ_POLICY, self.answer),
             TOP=(POP3_REQ_POLICY, None, self.reject),
             UIDL=(POP3_REQ_POLICY, abs),
+            LANG=(POP3_REQ_POLICY, Nameless()),
             XONE=POP3_REQ_ACCEPT,
         )
 
@@ -127,7 +137,8 @@ def test_each_request_is_counted_once(lines: list[tuple[str, str]], expected: di
 
 
 def test_callbacks_that_fail_are_named() -> None:
-    assert played(*LOGIN, ("c", "NOOP"), ("c", "NOOP"), ("c", "UIDL")).callback_failures == ["divide", "divide", "abs"]
+    failing = [("c", command) for command in ("NOOP", "NOOP", "UIDL", "LANG")]
+    assert played(*LOGIN, *failing).callback_failures == ["divide", "divide", "abs", ""]
 
 
 def test_a_config_that_fails_is_named_and_logged_with_its_cause() -> None:
