@@ -558,9 +558,12 @@ class Conversation:
         if self.closed:
             return
         self.seat.passed(self._client.received, self._client.sent)
-        self._tally.count_failures(self._session.callback_failures)
-        if self._farewell is None:
-            self._tally.conclude(self._session, self._client, monotonic() - self._started)
+        try:
+            self._tally.count_failures(self._session.callback_failures)
+            if self._farewell is None:
+                self._tally.conclude(self._session, self._client, monotonic() - self._started)
+        except Exception:  # noqa: BLE001 - a policy may have put anything into its attributes
+            self._journal.error(f"this session can't be summarized: {traceback.format_exc()}")
         self._close_server()
         self._watch(self._client, 0, self._client_ready)
         self._client.close()

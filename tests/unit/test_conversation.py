@@ -302,6 +302,22 @@ def test_the_time_that_config_takes_is_the_sessions(stack: ExitStack, silent: Ad
     assert hall.relay.deadline() > began + 100  # until then the client may take leave
 
 
+class Spoilt(Pop3Proxy):
+    """It has put something else in the place of what the gateway looks at."""
+
+    def config(self) -> None:
+        super().config()
+        vars(self)["session"] = None
+
+
+def test_a_session_that_can_not_be_summarized_ends_all_the_same(
+    stack: ExitStack, silent: Address, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hall = Hall(stack, Spoilt, server=silent, server_tls=Tls.IMPLICIT, connect_timeout=60)
+    hall.ends()
+    assert "this session can't be summarized: Traceback" in capfd.readouterr().err
+
+
 def test_a_session_that_ends_within_a_handshake_notices_that_its_client_leaves(
     stack: ExitStack, silent: Address
 ) -> None:
