@@ -26,7 +26,7 @@ from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.outcome import COUNTED, Outcome
 from pop3gw.proto.requests import Answer, Local, Relay, Requests, nameable
 from pop3gw.proto.sasl import Exchange
-from pop3gw.proto.turns import CHALLENGE, CLIENT_TURNS, REQUEST, RESPONSE, STATUS, Phase
+from pop3gw.proto.turns import BEFORE_GREETING, CHALLENGE, CLIENT_TURNS, REQUEST, RESPONSE, STATUS, Phase
 from pop3gw.proto.upgrade import ClientTls
 from pop3gw.proto.wire import CONTROL, CRLF, Lines, LineTooLongError
 
@@ -83,6 +83,9 @@ class ClientSide(Outcome):
         self._client_eof = self.changed = True
         if self._turns.phase in CLIENT_TURNS:
             self._serve(now)
+        elif self._turns.phase in BEFORE_GREETING and not self._client.whole:
+            # It has asked for nothing, and a greeting alone is of no use: a silent server must not keep its ghosts.
+            self._end(Ending.CLOSED, Side.CLIENT)
 
     def _serve(self, now: float) -> None:
         """Decide on the client's whole lines, until one is at the server or none is left."""

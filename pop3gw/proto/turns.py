@@ -35,6 +35,8 @@ class Phase(enum.Enum):
 
 # Where the server owes a line, so that its silence or end is answered with an -ERR.
 OWED_BY_SERVER = frozenset({Phase.SERVER_HANDSHAKE, Phase.GREETING, Phase.SERVER_STLS, Phase.STATUS, Phase.CHALLENGE})
+# Where the client has not heard the greeting.
+BEFORE_GREETING = frozenset({Phase.CONNECTION, Phase.SERVER_HANDSHAKE, Phase.GREETING, Phase.SERVER_STLS})
 # Where the client's lines are taken.
 CLIENT_TURNS = frozenset({Phase.REQUEST, Phase.RESPONSE})
 

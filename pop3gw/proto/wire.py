@@ -51,6 +51,11 @@ class Lines:
         self._data += data
         self.left = len(self._data)
 
+    @property
+    def whole(self) -> bool:
+        """Whether a line is there with its end."""
+        return self._data.find(b"\n", self._searched) >= 0
+
     def starts_with(self, word: bytes) -> bool:
         """Whether the line that comes next starts with this word, in any case."""
         return self._data[self._start : self._start + len(word)].upper() == word

@@ -328,8 +328,11 @@ def test_a_session_that_ends_within_a_handshake_notices_that_its_client_leaves(
 
 
 @pytest.mark.parametrize("server_tls", [Tls.OFF, Tls.IMPLICIT])
-@pytest.mark.parametrize("said", [b"", b"NOOP\r\n" * 10_000], ids=["nothing", "more than is kept"])
-@pytest.mark.parametrize("half_closed", [False, True], ids=["open", "half-closed"])
+@pytest.mark.parametrize(
+    ("said", "half_closed"),
+    [(b"", False), (b"NOOP\r\n" * 10_000, False), (b"NOOP\r\n" * 10_000, True)],
+    ids=["nothing", "more than is kept", "half-closed"],
+)
 def test_a_client_that_is_gone_takes_its_server_along_whatever_is_awaited(
     stack: ExitStack, silent: Address, server_tls: Tls, said: bytes, half_closed: bool
 ) -> None:
@@ -341,6 +344,16 @@ def test_a_client_that_is_gone_takes_its_server_along_whatever_is_awaited(
         hall.turn()
     assert not hall.over
     hall.resets()
+    hall.ends()
+
+
+@pytest.mark.parametrize("said", [b"", b"QUI"], ids=["nothing", "half a request"])
+def test_a_client_that_closes_before_the_greeting_without_a_request_is_let_go(
+    stack: ExitStack, silent: Address, said: bytes
+) -> None:
+    hall = Hall(stack, Pop3Proxy, server=silent, connect_timeout=60)
+    hall.client.sendall(said)
+    hall.client.close()
     hall.ends()
 
 
