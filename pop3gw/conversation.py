@@ -413,7 +413,7 @@ class Conversation:
 
     def _act(self, now: float) -> None:
         """Settle at once, behind what may have called the policy."""
-        self._session.held_up(now)
+        self.held_up(now)
         self.settle(now)
 
     def settle(self, now: float) -> None:

@@ -475,7 +475,7 @@ class Pool:
         if self.dry and self._waiting > vacant:
             needed = self._workers_for(self._waiting - vacant)
             wanted = max(wanted, min(wanted + needed, rules.max_spare))
-        room = rules.max_workers - self._taken()
+        room = rules.max_workers - self._taken(rules)
         short = min(wanted - self._workers_for(vacant) - self.starting, room)
         if short > 0 and now < self._backoff.until:
             self._wake(self._backoff.until)
@@ -496,7 +496,7 @@ class Pool:
         return worker.number
 
     def _report_full(self, rules: Service, now: float) -> None:
-        if self._credit or self.starting or self._taken() < rules.max_workers:
+        if self._credit or self.starting or self._taken(rules) < rules.max_workers:
             return
         if self._full or now < self._quiet_until or (self.vacant and now < self._dry_since + STALL):
             return
@@ -524,10 +524,9 @@ class Pool:
 
     # Bookkeeping.
 
-    def _taken(self) -> int:
+    def _taken(self, rules: Service) -> int:
         """How much of ``max_workers`` is taken: a few old sessions must not keep hundreds of seats from new ones."""
-        per_worker = self._rules.sessions_per_worker if self._rules is not None else 1
-        return len(self._workers) - self._older + min(self._older, self._older_sessions // per_worker)
+        return len(self._workers) - self._older + min(self._older, self._older_sessions // rules.sessions_per_worker)
 
     def _workers_for(self, sessions: int) -> int:
         per_worker = self._rules.sessions_per_worker if self._rules is not None else 1

@@ -48,6 +48,7 @@ _OCTETS_AT: Final = 8
 _SESSION_AT: Final = 24
 _PORT_AT: Final = 40
 _STANDING_AT: Final = 64
+_STATE: Final = (_STANDING_AT, 16)
 _CLIENT: Final = (144, 48)
 _SERVER: Final = (192, 64)
 _CLIENT_TLS: Final = (256, 8)
@@ -55,7 +56,6 @@ _SERVER_TLS: Final = (264, 8)
 _SEAT_WORDS: Final = _SEAT.size // _WORD
 _OCTETS_WORD: Final = _OCTETS_AT // _WORD
 _LEAVING: Final = "LEAVING"  # in place of a state
-_LEAVING_FIELD: Final = _LEAVING.encode().ljust(16, b"\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +163,7 @@ class Seat:
 
     def leave(self) -> None:
         """The session has ended and is summarized; its client has not left yet."""
-        at = self._at + _STANDING_AT
-        self._memory[at : at + 16] = _LEAVING_FIELD
+        self._write(_STATE, _LEAVING)
 
     def close(self) -> None:
         """The session is over."""

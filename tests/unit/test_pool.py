@@ -707,7 +707,7 @@ def test_whatever_happens_the_books_balance(a_seed: int) -> None:
                 gateway.start()
         assert gateway.pool.sessions == len(gateway.seats)
         assert gateway.pool.workers == len(gateway.alive)
-        assert gateway.pool._taken() <= gateway.rules.max_workers
+        assert gateway.pool._taken(gateway.rules) <= gateway.rules.max_workers
         assert gateway.pool._older == sum(worker.old for worker in gateway.pool._workers.values())
         assert gateway.pool._older_sessions == sum(
             len(worker.clients) for worker in gateway.pool._workers.values() if worker.old
