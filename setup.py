@@ -20,7 +20,10 @@ HERE = Path(__file__).parent
 # which their authors derive from; not what runs at a start or a reload alone; and neither ``poller`` nor ``callguard``:
 # handlers of signals run when the interpreter runs, so each round of a loop must, and each call of a policy.
 COMPILED = {
-    "protocol": sorted(str(path.relative_to(HERE)) for path in HERE.glob("pop3gw/proto/[a-z]*.py")),
+    "protocol": [
+        *sorted(str(path.relative_to(HERE)) for path in HERE.glob("pop3gw/proto/[a-z]*.py")),
+        "pop3gw/times.py",
+    ],
     "master": [
         *("pop3gw/master.py", "pop3gw/serving.py", "pop3gw/generation.py", "pop3gw/succession.py"),
         *("pop3gw/listeners.py", "pop3gw/pool.py", "pop3gw/clientele.py", "pop3gw/backoff.py", "pop3gw/agenda.py"),
@@ -28,7 +31,7 @@ COMPILED = {
     ],
     "worker": [
         *("pop3gw/worker.py", "pop3gw/relay.py", "pop3gw/conversation.py", "pop3gw/arrival.py", "pop3gw/handshake.py"),
-        *("pop3gw/farewell.py", "pop3gw/tally.py", "pop3gw/net.py", "pop3gw/loops.py"),
+        *("pop3gw/farewell.py", "pop3gw/tally.py", "pop3gw/net.py", "pop3gw/loops.py", "pop3gw/poller.py"),
         *("pop3gw/stream.py", "pop3gw/tlsstream.py", "pop3gw/fdpass.py", "pop3gw/scoreboard.py", "pop3gw/signals.py"),
         *("pop3gw/logs.py", "pop3gw/logline.py", "pop3gw/redaction.py"),
     ],

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Final
 
 from pop3gw.poller import READ, Poller
 from pop3gw.proto.proxyheader import LONGEST, Header, ProxyHeaderError, parse
 
-SECONDS = 10.0  # in which the header must come
+SECONDS: Final = 10.0  # in which the header must come
 
 
 class Arrival:

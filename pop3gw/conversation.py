@@ -3,19 +3,20 @@
 What is said is decided by ``proto.session``. Here nothing is read from one side while the other has not taken what it
 was sent, and a side that is done with is closed at once: the client by way of ``farewell``. It knows nothing of POP3.
 
-The fast path is ``_client_ready`` or ``_server_ready``, later in the same round ``settle``: one read, one question to
-the session, one write. Whatever is not needed for each event stands behind ``session.changed``, in ``_follow``.
+The fast path is ``_client_ready`` or ``_server_ready``, later in the same round ``speak`` and ``follow``: one read, one
+question to the session, one write. Whatever is not needed for each event stands behind ``session.changed``, in
+``_follow``.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from ipaddress import ip_address
-from time import monotonic, time
-from typing import TYPE_CHECKING, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
 
 from pop3gw.arrival import Arrival
 from pop3gw.farewell import Farewell
@@ -37,10 +38,11 @@ from pop3gw.values import SendProxy
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.relay import Relay
 
+monotonic: Final = time.monotonic  # compiled, a constant is found faster than what was imported
 # How long the master may take to count a client's sessions: it does so at once, or it is gone.
-_DECISION_SECONDS = 10.0
+_DECISION_SECONDS: Final = 10.0
 # Requests are short. What is read at once is decided at once: a flood of them must not delay a worker's other sessions.
-_CLIENT_READ = 4096
+_CLIENT_READ: Final = 4096
 P = ParamSpec("P")
 
 
@@ -118,7 +120,7 @@ class Conversation:
         self.settled = True  # no event of this round has brought anything yet, so the next may be heard at once
         self._failures = 0  # failed logins that were logged
         self._started = monotonic()
-        facts = SessionFacts(identity, peer.address, peer.port, None, None, time())
+        facts = SessionFacts(identity, peer.address, peer.port, None, None, time.time())
         self._session = Session(
             terms.policy,
             facts=facts,
@@ -167,12 +169,11 @@ class Conversation:
     def decided(self, *, admitted: bool) -> None:
         """The master has counted this client's sessions."""
         self._undecided = False
-        now = monotonic()
         if admitted:
-            self._start(now)
+            self._start(monotonic())
             return
         self._session.refuse(TOO_MANY, "too many sessions from this address (max_sessions_per_client)")
-        self.settle(now)
+        self._act_soon()
 
     def _turn_away(self, reason: str) -> None:
         """No session: the sender can't be told in a protocol that it did not begin."""
@@ -182,7 +183,7 @@ class Conversation:
 
     def _start(self, now: float) -> None:
         self._session.start(now)
-        self._act(monotonic())
+        self._act_soon()
 
     def _reach(self, now: float) -> None:
         """Connect to the server."""
@@ -211,17 +212,18 @@ class Conversation:
         if connection is None or peer is None or connector is None:
             self._tally.connect_failed()
             self._session.connect_failed(reason, now)
+            self._act(now)  # an attempt may fail at once, behind what this round brings
+            return
+        server = self._server = Stream(connection, mask=READ)
+        self._relay.poller.hand_over(connection.fileno(), self._server_ready)
+        self._tally.connected(peer, now - (self._reach_began or now))
+        self._send_proxy_header(server)
+        if self._relay.terms.server_speaks_first:  # what it said is how it is known to be connected
+            self._session.connected(connector.began, peer.address, peer.port)
+            self._hear_server(server, now)
         else:
-            server = self._server = Stream(connection, mask=READ)
-            self._relay.poller.hand_over(connection.fileno(), self._server_ready)
-            self._tally.connected(peer, now - (self._reach_began or now))
-            self._send_proxy_header(server)
-            if self._relay.terms.server_speaks_first:  # what it said is how it is known to be connected
-                self._session.connected(connector.began, peer.address, peer.port)
-                self._hear_server(server, now)
-            else:
-                self._session.connected(now, peer.address, peer.port)
-        self._act(monotonic())
+            self._session.connected(now, peer.address, peer.port)
+        self._act_soon()
 
     def _send_proxy_header(self, server: Stream) -> None:
         version = self._relay.terms.service.send_proxy
@@ -271,12 +273,13 @@ class Conversation:
     @_contained
     def _shaking(self, _events: int) -> None:
         self._shake(monotonic())
-        self._act(monotonic())
+        self._act_soon()
 
     # -- events of the poller
 
     # The first octets that are sent wake the other side up, which is dear; those that follow closely find it awake. So
-    # every session with something to hear hears it before any acts: those that have heard are ``relay.unsettled``.
+    # every session with something to hear hears it before any speaks, and all speak before anything else is done:
+    # those that have heard are ``relay.unsettled``.
 
     def _client_ready(self, events: int) -> None:
         try:
@@ -286,8 +289,7 @@ class Conversation:
                 self._client_stirred(events)
         except Exception:  # noqa: BLE001 - the fault is logged with its traceback
             self.fault()
-        self.settled = False
-        self._relay.unsettled.append(self)
+        self._act_soon()
 
     def _server_ready(self, events: int) -> None:
         try:
@@ -297,8 +299,7 @@ class Conversation:
                 self._server_stirred(events)
         except Exception:  # noqa: BLE001 - the fault is logged with its traceback
             self.fault()
-        self.settled = False
-        self._relay.unsettled.append(self)
+        self._act_soon()
 
     def _client_stirred(self, events: int) -> None:
         """Something else than mere input, or not the first in this round: what is waited for may have changed."""
@@ -401,30 +402,36 @@ class Conversation:
     def end(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
         """End the session at once, without waiting for anything; what was said before goes out if it can."""
         if not self.settled:
-            self.settle(monotonic())
+            self._act(monotonic())
         self._session.shutdown(reason, ending)
         self._close()
 
     # -- what follows
 
     def held_up(self, now: float) -> None:
-        """Between what was heard and ``settle`` callbacks have run, of this session or others."""
+        """Between what was heard and ``speak`` callbacks have run, of this session or others."""
         self._session.held_up(now)
 
-    def _act(self, now: float) -> None:
-        """Settle at once, behind what may have called the policy."""
-        self.held_up(now)
-        self.settle(now)
+    def _act_soon(self) -> None:
+        """Act at the end of this round, with all others that have heard something in it."""
+        if self.settled:
+            self.settled = False
+            self._relay.unsettled.append(self)
 
-    def settle(self, now: float) -> None:
-        """Send what the session said, and see what else has come of it. What it raises is for ``fault``."""
+    def _act(self, now: float) -> None:
+        """Act at once, behind what may have called the policy. What it raises is for ``fault``."""
+        self.held_up(now)
+        self.speak(now)
+        self.follow(now)
+
+    def speak(self, now: float) -> None:
+        """Send what the session said. What it raises is for ``fault``."""
+        session = self._session
         if self.closed:
             return
-        self.settled = True
-        session, client = self._session, self._client
         if session.to_client:
             try:
-                if not client.write(_taken(session.to_client)):
+                if not self._client.write(_taken(session.to_client)):
                     session.blocked(Side.CLIENT, now)
             except OSError as error:
                 self._client_gone(error, now)
@@ -436,6 +443,13 @@ class Conversation:
                     session.blocked(Side.SERVER, now)
             except OSError:
                 pass  # a server that is gone says so to the next read, behind what it may still have sent
+
+    def follow(self, now: float) -> None:
+        """See what else has come of what was heard and said. What it raises is for ``fault``."""
+        if self.closed:
+            return
+        self.settled = True
+        session, client = self._session, self._client
         self.seat.passed(client.received, client.sent)
         if session.moved:
             session.moved = False
@@ -458,7 +472,7 @@ class Conversation:
         if session.tls_wanted is not None and self._handshake is None and self._all_sent():
             self._begin_tls(session.tls_wanted, now)
             session.changed = True
-            self.settle(now)
+            self._act(now)
             return
         if session.wants_server and self._reach_began is None:
             self._reach(now)
@@ -534,7 +548,7 @@ class Conversation:
         now = monotonic()
         if self._farewell is not None:
             self._farewell.go_on(now)
-        self.settle(now)
+        self._act_soon()
 
     def fault(self) -> None:
         """The gateway itself failed: this session ends, with nothing said that could look whole."""

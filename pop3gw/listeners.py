@@ -146,9 +146,7 @@ def _orphan(config: Config, listener: Listener) -> Problem:
     return Problem(config.source, 0, "listen", found, expected)
 
 
-def _problem(
-    config: Config, service: str, wanted: Address, error: OSError, held: Sequence[Listener] = ()
-) -> Problem:
+def _problem(config: Config, service: str, wanted: Address, error: OSError, held: Sequence[Listener] = ()) -> Problem:
     holders = [listener.bound for listener in held if clash(listener.bound, wanted)]
     if holders and error.errno == errno.EADDRINUSE:
         found = f"{wanted} can't be used while pop3gw itself holds {holders[0]}"

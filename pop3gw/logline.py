@@ -12,17 +12,17 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pop3gw.proto.events import Summary
 from pop3gw.redaction import escaped
 from pop3gw.values import LogFormat, LogLevel
 
-NAME = "pop3gw"
-_HALF = 4000  # characters of each end of a text
-_PLAIN = re.compile(r'[^ "=]+')
-_FACILITY_MAIL = 2 << 3
-_SYSLOG_SEVERITY = {LogLevel.DEBUG: 7, LogLevel.INFO: 6, LogLevel.WARNING: 4, LogLevel.ERROR: 3}
+NAME: Final = "pop3gw"
+_HALF: Final = 4000  # characters of each end of a text
+_PLAIN: Final = re.compile(r'[^ "=]+')
+_FACILITY_MAIL: Final = 2 << 3
+_SYSLOG_SEVERITY: Final = {LogLevel.DEBUG: 7, LogLevel.INFO: 6, LogLevel.WARNING: 4, LogLevel.ERROR: 3}
 
 
 class Entry(NamedTuple):
@@ -76,7 +76,8 @@ class _Clock:
             self._second = second
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S", local)
             self._offset = f"{zone[:3]}:{zone[3:]}"
-        return f"{self._text}.{int((now - second) * 1000):03d}{self._offset}"
+        milliseconds = str(int((now - second) * 1000)).zfill(3)
+        return f"{self._text}.{milliseconds}{self._offset}"
 
 
 _clock = _Clock()
@@ -120,8 +121,8 @@ def journal_entry(entry: Entry) -> bytes:
     return "".join(f"{name}={value}\n" for name, value in fields.items()).encode("utf-8", "backslashreplace")
 
 
-FILE_FORMS: dict[LogFormat, Form] = {LogFormat.TEXT: file_line, LogFormat.JSON: file_json}
-SYSLOG_FORMS: dict[LogFormat, Form] = {LogFormat.TEXT: syslog_line, LogFormat.JSON: syslog_json}
+FILE_FORMS: Final[dict[LogFormat, Form]] = {LogFormat.TEXT: file_line, LogFormat.JSON: file_json}
+SYSLOG_FORMS: Final[dict[LogFormat, Form]] = {LogFormat.TEXT: syslog_line, LogFormat.JSON: syslog_json}
 
 
 def _syslog(entry: Entry, body: str) -> bytes:
@@ -173,11 +174,15 @@ def quoted(text: str | None) -> str:
 
 
 def _pairs(summary: Summary) -> str:
-    """One session as NAME=VALUE."""
+    """One session as NAME=VALUE.
+
+    No conversions within the text: compiled, one of them makes all of its parts go through str.format().
+    """
+    seconds = format(summary.seconds, ".3f")
     return (
         f"client={summary.client} server={summary.server} user={quoted(summary.user)}"
         f" login={quoted(summary.login)} retrieved={summary.retrieved} deleted={summary.deleted}"
-        f" from_client={summary.from_client} to_client={summary.to_client} seconds={summary.seconds:.3f}"
+        f" from_client={summary.from_client} to_client={summary.to_client} seconds={seconds}"
         f" end={summary.end} by={summary.by}{_tls(summary)}"
     )
 

@@ -27,10 +27,10 @@ from pop3gw.values import LogFormat, LogLevel
 if TYPE_CHECKING:
     from pop3gw.joined import Joined
 
-SYSLOG_SOCKET = "/dev/log"
-JOURNAL_SOCKET = "/run/systemd/journal/socket"
-_INFO = LogLevel.INFO
-_NUMBER = {LogLevel.DEBUG: 10, LogLevel.INFO: 20, LogLevel.WARNING: 30, LogLevel.ERROR: 40}
+SYSLOG_SOCKET: Final = "/dev/log"
+JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
+_INFO: Final = LogLevel.INFO
+_NUMBER: Final = {LogLevel.DEBUG: 10, LogLevel.INFO: 20, LogLevel.WARNING: 30, LogLevel.ERROR: 40}
 
 
 class Log:

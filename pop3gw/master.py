@@ -13,6 +13,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
+from typing import Final
 
 from pop3gw import activation, heap, listeners, notify, process, signals, template
 from pop3gw.agenda import Agenda
@@ -31,8 +32,8 @@ from pop3gw.serving import Serving
 from pop3gw.settings import Applies, Config, Section, of_section
 from pop3gw.times import NEVER
 
-_SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
-_ONLY_AT_START = [item.key for item in of_section(Section.MAIN) if item.row.applies is Applies.RESTART]
+_SIGNALS: Final = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
+_ONLY_AT_START: Final = [item.key for item in of_section(Section.MAIN) if item.row.applies is Applies.RESTART]
 
 
 def run(

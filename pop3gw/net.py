@@ -17,7 +17,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pop3gw.loops import leads_to
 from pop3gw.poller import BROKEN, READ, WRITE, Poller
@@ -25,8 +25,8 @@ from pop3gw.stream import tune
 from pop3gw.times import NEVER
 from pop3gw.values import Address, host_and_port
 
-_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-_LOOPS_KEPT = 64  # addresses of which it is known whether they loop: a name may have many, one after another
+_STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+_LOOPS_KEPT: Final = 64  # addresses of which it is known whether they loop: a name may have many, one after another
 
 
 class Peer(NamedTuple):

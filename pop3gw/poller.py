@@ -3,8 +3,6 @@
 epoll and a dictionary. ``selectors`` does the same behind keys, masks and file objects of its own, which cost a session
 as much as its policy does (docs/performance.md). It knows nothing of sockets, sessions or messages.
 
-It is never compiled (setup.py): handlers of signals run when the interpreter does, and each round of a loop comes here.
-
 Known limit: Linux, as the rest of the gateway.
 """
 
@@ -14,11 +12,16 @@ import select
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-READ: Final = int(select.EPOLLIN)
-WRITE: Final = int(select.EPOLLOUT)
-BROKEN: Final = int(select.EPOLLERR | select.EPOLLHUP)  # said without being asked for; alone: nothing but that
+from pop3gw.waiting import wait
 
-_BATCH: Final = 64  # descriptors that are mostly looked at in one round: the others have their turn in the next
+READ: Final[int] = select.EPOLLIN
+WRITE: Final[int] = select.EPOLLOUT
+BROKEN: Final[int] = select.EPOLLERR | select.EPOLLHUP  # said without being asked for; alone: nothing but that
+
+# Descriptors that are mostly looked at in one round: the others have their turn in the next. So many as the interpreter
+# has memory of its own for (512 octets); for more it asks the system's allocator, each time.
+_BATCH: Final = 42
+_wait: Final = wait
 
 Call: TypeAlias = Callable[[int], None]  # with the events that came: READ, WRITE, BROKEN
 
@@ -62,8 +65,10 @@ class Poller:
         forgotten by an earlier one of the same list is still in it.
         """
         calls = self._calls
-        most = _BATCH if seconds != 0 else len(calls) or 1
-        return [(calls[descriptor], events) for descriptor, events in self._epoll.poll(seconds, most)]
+        most = len(calls) or 1
+        if most > _BATCH and (seconds is None or seconds > 0):
+            most = _BATCH
+        return [(calls[descriptor], events) for descriptor, events in _wait(self._epoll, seconds, most)]
 
     def close(self) -> None:
         """Let go of everything."""

@@ -8,11 +8,13 @@ than are kept (``_ROOM``) shows no text at all any more: a client that may send 
 
 from __future__ import annotations
 
-HIDDEN = "***"
-_TOO_MANY = f"{HIDDEN} (the session has named more secrets than a text is searched for)"
-_SHORT = 3
-_ROOM = 1 << 18  # characters of the secrets of one session
-_NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+from typing import Final
+
+HIDDEN: Final = "***"
+_TOO_MANY: Final = f"{HIDDEN} (the session has named more secrets than a text is searched for)"
+_SHORT: Final = 3
+_ROOM: Final = 1 << 18  # characters of the secrets of one session
+_NAMED: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def _escape(character: str) -> str:

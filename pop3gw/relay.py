@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pop3gw.callguard import CallGuard
 from pop3gw.conversation import Conversation
@@ -29,7 +29,7 @@ from pop3gw.values import Address, SendProxy, Tls
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.tls import Contexts
 
-_FORGOTTEN = 64  # deadlines of no use that may be kept beside as many as there are sessions
+_FORGOTTEN: Final = 64  # deadlines of no use that may be kept beside as many as there are sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,12 @@ class Relay:
                     conversation.held_up(now)
             for conversation in self.unsettled:
                 try:
-                    conversation.settle(now)
+                    conversation.speak(now)
+                except Exception:  # noqa: BLE001 - the fault is logged with its traceback
+                    conversation.fault()
+            for conversation in self.unsettled:
+                try:
+                    conversation.follow(now)
                 except Exception:  # noqa: BLE001 - the fault is logged with its traceback
                     conversation.fault()
             self.unsettled.clear()

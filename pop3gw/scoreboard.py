@@ -95,6 +95,8 @@ class Seat:
         "_at",
         "_memory",
         "_octets_at",
+        "_passed",
+        "_passed_back",
         "_received",
         "_sent",
         "_words",
@@ -114,6 +116,7 @@ class Seat:
         self.number = number
         self._octets_at = (at + _OCTETS_AT) // _WORD
         self._received = self._sent = 0  # octets of the sessions before
+        self._passed = self._passed_back = 0  # of this one
         self.changed = False
         self.lasts = False
         self.state = ""
@@ -126,6 +129,7 @@ class Seat:
         memory, at, named = self._memory, self._at, session.encode()
         words, counted = self._words, self._octets_at
         self._received, self._sent = before = words[counted], words[counted + 1]
+        self._passed = self._passed_back = 0
         _SESSION.pack_into(memory, at + _SESSION_AT, *before, port, named, b"", b"", client.encode(), b"", b"", b"")
         _STARTED.pack_into(memory, at, time.time())
         self.changed = True
@@ -134,8 +138,12 @@ class Seat:
         """So many octets of this session have passed until now, from the client and to it."""
         words, at = self._words, self._octets_at
         # Not pack_into(), which clears all that it is about to write: a reader would see a count of nothing.
-        words[at] = self._received + received
-        words[at + 1] = self._sent + sent
+        if received != self._passed:
+            self._passed = received
+            words[at] = self._received + received
+        if sent != self._passed_back:
+            self._passed_back = sent
+            words[at + 1] = self._sent + sent
 
     def stand(self, state: str, user: str, *, lasts: bool = False) -> None:
         """The session is in this state, of this user (``""``: not known yet). Never a secret."""

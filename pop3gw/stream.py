@@ -22,12 +22,12 @@ _TUNED: Final = tuple(
 )
 # Lines: what the interpreter has memory of its own for (512 octets with its header). A larger buffer comes of the
 # system's allocator, which would touch another place of its heap for each read, and most of the buffer is given back.
-_LINE = 479
-_CONTENT = 16 * 1024
-_LITTLE = 4 * 1024  # what shows that there is no bulk
+_LINE: Final = 479
+_CONTENT: Final = 16 * 1024
+_LITTLE: Final = 4 * 1024  # what shows that there is no bulk
 # Bulk: fewer, larger reads cost less than half the CPU of 16 KiB ones. Beyond this the allocator takes each buffer from
 # the system and gives it back, which costs more than a read.
-LARGEST = 128 * 1024
+LARGEST: Final = 128 * 1024
 
 
 def tune(end: socket.socket) -> None:

@@ -29,6 +29,7 @@ class Tally:
     """One session's."""
 
     __slots__ = (
+        "_aim",
         "_callbacks",
         "_client",
         "_counters",
@@ -45,7 +46,8 @@ class Tally:
         self._seat = seat
         self._journal = journal
         self._client = client
-        self._server = str(server)
+        self._aim = server
+        self._server = ""  # that was reached
         self._state: State | None = None  # that is shown, with the user
         self._user: str | None = None
         self._counters[counts.SESSIONS.at] += 1
@@ -98,7 +100,7 @@ class Tally:
         self._journal.summary(
             Summary(
                 client=str(self._client),
-                server=self._server,
+                server=self._server or str(self._aim),
                 user=session.user,
                 login=session.login,
                 retrieved=session.retrieved,

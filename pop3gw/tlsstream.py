@@ -13,14 +13,15 @@ import hashlib
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from pop3gw.policy import TlsFacts
 from pop3gw.poller import READ, WRITE
 from pop3gw.stream import Stream
 
 # What passes through OpenSSL at once; its memory stays as large as the largest piece, for as long as the connection.
-_PIECE = 64 * 1024
-_RECORD = 16 * 1024  # the most that one read gives (RFC 8446 section 5.1)
+_PIECE: Final = 64 * 1024
+_RECORD: Final = 16 * 1024  # the most that one read gives (RFC 8446 section 5.1)
 
 _Wrap = Callable[[ssl.MemoryBIO, ssl.MemoryBIO], ssl.SSLObject]
 
@@ -206,7 +207,7 @@ def subject_text(name: Sequence[Sequence[tuple[str, str]]]) -> str:
     )
 
 
-_SHORT = {
+_SHORT: Final = {
     "commonName": "CN",
     "organizationName": "O",
     "organizationalUnitName": "OU",

@@ -125,17 +125,19 @@ class Worker:
         signals.handle(signal.SIGTERM, self._asked_to_leave)
         self._show(self._standing())  # before anybody is told that it serves
         self._offer()
-        sessions = self._sessions
+        # Named here, once: what is looked up with each event is looked up in a process whose caches are cold.
+        deadline, settle = self._sessions.deadline, self._sessions.settle
         poll = self._poller.poll
         monotonic = time.monotonic
         seats = self._slot.seats
         only = seats[0] if len(seats) == 1 else None
         while not (self._leaves and self._free_seats == len(seats)):
-            due = min(sessions.deadline(), self._show_at, self._report_at)
+            due = min(self._show_at, self._report_at)
+            due = min(due, deadline())
             now = monotonic()
             for call, events in poll(None if due == NEVER else max(0.0, due - now)):
                 call(events)
-            sessions.settle()
+            settle()
             if now >= due:  # as it was before the poll: whoever had said something by then was heard
                 self._do_what_is_due(now)
             if self._moved or (only is not None and only.changed):

@@ -61,7 +61,9 @@ class Answers:
             return Status(
                 False, f"-ERR {found.verdict.text or INVALID_COMMAND}".encode("utf-8", "surrogateescape"), refused=True
             )
-        return self.status(relay._replace(response_callback=found.response_callback), line)
+        if found.response_callback is not None:
+            relay = relay._replace(response_callback=found.response_callback)
+        return self.status(relay, line)
 
     def status(self, relay: Relay, line: bytes) -> Status:
         """What becomes of the status line (without its line end) that answers ``relay``."""
@@ -116,7 +118,7 @@ class Answers:
                 return Status(False, b"", fault=f"the answer to {relay.name} has not the form of RFC 1939")
         elif value != b"-ERR":
             return Status(False, b"", fault="a status that is neither +OK nor -ERR")
-        if b"\r" in line or b"\0" in line:
+        if line.find(b"\r") >= 0 or line.find(b"\0") >= 0:  # ``in`` first takes them for numbers, which is dear
             return Status(False, b"", fault="a bare CR or NUL in a status line")
         if relay.multiline and server_ok:
             return Status(ok, line, True, not ok)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pop3gw.policy import (
     ANY_KNOWN,
@@ -28,8 +28,8 @@ from pop3gw.policy import (
 from pop3gw.proto.commands import COMMANDS, Command, Shape, octets
 from pop3gw.proto.events import Journal
 
-PROTOCOL_ERROR = "Error in protocol"
-REFUSING = (POP3_REQ_REJECT, POP3_REQ_ABORT)
+PROTOCOL_ERROR: Final = "Error in protocol"
+REFUSING: Final = (POP3_REQ_REJECT, POP3_REQ_ABORT)
 
 
 class Guard(Protocol):
@@ -78,7 +78,7 @@ class Asking:
         """Run ``config()``; False when it failed, which is logged."""
         try:
             self.guard.call(self.policy.config, (), self.policy.callback_timeout)
-            if faults := attribute_faults(self.policy, self.shown.keys() & SETTABLE):
+            if faults := attribute_faults(self.policy, SETTABLE.intersection(self.shown)):
                 raise CallbackError("; ".join(faults))
         except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
             self.failed(self.policy.config, "config()", fault)

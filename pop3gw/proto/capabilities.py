@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Final
 
 # Capabilities that stand for no command.
-_NO_COMMAND = frozenset(
+_NO_COMMAND: Final = frozenset(
     ["PIPELINING", "RESP-CODES", "AUTH-RESP-CODE", "EXPIRE", "LOGIN-DELAY", "IMPLEMENTATION"]  # RFC 2449, RFC 3206
 )
 
 # Capabilities that stand for another command than their own name.
-_COMMANDS: Mapping[str, tuple[str, ...]] = MappingProxyType({"SASL": ("AUTH",), "USER": ("USER", "PASS")})
+_COMMANDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"SASL": ("AUTH",), "USER": ("USER", "PASS")})
 
 # What the gateway knows to work with any server of RFC 1939 that the policy lets be used.
-_OWN = ("TOP", "UIDL", "USER")
+_OWN: Final = ("TOP", "UIDL", "USER")
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_LOGINS = ([b"USER"], [b"SASL"])
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_LOGINS: Final = ([b"USER"], [b"SASL"])
 
 
 class Capabilities:

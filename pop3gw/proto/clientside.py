@@ -6,6 +6,8 @@ each decided only after its predecessor's answer is known (RFC 2449 section 6.6)
 
 from __future__ import annotations
 
+from typing import Final
+
 from pop3gw.policy import INVALID_COMMAND
 from pop3gw.proto.asking import Asking
 from pop3gw.proto.capabilities import without_logins
@@ -31,11 +33,11 @@ from pop3gw.proto.upgrade import ClientTls
 from pop3gw.proto.wire import CONTROL, CRLF, Lines, LineTooLongError
 
 # For the person behind the mail program, which shows it.
-TLS_NEEDED = "Turn on TLS (SSL) in your mail program: logging in without it is not allowed here"
-UNASKED = "it sent something that nobody asked for"
+TLS_NEEDED: Final = "Turn on TLS (SSL) in your mail program: logging in without it is not allowed here"
+UNASKED: Final = "it sent something that nobody asked for"
 
-_UPDATE = State.UPDATE
-_NOTHING_ASKED = Relay("", "", unknown("", multiline=False), False, "GREETING")
+_UPDATE: Final = State.UPDATE
+_NOTHING_ASKED: Final = Relay("", "", unknown("", multiline=False), False, "GREETING")
 
 
 class ClientSide(Outcome):
@@ -116,7 +118,7 @@ class ClientSide(Outcome):
         word, _space, rest = line.partition(b" ")
         # Upper case of ASCII only: str.upper() would make an S of U+017F.
         name, argument = word.upper().decode("utf-8", "surrogateescape"), rest.decode("utf-8", "surrogateescape")
-        if self._journal.conversation:
+        if self._told:
             self._journal.debug(f"client: {self._shown(name, argument)}")
         if not name or CONTROL.search(line):
             self._refused(self._shown(name, argument), "it is empty" if not name else "it holds a control character")
@@ -188,7 +190,7 @@ class ClientSide(Outcome):
             return
         self._relay = relay
         self.much_awaited = relay.multiline
-        if self._journal.conversation:
+        if self._told:
             self._journal.debug(f"to server: {relay.shown()}")
         self.to_server.append(relay.line() + CRLF)
         if relay.name == "AUTH" and relay.argument:
@@ -247,7 +249,7 @@ class ClientSide(Outcome):
             return
         if not exchange.cancelled:
             self._hear_sasl(line.decode("utf-8", "surrogateescape"))
-        if self._journal.conversation:
+        if self._told:
             self._journal.debug(f"client: {'*' if exchange.cancelled else '[SASL response]'}")
         self.to_server.append(line + CRLF)
         self._turns.take(CHALLENGE, now)

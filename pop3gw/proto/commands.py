@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class State(enum.StrEnum):
@@ -122,7 +122,7 @@ def _password(argument: str, limits: Limits) -> str:
     return argument
 
 
-_APOP = re.compile(r"([^ ]+) [0-9a-fA-F]{32}")
+_APOP: Final = re.compile(r"([^ ]+) [0-9a-fA-F]{32}")
 
 
 def _name_and_digest(argument: str, limits: Limits) -> str:
@@ -134,8 +134,8 @@ def _name_and_digest(argument: str, limits: Limits) -> str:
 
 
 # At most ten digits: message numbers and line counts fit in 32 bits. [0-9], since \d takes other scripts' digits.
-_NUMBER = re.compile(r"(?=0*[1-9])[0-9]{1,10}")
-_NUMBER_AND_COUNT = re.compile(r"(?=0*[1-9])[0-9]{1,10} [0-9]{1,10}")
+_NUMBER: Final = re.compile(r"(?=0*[1-9])[0-9]{1,10}")
+_NUMBER_AND_COUNT: Final = re.compile(r"(?=0*[1-9])[0-9]{1,10} [0-9]{1,10}")
 
 
 def _number(argument: str, _limits: Limits) -> str:
@@ -155,7 +155,7 @@ def _number_and_count(argument: str, _limits: Limits) -> str:
 
 
 # RFC 4422 section 3.1 (mechanism names), RFC 5034 section 4 (initial response, "=" when it is empty).
-_MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}(?: (?:=|[A-Za-z0-9+/]+={0,2}))?")
+_MECHANISM: Final = re.compile(r"[A-Za-z0-9_-]{1,20}(?: (?:=|[A-Za-z0-9+/]+={0,2}))?")
 
 
 def _mechanism(argument: str, _limits: Limits) -> str:
@@ -165,7 +165,7 @@ def _mechanism(argument: str, _limits: Limits) -> str:
 
 
 # Of these a log may show the name: any other word in its place may be a response, or a password.
-MECHANISMS = frozenset(
+MECHANISMS: Final = frozenset(
     [
         *("ANONYMOUS", "CRAM-MD5", "DIGEST-MD5", "EXTERNAL", "GS2-KRB5", "GSS-SPNEGO", "GSSAPI", "KERBEROS_V4"),
         *("LOGIN", "NTLM", "OAUTHBEARER", "OTP", "PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256"),
@@ -173,7 +173,7 @@ MECHANISMS = frozenset(
     ]
 )
 
-_LANGUAGE = re.compile(r"\*|[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*")
+_LANGUAGE: Final = re.compile(r"\*|[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8})*")
 
 
 def _language(argument: str, _limits: Limits) -> str:
@@ -182,15 +182,15 @@ def _language(argument: str, _limits: Limits) -> str:
     return argument
 
 
-_INITIAL = frozenset({State.AUTHORIZATION})
-_BEFORE_LOGIN = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
-_LOGGED_IN = frozenset({State.TRANSACTION})
-_ANYTIME = _BEFORE_LOGIN | _LOGGED_IN
+_INITIAL: Final = frozenset({State.AUTHORIZATION})
+_BEFORE_LOGIN: Final = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
+_LOGGED_IN: Final = frozenset({State.TRANSACTION})
+_ANYTIME: Final = _BEFORE_LOGIN | _LOGGED_IN
 
 _AUTH, _GIVEN, _TRANS, _UPDATE = State.AUTHORIZATION, State.USER_GIVEN, State.TRANSACTION, State.UPDATE
-_STAT_STATUS = re.compile(rb"[0-9]+ [0-9]+(?: .*)?", re.DOTALL)
+_STAT_STATUS: Final = re.compile(rb"[0-9]+ [0-9]+(?: .*)?", re.DOTALL)
 
-_ROWS = (
+_ROWS: Final = (
     # RFC 1939
     Command("USER", _username, _INITIAL, Shape.LINE, _GIVEN, _AUTH, names_user=True),
     Command("PASS", _password, frozenset({_GIVEN}), Shape.LINE, _TRANS, _AUTH, Secret.ALL, login=True),
@@ -221,7 +221,7 @@ _ROWS = (
     Command("LANG", _language, _ANYTIME, Shape.MULTILINE_BARE),
 )
 
-COMMANDS: Mapping[str, Command] = MappingProxyType({row.name: row for row in _ROWS})
+COMMANDS: Final[Mapping[str, Command]] = MappingProxyType({row.name: row for row in _ROWS})
 
 
 def unknown(name: str, *, multiline: bool) -> Command:

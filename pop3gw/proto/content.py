@@ -9,12 +9,12 @@ Known limit: where a callback (or the CAPA filter) wants lines, a line over MAX_
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from pop3gw.policy import AbstractPop3Proxy
 from pop3gw.proto.wire import CRLF, ContentLines, EndingsCheck, LineMeter, Terminator, stuffed
 
-MAX_SEEN_LINE = 1 << 20
+MAX_SEEN_LINE: Final = 1 << 20
 
 
 class ContentError(Exception):

@@ -66,12 +66,12 @@ RELAYED: Final = 0
 ANSWERED: Final = 1
 REFUSED: Final = 2
 ABORTED: Final = 3
-_VERDICTS = ("relayed", "answered", "refused", "aborted")
-_COMMANDS = (*COMMANDS, OTHER)
-_WAYS = ("user", "apop", "sasl")
-_OUTCOMES = ("ok", "failed", "refused")
-_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, math.inf)
-_CONNECT_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, math.inf)
+_VERDICTS: Final = ("relayed", "answered", "refused", "aborted")
+_COMMANDS: Final = (*COMMANDS, OTHER)
+_WAYS: Final = ("user", "apop", "sasl")
+_OUTCOMES: Final = ("ok", "failed", "refused")
+_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, math.inf)
+_CONNECT_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, math.inf)
 
 FAMILIES: Final = _laid_out(
     # By the worker, for its sessions.
@@ -139,7 +139,7 @@ COUNTERS: Final = FAMILIES[-1].at + FAMILIES[-1].size
 # What sessions count by: looked up, not computed, since it happens with every request.
 REQUEST_AT: Final = {name: REQUESTS.index(name, _VERDICTS[0]) for name in _COMMANDS}
 OTHER_REQUEST_AT: Final = REQUEST_AT[OTHER]
-_WAY_OF = {"PASS": "user", "APOP": "apop", "AUTH": "sasl"}
+_WAY_OF: Final = {"PASS": "user", "APOP": "apop", "AUTH": "sasl"}
 LOGIN_OK: Final = {name: LOGINS.index(way, "ok") for name, way in _WAY_OF.items()}
 LOGIN_FAILED: Final = {name: LOGINS.index(way, "failed") for name, way in _WAY_OF.items()}
 LOGIN_REFUSED: Final = {name: LOGINS.index(way, "refused") for name, way in _WAY_OF.items()}

@@ -26,6 +26,7 @@ from pop3gw.proto.wire import CONTROL, CRLF, TERMINATOR, terminator_in
 _MOST_KEPT: Final = 512  # lines: message numbers make many of them
 _NUMBERS: Final = re.compile(r"[0-9 ]{,24}")  # an argument that may be kept
 _TRANSACTION: Final = State.TRANSACTION
+_ACCEPT: Final[object] = POP3_REQ_ACCEPT
 _GOOD: Final = re.compile(rb"\+OK(?: [^\r\n\0]*)?\r\n")  # a whole status line that is no error
 _FILTERED: Final = "CAPA"  # its answer never passes as it came
 
@@ -82,8 +83,8 @@ class FastPath(ServerSide):
         ):
             relay, wire, length, counter = usual
             # The same object, or the long way: what only equals 1 is not good enough.
-            if policy.request.get(relay.name) is POP3_REQ_ACCEPT and length <= policy.max_request_line_length:
-                if self._journal.conversation:
+            if policy.request.get(relay.name) is _ACCEPT and length <= policy.max_request_line_length:
+                if self._told:
                     asked = data[:length].decode("utf-8", "surrogateescape")
                     self._journal.debug(f"client: {self._shown(relay.name, asked.partition(' ')[2])}")
                     self._journal.debug(f"to server: {relay.shown()}")
@@ -113,7 +114,7 @@ class FastPath(ServerSide):
                     unchecked = policy.permit_longline and not policy.strict_line_endings
                     end = terminator_in(data, status) + len(TERMINATOR) if unchecked else -1
                 if end == len(data):
-                    if self._journal.conversation:
+                    if self._told:
                         self._journal.debug(f"server: {data[:status].decode('utf-8', 'surrogateescape')}")
                     self._conclude(relay, data, now, ok=True)
                     if turns.phase is REQUEST and (self._client.left or self._client_eof):

@@ -5,6 +5,8 @@ Pure. The lower part of ``session``: it must not know who said what before, only
 
 from __future__ import annotations
 
+from typing import Final
+
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy
 from pop3gw.proto.asking import PROTOCOL_ERROR
 from pop3gw.proto.commands import Command, State
@@ -13,9 +15,9 @@ from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.turns import Phase, Turns
 from pop3gw.proto.wire import CRLF
 
-_NOT_STARTED = AbstractPop3Proxy()
-_MESSAGES = MESSAGES.at
-COUNTED = frozenset({"RETR", "DELE", "RSET"})  # what a summary tells of
+_NOT_STARTED: Final = AbstractPop3Proxy()
+_MESSAGES: Final = MESSAGES.at
+COUNTED: Final = frozenset({"RETR", "DELE", "RSET"})  # what a summary tells of
 
 
 class Outcome:
@@ -25,6 +27,7 @@ class Outcome:
         "_held",
         "_held_ends",
         "_journal",
+        "_told",
         "_turns",
         "changed",
         "counters",
@@ -65,6 +68,7 @@ class Outcome:
         self.counters = counters  # of ``counts``
         self.policy: AbstractPop3Proxy = _NOT_STARTED
         self._journal = journal
+        self._told = journal.conversation  # whether the journal is told each line
         self._turns = Turns()
         self._held = b""  # the answer to a failed login
         self._held_ends = False  # the session ends behind it
@@ -73,7 +77,7 @@ class Outcome:
 
     def _say(self, status: str) -> None:
         """A status line of the gateway's own."""
-        if self._journal.conversation:
+        if self._told:
             self._journal.debug(f"to client: {status}")
         self.to_client.append(status.encode("utf-8", "surrogateescape") + CRLF)
 

@@ -10,17 +10,18 @@ import ipaddress
 import re
 import struct
 from dataclasses import dataclass
+from typing import Final
 
-LONGEST = 16 + 65_535  # of version 2; version 1 has at most 107 octets
-_V1_LONGEST = 107
-_V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-_V2_FIXED = struct.Struct("!12sBBH")
+LONGEST: Final = 16 + 65_535  # of version 2; version 1 has at most 107 octets
+_V1_LONGEST: Final = 107
+_V2_SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
+_V2_FIXED: Final = struct.Struct("!12sBBH")
 _V2_LOCAL, _V2_PROXY = 0x20, 0x21
-_V2_FAMILIES = range(0x3 + 1)  # unspecified, IPv4, IPv6, Unix: the upper half of the octet
-_V2_TRANSPORTS = range(0x2 + 1)  # unspecified, stream, datagram: the lower
-_V2_ADDRESSES = {0x11: ("!4s4sHH", 12), 0x21: ("!16s16sHH", 36)}  # TCP over IPv4, over IPv6
+_V2_FAMILIES: Final = range(0x3 + 1)  # unspecified, IPv4, IPv6, Unix: the upper half of the octet
+_V2_TRANSPORTS: Final = range(0x2 + 1)  # unspecified, stream, datagram: the lower
+_V2_ADDRESSES: Final = {0x11: ("!4s4sHH", 12), 0x21: ("!16s16sHH", 36)}  # TCP over IPv4, over IPv6
 
-_PORT = re.compile(r"(?:0|[1-9][0-9]{0,4})")
+_PORT: Final = re.compile(r"(?:0|[1-9][0-9]{0,4})")
 
 
 class ProxyHeaderError(ValueError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pop3gw.policy import (
     COMMAND_NAME,
@@ -39,11 +39,11 @@ from pop3gw.proto.sasl import Exchange
 from pop3gw.proto.upgrade import ClientTls
 
 # A refused USER, PASS or APOP leaves the session in AUTHORIZATION, also where it was not legal.
-_UNSETTLING = frozenset({"USER", "PASS", "APOP"})
-_UNSETTLED = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
+_UNSETTLING: Final = frozenset({"USER", "PASS", "APOP"})
+_UNSETTLED: Final = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
 
 # A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
-_KEYWORD = re.compile(r"[A-Z]{1,4}")
+_KEYWORD: Final = re.compile(r"[A-Z]{1,4}")
 
 
 def nameable(name: str, policy: AbstractPop3Proxy) -> bool:

@@ -11,12 +11,13 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Final
 
 from pop3gw.proto.wire import CONTROL
 
-_XOAUTH2_USER = re.compile(r"(?:^|\x01)user=([^\x01]*)")
-_GS2_AUTHZID = re.compile(r"[nyp][^,]*,a=([^,]*),")
-_SCRAM_NAME = re.compile(r"^[nyp][^,]*,[^,]*,n=([^,]*),")
+_XOAUTH2_USER: Final = re.compile(r"(?:^|\x01)user=([^\x01]*)")
+_GS2_AUTHZID: Final = re.compile(r"[nyp][^,]*,a=([^,]*),")
+_SCRAM_NAME: Final = re.compile(r"^[nyp][^,]*,[^,]*,n=([^,]*),")
 
 
 def _plain(responses: list[str]) -> str | None:
@@ -48,7 +49,7 @@ def _scram(responses: list[str]) -> str | None:
     return match[1].replace("=2C", ",").replace("=3D", "=") if match else None
 
 
-_NAME_SHOWN_BY: Mapping[str, Callable[[list[str]], str | None]] = MappingProxyType(
+_NAME_SHOWN_BY: Final[Mapping[str, Callable[[list[str]], str | None]]] = MappingProxyType(
     {
         "PLAIN": _plain,
         "LOGIN": _login,
@@ -64,10 +65,10 @@ _NAME_SHOWN_BY: Mapping[str, Callable[[list[str]], str | None]] = MappingProxyTy
 )
 
 
-_BEARER = re.compile(r"\x01auth=\S+ ([^\x01]+)")
-_WHOLE = re.compile(r"^(.+)$", re.DOTALL)
+_BEARER: Final = re.compile(r"\x01auth=\S+ ([^\x01]+)")
+_WHOLE: Final = re.compile(r"^(.+)$", re.DOTALL)
 # The part of a response that is secret by itself, also where it is said without the rest.
-_SECRET_WITHIN: Mapping[str, re.Pattern[str]] = MappingProxyType(
+_SECRET_WITHIN: Final[Mapping[str, re.Pattern[str]]] = MappingProxyType(
     {
         "PLAIN": re.compile(r"\0([^\0]+)$"),
         "CRAM-MD5": re.compile(r" ([^ ]+)$"),

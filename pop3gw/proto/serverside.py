@@ -7,6 +7,7 @@ the phase; what becomes of an answer is decided in ``answers``.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from pop3gw.policy import SessionFacts
 from pop3gw.proto.answers import Answers
@@ -22,10 +23,10 @@ from pop3gw.proto.wire import CRLF, LineTooLongError
 from pop3gw.values import Tls
 
 # RFC 2449 section 8.1.1, RFC 3206 section 4: the server or the gateway is at fault, trying again may help.
-NOT_AVAILABLE = "[SYS/TEMP] Server not available"
+NOT_AVAILABLE: Final = "[SYS/TEMP] Server not available"
 
 # RFC 1939 section 7: the timestamp is a msg-id, in angle brackets.
-_TIMESTAMP = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
+_TIMESTAMP: Final = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
 
 
 class ServerSide(ClientSide):
@@ -97,7 +98,7 @@ class ServerSide(ClientSide):
             return
         if line is None:
             return
-        if self._journal.conversation:
+        if self._told:
             said = "[SASL challenge]" if challenge else line.decode("utf-8", "surrogateescape")
             self._journal.debug(f"server: {said}")
         if phase is Phase.GREETING:
@@ -186,7 +187,7 @@ class ServerSide(ClientSide):
         if status.refused:
             self._refused(f"the answer to {relay.shown()}", "the policy refuses it")
             self.counters[ANSWERS_REFUSED.at] += 1
-        if self._journal.conversation and status.line != line:
+        if self._told and status.line != line:
             self._journal.debug(f"to client: {status.line.decode('utf-8', 'surrogateescape')}")
         if status.end:
             self.to_client.append(out)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
+from typing import Final
 
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
 from pop3gw.proto.answers import Answers
@@ -28,8 +29,8 @@ from pop3gw.proto.turns import CLIENT_TURNS, OWED_BY_SERVER, REQUEST, Phase
 from pop3gw.proto.upgrade import WITHOUT_TLS, ClientTls, SessionRules
 from pop3gw.values import Tls
 
-QUEUE_OCTETS = 16_384
-POLICY_FAILED = "[SYS/TEMP] Service not available"  # RFC 3206 section 4, as NOT_AVAILABLE
+QUEUE_OCTETS: Final = 16_384
+POLICY_FAILED: Final = "[SYS/TEMP] Service not available"  # RFC 3206 section 4, as NOT_AVAILABLE
 
 
 class Session(FastPath):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
 from pop3gw.policy import AbstractPop3Proxy
 from pop3gw.proto.events import Side
@@ -34,29 +35,30 @@ class Phase(enum.Enum):
 
 
 # Where the server owes a line, so that its silence or end is answered with an -ERR.
-OWED_BY_SERVER = frozenset({Phase.SERVER_HANDSHAKE, Phase.GREETING, Phase.SERVER_STLS, Phase.STATUS, Phase.CHALLENGE})
+OWED_BY_SERVER: Final = frozenset(
+    {Phase.SERVER_HANDSHAKE, Phase.GREETING, Phase.SERVER_STLS, Phase.STATUS, Phase.CHALLENGE}
+)
 # Where the client has not heard the greeting.
-BEFORE_GREETING = frozenset({Phase.CONNECTION, Phase.SERVER_HANDSHAKE, Phase.GREETING, Phase.SERVER_STLS})
+BEFORE_GREETING: Final = frozenset({Phase.CONNECTION, Phase.SERVER_HANDSHAKE, Phase.GREETING, Phase.SERVER_STLS})
 # Where the client's lines are taken.
-CLIENT_TURNS = frozenset({Phase.REQUEST, Phase.RESPONSE})
+CLIENT_TURNS: Final = frozenset({Phase.REQUEST, Phase.RESPONSE})
 
 # As plain names: looked at with each event.
-REQUEST, RESPONSE, STATUS, CONTENT, CHALLENGE = (
-    Phase.REQUEST,
-    Phase.RESPONSE,
-    Phase.STATUS,
-    Phase.CONTENT,
-    Phase.CHALLENGE,
-)
+REQUEST: Final[Phase] = Phase.REQUEST
+RESPONSE: Final[Phase] = Phase.RESPONSE
+STATUS: Final[Phase] = Phase.STATUS
+CONTENT: Final[Phase] = Phase.CONTENT
+CHALLENGE: Final[Phase] = Phase.CHALLENGE
 
-_AWAITED: Mapping[Phase, Side] = MappingProxyType(
+_AWAITED: Final[Mapping[Phase, Side]] = MappingProxyType(
     dict.fromkeys(OWED_BY_SERVER | {Phase.CONTENT}, Side.SERVER)
     | dict.fromkeys(CLIENT_TURNS | {Phase.CLIENT_HANDSHAKE}, Side.CLIENT)
 )
-_UNTIMED = frozenset({Phase.CONNECTION, Phase.OVER})  # the caller bounds the connection
+_UNTIMED: Final = frozenset({Phase.CONNECTION, Phase.OVER})  # the caller bounds the connection
 
-_FIRST_DELAY = 0.25  # seconds that the answer to the first failed login is held back; doubled for each further one
-_LONGEST_DELAY = 8.0
+# Seconds that the answer to the first failed login is held back; doubled for each further one.
+_FIRST_DELAY: Final = 0.25
+_LONGEST_DELAY: Final = 8.0
 
 
 class Turns:

@@ -6,12 +6,13 @@ Pure: it decides, the session says STLS or answers it, the relay shakes hands.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from pop3gw.proto.asking import Asking
 from pop3gw.proto.commands import COMMANDS
 from pop3gw.values import Tls
 
-_BY_STLS = (Tls.STARTTLS, Tls.REQUIRED)
+_BY_STLS: Final = (Tls.STARTTLS, Tls.REQUIRED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class SessionRules:
         return self.server_tls in _BY_STLS
 
 
-WITHOUT_TLS = SessionRules()
+WITHOUT_TLS: Final = SessionRules()
 
 
 class ClientTls:

@@ -11,12 +11,13 @@ Known limit: a line is kept until it is whole, so memory is bounded by the limit
 from __future__ import annotations
 
 import re
+from typing import Final
 
-TERMINATOR = b"\r\n.\r\n"
-CRLF = b"\r\n"
-_FAR = 512  # octets from dot to dot: fewer are not worth a search of their own
+TERMINATOR: Final = b"\r\n.\r\n"
+CRLF: Final = b"\r\n"
+_FAR: Final = 512  # octets from dot to dot: fewer are not worth a search of their own
 # What no request and no line of a SASL exchange may hold.
-CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class LineTooLongError(Exception):
@@ -156,7 +157,7 @@ class LineMeter:
         return end + data.startswith(b"\r", end) if end >= 0 else 0
 
 
-_BARE = re.compile(rb"\r(?=[^\n])|(?<!\r)\n")
+_BARE: Final = re.compile(rb"\r(?=[^\n])|(?<!\r)\n")
 
 
 class EndingsCheck:

@@ -98,9 +98,7 @@ def remove_key(pair: Pair) -> None:
     pair.key.unlink()
 
 
-@pytest.mark.parametrize(
-    ("harm", "key"), [(break_key, "tls_key"), (remove_key, "tls_key")], ids=["broken", "missing"]
-)
+@pytest.mark.parametrize(("harm", "key"), [(break_key, "tls_key"), (remove_key, "tls_key")], ids=["broken", "missing"])
 @pytest.mark.parametrize("arguments", [["--check"], ["--foreground"]])
 def test_what_can_not_be_used_is_said_with_file_line_and_key(
     folders: Folders, copied: Pair, harm: Callable[[Pair], None], key: str, arguments: list[str]

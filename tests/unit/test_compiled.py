@@ -34,8 +34,8 @@ def test_the_protocol_is_compiled() -> None:
 
 
 def test_what_must_be_interpreted_is() -> None:
-    """Policies are derived from ``policy``; while ``poller`` and ``callguard`` run, handlers of signals do."""
-    assert not compiled() & {"policy", "policies.apop", "policies.tls", "poller", "callguard", "loading"}
+    """Policies are derived from ``policy``; while ``waiting`` and ``callguard`` run, handlers of signals do."""
+    assert not compiled() & {"policy", "policies.apop", "policies.tls", "waiting", "callguard", "loading"}
 
 
 @pytest.mark.timeout(300)

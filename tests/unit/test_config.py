@@ -389,9 +389,7 @@ class TestConsistency:
         assert "[inbound] listens for clients" in said
         load(tmp_path, (main + SMALLEST).replace(":1110", ":0"))
 
-    def test_metrics_without_the_library_that_makes_them(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_metrics_without_the_library_that_makes_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         text = "[main]\nmetrics_listen = 127.0.0.1:9110\n" + SMALLEST
         load(tmp_path, text)
         monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)

@@ -141,6 +141,7 @@ class Hall:
         client = self._stack.enter_context(socket.create_connection(self._listener.getsockname(), PATIENCE))
         accepted, where = self._listener.accept()
         self.relay.adopt(accepted, Peer(*where), next(self._seats))
+        self.relay.settle()
         return client
 
     def turn(self) -> None:
@@ -286,6 +287,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "monotonic", CLOCK)
 
 
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
 def test_the_time_that_config_takes_is_not_taken_from_connecting(stack: ExitStack, silent: Address) -> None:
     began = time.monotonic()
@@ -293,6 +295,7 @@ def test_the_time_that_config_takes_is_not_taken_from_connecting(stack: ExitStac
     assert hall.relay.deadline() > began + 100
 
 
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
 def test_the_time_that_config_takes_is_the_sessions(stack: ExitStack, silent: Address) -> None:
     began = time.monotonic()
@@ -398,6 +401,7 @@ def test_what_was_answered_before_an_end_in_the_same_round_is_delivered(stack: E
         assert hall.client.recv(100) == b"-ERR Invalid command.\r\n"
 
 
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(
     ("request_", "answer"),
@@ -415,12 +419,14 @@ def test_what_a_callback_takes_is_nobodys_silence(stack: ExitStack, request_: by
     hall.asks(hall.client, hall.server, b"DELE 1\r\n", b"+OK\r\n")
 
 
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
 def test_what_config_and_the_greetings_callback_take_is_nobodys_silence(stack: ExitStack) -> None:
     hall = Served(stack, SlowToBegin)
     hall.asks(hall.client, hall.server, b"DELE 1\r\n", b"+OK\r\n")
 
 
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
 def test_what_a_callback_takes_to_refuse_is_not_the_clients_silence(stack: ExitStack) -> None:
     hall = Served(stack)
@@ -430,6 +436,7 @@ def test_what_a_callback_takes_to_refuse_is_not_the_clients_silence(stack: ExitS
     hall.asks(hall.client, hall.server, b"DELE 1\r\n", b"+OK\r\n")
 
 
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("command", [b"RETR", b"TOP"], ids=["relayed", "dropped"])
 def test_a_message_that_comes_in_parts_is_not_cut_by_its_callback(stack: ExitStack, command: bytes) -> None:
@@ -449,6 +456,7 @@ def test_a_message_that_comes_in_parts_is_not_cut_by_its_callback(stack: ExitSta
     assert heard == (b"a\r\n" * 6 if command == b"RETR" else b"") + b"b\r\n.\r\n"
 
 
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
 def test_an_answer_that_came_while_a_neighbours_callback_ran_has_come_in_time(stack: ExitStack) -> None:
     hall = Served(stack)
@@ -461,6 +469,7 @@ def test_an_answer_that_came_while_a_neighbours_callback_ran_has_come_in_time(st
     assert hall.hears() == b"+OK\r\n"
 
 
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
 def test_a_request_that_waited_for_a_neighbours_callback_has_its_whole_time(stack: ExitStack) -> None:
     hall = Served(stack)
@@ -476,6 +485,7 @@ def test_a_request_that_waited_for_a_neighbours_callback_has_its_whole_time(stac
     assert hall.hears() == b"+OK\r\n"
 
 
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
 def test_whoever_really_is_silent_is_late_whatever_the_neighbours_do(stack: ExitStack) -> None:
     hall = Served(stack)
