@@ -17,8 +17,9 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 # What is compiled, into a library each: the protocol, and the processes around it. Not the language of the policies,
-# which their authors derive from; not what runs at a start or a reload alone; and neither ``poller`` nor ``callguard``:
-# handlers of signals run when the interpreter runs, so each round of a loop must, and each call of a policy.
+# which their authors derive from; not what runs at a start or a reload alone; and neither ``waiting`` nor
+# ``callguard``: handlers of signals run when the interpreter runs, so each round of a loop must, and each call of a
+# policy.
 COMPILED = {
     "protocol": [
         *sorted(str(path.relative_to(HERE)) for path in HERE.glob("pop3gw/proto/[a-z]*.py")),

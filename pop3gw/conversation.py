@@ -90,6 +90,7 @@ class Conversation:
         "_tally",
         "_undecided",
         "closed",
+        "entry",
         "identity",
         "scheduled",
         "seat",
@@ -103,6 +104,7 @@ class Conversation:
         self.closed = False
         self.seat = seat
         self.scheduled = NEVER
+        self.entry = 0  # of the relay's deadlines, where it is scheduled
         self._relay = relay
         self._client = Stream(client, _CLIENT_READ)
         self._server: Stream | None = None

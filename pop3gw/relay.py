@@ -86,8 +86,10 @@ class Relay:
         self._running: set[Conversation] = set()
         self.unsettled: list[Conversation] = []  # who has heard something in this round
         self._asking: dict[int, Conversation] = {}  # seat -> who waits for ``decided``
-        # Deadlines mostly move later: an entry is looked at again when its time comes, not moved each time.
-        self._deadlines: list[tuple[float, int, Conversation]] = []
+        # Deadlines mostly move later: an entry is looked at again when its time comes, not moved each time. They are
+        # numbers only, so that the memory of a session that is over is the next one's.
+        self._deadlines: list[tuple[float, int]] = []
+        self._due: dict[int, Conversation] = {}  # entry -> whose it is: the last one of each session
         self._entries = 0
 
     def adopt(self, client: socket.socket, peer: Peer, seat: Seat) -> None:
@@ -134,20 +136,27 @@ class Relay:
     def expire(self, now: float) -> None:
         """Do what is due; what had come at that time was heard."""
         while self._deadlines and self._deadlines[0][0] <= now:
-            _when, _entry, conversation = heapq.heappop(self._deadlines)
-            if conversation in self._running:
-                conversation.scheduled = NEVER
+            _when, entry = heapq.heappop(self._deadlines)
+            conversation = self._due.get(entry)
+            if conversation is not None:
+                self._unschedule(conversation)
                 conversation.expire(now)
 
     def schedule(self, when: float, conversation: Conversation) -> None:
         """``conversation.expire`` is to be called at this time at the latest."""
+        self._unschedule(conversation)
         if len(self._deadlines) > 2 * len(self._running) + _FORGOTTEN:
             # Most belong to sessions that are over, or were moved forward: else they would stay for whole timeouts.
-            self._deadlines = [entry for entry in self._deadlines if entry[2].scheduled == entry[0]]
+            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._due]
             heapq.heapify(self._deadlines)
-        conversation.scheduled = when
         self._entries += 1
-        heapq.heappush(self._deadlines, (when, self._entries, conversation))
+        conversation.scheduled, conversation.entry = when, self._entries
+        self._due[self._entries] = conversation
+        heapq.heappush(self._deadlines, (when, self._entries))
+
+    def _unschedule(self, conversation: Conversation) -> None:
+        conversation.scheduled = NEVER
+        self._due.pop(conversation.entry, None)
 
     def end_all(self, reason: str) -> None:
         """End every session at once."""
@@ -163,7 +172,7 @@ class Relay:
     def done(self, conversation: Conversation) -> None:
         """A conversation has closed its connections."""
         self._running.discard(conversation)
-        conversation.scheduled = NEVER
+        self._unschedule(conversation)
         self._asking.pop(conversation.seat.number, None)
         if not self._running:
             self._deadlines.clear()

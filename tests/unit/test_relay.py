@@ -23,6 +23,7 @@ class Quick(Conversation):
     def __init__(self, relay: Relay, number: int) -> None:
         self.closed = False
         self.scheduled = NEVER
+        self.entry = 0
         self.seat = relay.slot.seats[number]
         self.expired: list[float] = []
 
