@@ -96,7 +96,7 @@ class Tally:
         ending, by = session.ending or Ending.FAULT, session.ended_by or Side.GATEWAY
         self._counters[counts.ENDED_AT[ending, by]] += 1
         self._count_time(counts.SESSION_SECONDS, seconds)
-        facts = session.policy.session
+        facts = session.facts
         self._journal.summary(
             Summary(
                 client=str(self._client),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from pop3gw.policy import SessionFacts
 from pop3gw.proto.answers import Answers
 from pop3gw.proto.capabilities import Capabilities
 from pop3gw.proto.clientside import UNASKED, ClientSide
@@ -27,6 +26,7 @@ NOT_AVAILABLE: Final = "[SYS/TEMP] Server not available"
 
 # RFC 1939 section 7: the timestamp is a msg-id, in angle brackets.
 _TIMESTAMP: Final = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
+_NONE: Final[Content] = Dropped()  # that of no answer: nobody feeds it
 
 
 class ServerSide(ClientSide):
@@ -41,7 +41,7 @@ class ServerSide(ClientSide):
         self._rules = rules
         self._server_eof = False
         self._greeting = b""  # kept while TLS with the server begins
-        self._content: Content = Dropped()
+        self._content = _NONE
 
     def server_data(self, data: bytes, now: float) -> None:
         """The server sent this."""
@@ -221,6 +221,7 @@ class ServerSide(ClientSide):
             self.to_client.append(out)
         if content.ended:
             # A dropped answer is one that the client got an -ERR for.
+            self._content = _NONE
             self._conclude(self._relay, b"", now, ok=not isinstance(content, Dropped))
             self._server.feed(content.left)
 
@@ -256,6 +257,3 @@ class ServerSide(ClientSide):
         else:
             self._turns.take(REQUEST, now)
             self._serve(now)
-
-    def _learn(self, facts: SessionFacts) -> None:
-        self.policy.__dict__["session"] = facts

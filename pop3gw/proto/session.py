@@ -36,7 +36,7 @@ POLICY_FAILED: Final = "[SYS/TEMP] Service not available"  # RFC 3206 section 4,
 class Session(FastPath):
     """One session under one policy. See the module for how it is driven."""
 
-    __slots__ = ("_facts", "_guard", "_policy_class", "callback_failures", "wants_server")
+    __slots__ = ("_guard", "_policy_class", "callback_failures", "facts", "wants_server")
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Session(FastPath):
         super().__init__(journal, Counter() if counters is None else counters, rules)
         self.wants_server = False  # the server is to be connected
         self.callback_failures: list[str] = []  # names: who counts them empties it
-        self._facts = facts
+        self.facts = facts
         self._policy_class = policy_class
         self._guard = guard or Unguarded()
 
@@ -83,7 +83,7 @@ class Session(FastPath):
 
     def introduce(self, client_address: str, client_port: int) -> None:
         """Before ``start``: the client is another one than the connection's peer."""
-        self._facts = self._facts._replace(client_address=client_address, client_port=client_port)
+        self.facts = self.facts._replace(client_address=client_address, client_port=client_port)
 
     def refuse(self, text: str, why: str) -> None:
         """Instead of ``start``: there is no session. Where TLS would come first the client can't be told."""
@@ -106,7 +106,7 @@ class Session(FastPath):
     def _configure(self) -> None:
         try:
             limit = self._policy_class.callback_timeout
-            made = self._guard.call(instance, (self._policy_class, self._facts), limit)
+            made = self._guard.call(instance, (self._policy_class, self.facts), limit)
             assert isinstance(made, AbstractPop3Proxy)  # noqa: S101 - for mypy
             self.policy = made
         except BaseException as fault:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
@@ -127,13 +127,17 @@ class Session(FastPath):
 
     def connected(self, now: float, address: str | None = None, port: int | None = None) -> None:
         """The server is connected; its greeting is awaited (after TLS, where that comes first)."""
-        self._learn(self.policy.session._replace(server_address=address, server_port=port))
+        self._learn(self.facts._replace(server_address=address, server_port=port))
         self.changed = True
         if self._rules.server_tls is Tls.IMPLICIT:
             self.tls_wanted = Side.SERVER
             self._turns.take(Phase.SERVER_HANDSHAKE, now)
         else:
             self._turns.take(Phase.GREETING, now)
+
+    def _learn(self, facts: SessionFacts) -> None:
+        """Put what is known of the session from now on where its policy sees it."""
+        self.facts = self.policy.__dict__["session"] = facts
 
     def connect_failed(self, reason: str, _now: float) -> None:
         """The server can't be reached."""
@@ -145,16 +149,16 @@ class Session(FastPath):
         self.tls_wanted = None
         self.changed = True
         if side is Side.CLIENT and self._rules.client_tls is Tls.IMPLICIT:
-            self._facts = self._facts._replace(client_tls=tls, client_certificate=certificate)
+            self.facts = self.facts._replace(client_tls=tls, client_certificate=certificate)
             self._turns.take(Phase.CONNECTION, now)
             self._turns.login_not_awaited()
             self._configure()
             return
         if side is Side.CLIENT:
-            self._learn(self.policy.session._replace(client_tls=tls, client_certificate=certificate))
+            self._learn(self.facts._replace(client_tls=tls, client_certificate=certificate))
             self._turns.take(REQUEST, now)
             return
-        self._learn(self.policy.session._replace(server_tls=tls))
+        self._learn(self.facts._replace(server_tls=tls))
         if self._rules.server_tls is Tls.IMPLICIT:
             self._turns.take(Phase.GREETING, now)
         else:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pop3gw import conversation, tls
+from pop3gw import conversation, logs, tls
 from pop3gw.net import Peer
 from pop3gw.policy import (
     POP3_REQ_ACCEPT,
@@ -28,7 +28,7 @@ from pop3gw.proto import counts
 from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
-from pop3gw.values import Address, Tls
+from pop3gw.values import Address, LogLevel, Tls
 from tests.unit.deaf import listens_without_answering
 
 PATIENCE = 10.0  # s
@@ -310,12 +310,13 @@ class Spoilt(Pop3Proxy):
 
     def config(self) -> None:
         super().config()
-        vars(self)["session"] = None
+        vars(self)["username"] = 7
 
 
 def test_a_session_that_can_not_be_summarized_ends_all_the_same(
-    stack: ExitStack, silent: Address, capfd: pytest.CaptureFixture[str]
+    stack: ExitStack, silent: Address, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(logs.current(), "level", LogLevel.INFO)
     hall = Hall(stack, Spoilt, server=silent, server_tls=Tls.IMPLICIT, connect_timeout=60)
     hall.ends()
     assert "this session can't be summarized: Traceback" in capfd.readouterr().err
