@@ -66,7 +66,7 @@ class CallGuard:
             finally:
                 self._running = False  # a signal that is still on its way interrupts nothing else
         finally:
-            # Of its own: an interruption may come right before the line above, which is then not run.
+            # Once more: the timer may go off right before the line above, which is then skipped.
             self._running = False
         if self._interrupted:
             raise CallbackTimeoutError(self._text())

@@ -119,7 +119,7 @@ class Conversation:
         self._journal = SessionLog(identity, service.name)
         self._tally = Tally(relay, seat, self._journal, peer, service.server)
         self._farewell: Farewell | None = None  # once the session is over and summarized
-        self.settled = True  # no event of this round has brought anything yet, so the next may be heard at once
+        self.settled = True  # nothing was heard in this round yet: the next event may be heard without acting before
         self._failures = 0  # failed logins that were logged
         self._started = monotonic()
         facts = SessionFacts(identity, peer.address, peer.port, None, None, time.time())
@@ -279,9 +279,9 @@ class Conversation:
 
     # -- events of the poller
 
-    # The first octets that are sent wake the other side up, which is dear; those that follow closely find it awake. So
-    # every session with something to hear hears it before any speaks, and all speak before anything else is done:
-    # those that have heard are ``relay.unsettled``.
+    # What is sent to a process that sleeps is dear (it wakes it up), what follows closely is not. So a round has three
+    # passes: all that are ready hear, then all speak, then whatever follows is done. Who has heard something is in
+    # ``relay.unsettled``.
 
     def _client_ready(self, events: int) -> None:
         try:

@@ -1,7 +1,7 @@
 """Modules that most gateways never need, and what must be done where somebody loads one after all.
 
 ``logging`` loads ``threading``; both have hooks that run in each child of every fork, and a worker has 0.4 MiB of
-memory less to share by that, which is a seventh of it (docs/performance.md). A policy may use them all the same, at
+memory less to share by that (docs/performance.md). A policy may use them all the same, at
 any time, and finds them as they always are.
 
 Known limit: where several threads are the first to use such a module, one may find it half loaded (``LazyLoader``).

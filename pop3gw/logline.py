@@ -84,7 +84,7 @@ _clock = _Clock()
 
 
 def file_line(entry: Entry) -> bytes:
-    """``2026-11-23T12:00:00.123+00:00 pop3gw[PID] info inbound S3f2a: text`` and a line end."""
+    """``2026-11-23T12:00:00.123+00:00 pop3gw[PID] info inbound 3f2a77d0c1e5: text`` and a line end."""
     line = f"{_clock.text(time.time())} {NAME}[{os.getpid()}] {_body(entry)}\n"
     return line.encode("utf-8", "backslashreplace")
 

@@ -1,8 +1,8 @@
 """The master: signals, reloads and the end of the gateway. It owns the listeners and every service's ``Serving``.
 
 It reads no client's octet, resolves no name, does no TLS and loads no policy: no client and no policy can hang or crash
-it. The sessions that it rehearses before all that have a child of its own at either end. What is due for a service is
-done by ``serving`` as ``pool`` decides; here stands only what concerns all of them.
+it. Before all that it plays sessions whose client and server are a child of its own (``rehearsal``). What is due for a
+service is done by ``serving`` as ``pool`` decides; here stands only what concerns all of them.
 """
 
 from __future__ import annotations

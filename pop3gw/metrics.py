@@ -62,7 +62,7 @@ class Scoreboard:
         running = gauge("sessions_running", "Sessions that run now.")
         workers = gauge("workers", "Workers now, by what they do.", "state")
         most = gauge("workers_max", "The most workers that there may be (max_workers).")
-        free = gauge("free_seats", "Sessions that idle workers could take now.")
+        free = gauge("free_seats", "Free seats of the workers that take sessions.")
         accepting = gauge("accepting", "1 while new clients are let in; 0 while drained, stopping or removed.")
         for service in self._overview.services:
             now = service.workers()

@@ -5,8 +5,8 @@ byte code: all that writes to memory, which is then the worker's own, and costs 
 inherited. So the whole way of a worker and its sessions is gone here once, before the memory is frozen; in the master,
 so that the templates of all services, and those of a reload, have it from there, and where clients speak TLS again in
 the template, which has the keys. The other side (a client, a server, and the master) is a process of its own, on the
-loopback interface; when it ends, so does the rehearsal. The built-in policy is rehearsed, not the service's: callbacks
-are not for nobody's sessions.
+loopback interface; when it ends, so does the rehearsal. The built-in policy is rehearsed, not the service's: its
+callbacks must not run for sessions that have no client.
 
 Nothing of it is logged, counted or shown. Known limits: TLS with the server is not rehearsed, and where the loopback
 interface can't be used nothing is; workers are then dearer, and do the same.

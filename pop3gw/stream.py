@@ -20,8 +20,8 @@ _TUNED: Final = tuple(
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
     )
 )
-# Lines: what the interpreter has memory of its own for (512 octets with its header). A larger buffer comes of the
-# system's allocator, which would touch another place of its heap for each read, and most of the buffer is given back.
+# For lines: with its header such a buffer fits the interpreter's own pools (512 octets). A larger one comes of the
+# system's allocator, touches new memory with each read, and most of it is given back.
 _LINE: Final = 479
 _CONTENT: Final = 16 * 1024
 _LITTLE: Final = 4 * 1024  # what shows that there is no bulk

@@ -116,7 +116,7 @@ class Succession:
     def ended(self, pid: int, status: int) -> None:
         """A child of the master has ended: say so where it was a template that is missed.
 
-        The end of its channel may come before, and its successor too; or never, where the policy's module has forked.
+        The end of its channel may come first, even its successor; or never: a child of the policy's module may hold it.
         """
         serving = self.serving
         if serving is not None and serving.pid == pid and serving.stage is Stage.READY:

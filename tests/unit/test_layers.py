@@ -1,4 +1,4 @@
-"""Imports go one way: reads those of every module, and keeps DESIGN's order and its pure rooms."""
+"""Imports go one way: reads those of every module, and keeps the order below and its pure rooms."""
 
 from __future__ import annotations
 

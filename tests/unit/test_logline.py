@@ -44,9 +44,9 @@ def fields(datagram: bytes) -> dict[str, str]:
 
 
 def test_a_line_of_a_file() -> None:
-    line = file_line(Entry(LogLevel.INFO, "hällo", "inbound", "S3f2a")).decode()
+    line = file_line(Entry(LogLevel.INFO, "hällo", "inbound", "3f2a77d0c1e5")).decode()
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
-    assert re.fullmatch(rf"{stamp} pop3gw\[{os.getpid()}\] info inbound S3f2a: hällo\n", line)
+    assert re.fullmatch(rf"{stamp} pop3gw\[{os.getpid()}\] info inbound 3f2a77d0c1e5: hällo\n", line)
     assert file_line(Entry(LogLevel.ERROR, "x\n")).endswith(b"] error: x\n")
     assert file_line(Entry(LogLevel.ERROR, "x", logger="some.module")).endswith(b"] error some.module: x\n")
 
