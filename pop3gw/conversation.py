@@ -15,10 +15,10 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from ipaddress import ip_address
+from functools import partial
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
 
-from pop3gw.arrival import Arrival
+from pop3gw.admission import Admission, Verdict
 from pop3gw.farewell import Farewell
 from pop3gw.handshake import Handshake
 from pop3gw.logs import SessionLog
@@ -27,7 +27,7 @@ from pop3gw.policy import SessionFacts
 from pop3gw.poller import BROKEN, READ, WRITE
 from pop3gw.pool import TOO_MANY
 from pop3gw.proto.events import Ending, Side
-from pop3gw.proto.proxyheader import Endpoint, Header, written
+from pop3gw.proto.proxyheader import Endpoint, written
 from pop3gw.proto.session import Session
 from pop3gw.scoreboard import Seat
 from pop3gw.stream import Stream, reason_of
@@ -39,8 +39,6 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.relay import Relay
 
 monotonic: Final = time.monotonic  # compiled, a constant is found faster than what was imported
-# How long the master may take to count a client's sessions: it does so at once, or it is gone.
-_DECISION_SECONDS: Final = 10.0
 # Requests are short. What is read at once is decided at once: a flood of them must not delay a worker's other sessions.
 _CLIENT_READ: Final = 4096
 P = ParamSpec("P")
@@ -51,6 +49,17 @@ def _taken(chunks: list[bytes]) -> bytes:
     data = b"".join(chunks)
     chunks.clear()  # not pop(): a list that is resized to nothing comes of the system's allocator from then on
     return data
+
+
+def wanted(*, full: bool, stuck: bool, reads_client: bool, reads_server: bool) -> tuple[int, int]:
+    """The events to wait for, of the client and of the server: input where it is read, room where something is unsent.
+
+    ``full`` is a client, ``stuck`` a server that has not taken all it was sent: then nothing is read for it. That the
+    client is gone is noticed in any case, by a reset: one that only sends no more still gets its answers.
+    """
+    of_client = READ if reads_client and not full and not stuck else BROKEN
+    of_server = READ if reads_server and not full else 0
+    return of_client | WRITE if full else of_client, of_server | WRITE if stuck else of_server
 
 
 def _contained(method: Callable[Concatenate[Conversation, P], None]) -> Callable[Concatenate[Conversation, P], None]:
@@ -72,10 +81,9 @@ class Conversation:
     """One session with its two connections."""
 
     __slots__ = (
-        "_arrival",
+        "_admission",
         "_client",
         "_connector",
-        "_decision_by",
         "_failures",
         "_farewell",
         "_handshake",
@@ -88,7 +96,6 @@ class Conversation:
         "_session",
         "_started",
         "_tally",
-        "_undecided",
         "closed",
         "entry",
         "identity",
@@ -108,9 +115,7 @@ class Conversation:
         self._relay = relay
         self._client = Stream(client, _CLIENT_READ)
         self._server: Stream | None = None
-        self._arrival: Arrival | None = None
-        self._undecided = False  # the master was asked whether this client may have a session
-        self._decision_by = NEVER  # when it must have answered
+        self._admission: Admission | None = None
         self._connector: Connector | None = None
         self._reach_began: float | None = None  # when the connector was started
         self._peer = peer  # the client, and below where it connected to: a PROXY header may say otherwise
@@ -136,46 +141,43 @@ class Conversation:
     @_contained
     def begin(self) -> None:
         """Start the session, once it is known who the client is."""
-        client = self._client.socket
+        client, relay = self._client.socket, self._relay
         client.setblocking(False)  # its other options it has of its listener
-        trusted = self._relay.terms.service.proxy_protocol_from
-        if not trusted:
+        if not relay.terms.service.proxy_protocol_from:
             self._start(self._started)
             return
-        if not any(ip_address(self._peer.address) in network for network in trusted):
-            self._turn_away("it comes from outside proxy_protocol_from")
-            return
-        self._arrival = Arrival(client, poller=self._relay.poller, now=self._started, done=self._arrived)
-        self._due(self._arrival.deadline)
+        self._admission = Admission(
+            client, relay.terms.service, named=self._named, ask=partial(relay.ask, self), done=self._admitted
+        )
+        self._admission.begin(self._peer.address, relay.poller, self._started)
+        self._admission_due()
+
+    def _admission_due(self) -> None:
+        if self._admission is not None:
+            self._due(self._admission.deadline)
 
     @_contained
-    def _arrived(self, header: Header | None, reason: str) -> None:
-        self._arrival = None
-        if header is None:
+    def _named(self, client: Peer, reached: Peer) -> None:
+        self._peer, self._reached = client, reached
+        self._session.introduce(client.address, client.port)
+        self._tally.introduce(client)
+
+    @_contained
+    def _admitted(self, verdict: Verdict, reason: str) -> None:
+        self._admission = None
+        if verdict is Verdict.ADMITTED:
+            self._start(monotonic())
+        elif verdict is Verdict.TOO_MANY:
+            self._session.refuse(TOO_MANY, "too many sessions from this address (max_sessions_per_client)")
+            self._act_soon()
+        else:
             self._turn_away(reason)
-            return
-        if header.client is not None and header.reached is not None:
-            self._peer = Peer(header.client.address, header.client.port)
-            self._session.introduce(self._peer.address, self._peer.port)
-            self._reached = Peer(header.reached.address, header.reached.port)
-            self._tally.introduce(self._peer)
-            if self._relay.terms.service.max_sessions_per_client:
-                self._undecided = True
-                self._decision_by = monotonic() + _DECISION_SECONDS
-                self._relay.ask(self, self._peer.address)
-                self._due(self._decision_by)
-                return
-        self._start(monotonic())
 
     @_contained
     def decided(self, *, admitted: bool) -> None:
         """The master has counted this client's sessions."""
-        self._undecided = False
-        if admitted:
-            self._start(monotonic())
-            return
-        self._session.refuse(TOO_MANY, "too many sessions from this address (max_sessions_per_client)")
-        self._act_soon()
+        if self._admission is not None:
+            self._admission.decided(admitted=admitted)
 
     def _turn_away(self, reason: str) -> None:
         """No session: the sender can't be told in a protocol that it did not begin."""
@@ -380,14 +382,9 @@ class Conversation:
     @_contained
     def expire(self, now: float) -> None:
         """A deadline may have come."""
-        if self._arrival is not None:
-            self._arrival.expire()
-            return
-        if self._undecided:
-            if now < self._decision_by:
-                self._due(self._decision_by)
-            else:
-                self._turn_away("the master does not say whether this client may have a session")
+        if self._admission is not None:
+            self._admission.expire(now)
+            self._admission_due()
             return
         if self._connector is not None:
             if now >= self._connector.deadline:
@@ -489,10 +486,7 @@ class Conversation:
         return self._client.unsent is None and (self._server is None or self._server.unsent is None)
 
     def _wait(self) -> None:
-        """Read where reading is wanted and nothing is unsent, write where something is.
-
-        That the client is gone is noticed in any case, by a reset: one that only sends no more still gets its answers.
-        """
+        """Wait for what is wanted of each side; during a handshake for what that wants."""
         client, server, session = self._client, self._server, self._session
         if self._handshake is not None:
             shaking = self._handshake.stream
@@ -503,13 +497,15 @@ class Conversation:
             if server is not None:
                 self._watch(server, shaking.waits_for if server is shaking else 0, self._shaking)
             return
-        full = client.unsent is not None
-        stuck = server is not None and server.unsent is not None
-        mask = BROKEN if full or stuck or not session.reads_client else READ
-        self._watch(client, mask | WRITE if full else mask, self._client_ready)
+        of_client, of_server = wanted(
+            full=client.unsent is not None,
+            stuck=server is not None and server.unsent is not None,
+            reads_client=session.reads_client,
+            reads_server=session.reads_server,
+        )
+        self._watch(client, of_client, self._client_ready)
         if server is not None:
-            mask = 0 if full or not session.reads_server else READ
-            self._watch(server, mask | WRITE if stuck else mask, self._server_ready)
+            self._watch(server, of_server, self._server_ready)
 
     def _watch(self, stream: Stream, mask: int, call: Callable[[int], None]) -> None:
         if mask == stream.mask:
@@ -559,9 +555,9 @@ class Conversation:
         self._close()
 
     def _close_server(self) -> None:
-        if self._arrival is not None:
-            self._arrival.cancel()
-            self._arrival = None
+        if self._admission is not None:
+            self._admission.cancel()
+            self._admission = None
         if self._connector is not None:
             self._connector.cancel()
             self._connector = None

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pop3gw import conversation, logs, tls
+from pop3gw.conversation import wanted
 from pop3gw.net import Peer
 from pop3gw.policy import (
     POP3_REQ_ACCEPT,
@@ -23,7 +24,7 @@ from pop3gw.policy import (
     POP3_RSP_REJECT,
     Pop3Proxy,
 )
-from pop3gw.poller import Poller
+from pop3gw.poller import BROKEN, READ, WRITE, Poller
 from pop3gw.proto import counts
 from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board, Seat
@@ -278,6 +279,25 @@ def test_a_name_whose_first_address_never_answers_is_reached_by_the_second(
     with connection:
         connection.sendall(b"+OK ready\r\n")
         assert hall.hears() == b"+OK ready\r\n"
+
+
+@pytest.mark.parametrize(
+    ("full", "stuck", "reads_client", "reads_server", "of_client", "of_server"),
+    [
+        (False, False, True, True, READ, READ),
+        (False, False, True, False, READ, 0),
+        (False, False, False, True, BROKEN, READ),
+        (True, False, True, True, BROKEN | WRITE, 0),
+        (False, True, True, True, BROKEN, READ | WRITE),
+        (True, True, True, True, BROKEN | WRITE, WRITE),
+        (False, False, False, False, BROKEN, 0),
+    ],
+)
+def test_nothing_is_read_for_who_has_not_taken_what_there_was(
+    full: bool, stuck: bool, reads_client: bool, reads_server: bool, of_client: int, of_server: int
+) -> None:
+    masks = wanted(full=full, stuck=stuck, reads_client=reads_client, reads_server=reads_server)
+    assert masks == (of_client, of_server)
 
 
 @pytest.fixture

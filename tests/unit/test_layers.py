@@ -33,7 +33,7 @@ loading logfile
 activation answering doors logsinks tls view
 logs
 tally
-control metrics handshake
+admission control metrics handshake
 conversation
 relay attendant
 worker
