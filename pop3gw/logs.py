@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 SYSLOG_SOCKET: Final = "/dev/log"
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 _INFO: Final = LogLevel.INFO
-_NUMBER: Final = {LogLevel.DEBUG: 10, LogLevel.INFO: 20, LogLevel.WARNING: 30, LogLevel.ERROR: 40}
+# As ``logging`` numbers them.
+_DEBUG_FROM: Final = 10
+_INFO_FROM: Final = 20
+_WARNING_FROM: Final = 30
+_NUMBER: Final = {
+    LogLevel.DEBUG: _DEBUG_FROM,
+    LogLevel.INFO: _INFO_FROM,
+    LogLevel.WARNING: _WARNING_FROM,
+    LogLevel.ERROR: 40,
+}
 
 
 class Log:
@@ -89,15 +98,15 @@ class Log:
         self._sink.write(entry)
 
     def debug(self, text: str, service: str = "") -> None:
-        if self.threshold <= 10:
+        if self.threshold <= _DEBUG_FROM:
             self._sink.write(Entry(LogLevel.DEBUG, text, service))
 
     def info(self, text: str, service: str = "") -> None:
-        if self.threshold <= 20:
+        if self.threshold <= _INFO_FROM:
             self._sink.write(Entry(LogLevel.INFO, text, service))
 
     def warning(self, text: str, service: str = "") -> None:
-        if self.threshold <= 30:
+        if self.threshold <= _WARNING_FROM:
             self._sink.write(Entry(LogLevel.WARNING, text, service))
 
     def error(self, text: str, service: str = "") -> None:
@@ -215,11 +224,11 @@ class SessionLog:
             self._write(LogLevel.DEBUG, text)
 
     def info(self, text: str) -> None:
-        if self._log.threshold <= 20:
+        if self._log.threshold <= _INFO_FROM:
             self._write(LogLevel.INFO, text)
 
     def warning(self, text: str) -> None:
-        if self._log.threshold <= 30:
+        if self._log.threshold <= _WARNING_FROM:
             self._write(LogLevel.WARNING, text)
 
     def error(self, text: str) -> None:
@@ -230,13 +239,13 @@ class SessionLog:
 
         Not redacted: a password that equals the client's address would hide the client.
         """
-        if self._log.threshold <= 20:
+        if self._log.threshold <= _INFO_FROM:
             text = f"login failed client={client} user={quoted(user)}"
             self._log.write(Entry(LogLevel.INFO, text, self._service, self._session))
 
     def summary(self, summary: Summary) -> None:
         """Log the session's end. Not redacted: a user whose password is their name is still to be found."""
-        if self._log.threshold <= 20:
+        if self._log.threshold <= _INFO_FROM:
             self._log.write(Entry(_INFO, "session ended", self._service, self._session, "", summary))
 
     def _write(self, level: LogLevel, text: str) -> None:

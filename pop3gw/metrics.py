@@ -25,7 +25,7 @@ from pop3gw.fdpass import Message
 from pop3gw.proto.counts import FAMILIES, RELOADS
 from pop3gw.scoreboard import Gauge
 from pop3gw.times import NEVER
-from pop3gw.view import Overview
+from pop3gw.view import Overview, ServiceState
 
 _PREFIX = "pop3gw_"
 _HOST = re.compile(rb"\A[Hh][Tt][Tt][Pp]://[^/?]*")  # what an address has before its path, where a proxy asks
@@ -71,7 +71,7 @@ class Scoreboard:
                 workers.add_metric([service.name, state], number)
             most.add_metric([service.name], now.most)
             free.add_metric([service.name], service.ledger.shown(Gauge.FREE_SEATS))
-            accepting.add_metric([service.name], float(service.state == "serving"))
+            accepting.add_metric([service.name], float(service.state is ServiceState.SERVING))
         yield from (running, workers, most, free, accepting)
 
     def _counters(self) -> Iterator[Metric]:

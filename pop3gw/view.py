@@ -6,6 +6,7 @@ workers. How it is served is ``control`` and ``metrics``.
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,15 @@ from dataclasses import dataclass
 from pop3gw.proto import counts
 from pop3gw.proto.counts import Family
 from pop3gw.scoreboard import Board, Gauge, Ledger, Seat, Shown
+
+
+class ServiceState(enum.StrEnum):
+    """What a service does with clients, as pop3gwctl(8) names it."""
+
+    SERVING = "serving"
+    DRAINED = "drained"  # by the administrator: they are turned away
+    STOPPING = "stopping"
+    REMOVED = "removed"  # from the configuration: it waits for its last sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +93,13 @@ class Watched:
     boards: tuple[tuple[Board, Sequence[int]], ...]  # each with the rows of its callbacks
 
     @property
-    def state(self) -> str:
-        """In a word, what it does with clients."""
+    def state(self) -> ServiceState:
+        """What it does with clients."""
         if not self.configured:
-            return "removed"
+            return ServiceState.REMOVED
         if self.ledger.shown(Gauge.STOPPING):
-            return "stopping"
-        return "drained" if self.ledger.shown(Gauge.DRAINED) else "serving"
+            return ServiceState.STOPPING
+        return ServiceState.DRAINED if self.ledger.shown(Gauge.DRAINED) else ServiceState.SERVING
 
     def workers(self) -> Workers:
         """Its workers."""
