@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
 
 from pop3gw.admission import Admission, Verdict
+from pop3gw.backtrace import backtrace
 from pop3gw.farewell import Farewell
 from pop3gw.handshake import Handshake
 from pop3gw.logs import SessionLog
@@ -71,8 +71,8 @@ def _contained(method: Callable[Concatenate[Conversation, P], None]) -> Callable
             return
         try:
             method(conversation, *arguments, **named)
-        except Exception:  # noqa: BLE001 - the fault is logged with its traceback
-            conversation.fault()
+        except Exception as fault:  # noqa: BLE001 - it is logged with its traceback
+            conversation.fault(fault)
 
     return call
 
@@ -291,8 +291,8 @@ class Conversation:
                 self._hear_client(monotonic())
             else:
                 self._client_stirred(events)
-        except Exception:  # noqa: BLE001 - the fault is logged with its traceback
-            self.fault()
+        except Exception as fault:  # noqa: BLE001 - it is logged with its traceback
+            self.fault(fault)
         self._act_soon()
 
     def _server_ready(self, events: int) -> None:
@@ -301,8 +301,8 @@ class Conversation:
                 self._hear_server(self._server, monotonic())
             else:
                 self._server_stirred(events)
-        except Exception:  # noqa: BLE001 - the fault is logged with its traceback
-            self.fault()
+        except Exception as fault:  # noqa: BLE001 - it is logged with its traceback
+            self.fault(fault)
         self._act_soon()
 
     def _client_stirred(self, events: int) -> None:
@@ -548,9 +548,9 @@ class Conversation:
             self._farewell.go_on(now)
         self._act_soon()
 
-    def fault(self) -> None:
+    def fault(self, fault: BaseException) -> None:
         """The gateway itself failed: this session ends, with nothing said that could look whole."""
-        self._journal.error(f"a fault of the gateway, please report it: {traceback.format_exc()}")
+        self._journal.error(f"a fault of the gateway, please report it: {backtrace(fault)}")
         self._session.fail()
         self._close()
 
@@ -574,8 +574,8 @@ class Conversation:
             self._tally.count_failures(self._session.callback_failures)
             if self._farewell is None:
                 self._tally.conclude(self._session, self._client, monotonic() - self._started)
-        except Exception:  # noqa: BLE001 - a policy may have put anything into its attributes
-            self._journal.error(f"this session can't be summarized: {traceback.format_exc()}")
+        except Exception as fault:  # noqa: BLE001 - a policy may have put anything into its attributes
+            self._journal.error(f"this session can't be summarized: {backtrace(fault)}")
         self._close_server()
         self._watch(self._client, 0, self._client_ready)
         self._client.close()

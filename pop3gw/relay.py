@@ -120,13 +120,13 @@ class Relay:
             for conversation in self.unsettled:
                 try:
                     conversation.speak(now)
-                except Exception:  # noqa: BLE001 - the fault is logged with its traceback
-                    conversation.fault()
+                except Exception as fault:  # noqa: BLE001 - it is logged with its traceback
+                    conversation.fault(fault)
             for conversation in self.unsettled:
                 try:
                     conversation.follow(now)
-                except Exception:  # noqa: BLE001 - the fault is logged with its traceback
-                    conversation.fault()
+                except Exception as fault:  # noqa: BLE001 - it is logged with its traceback
+                    conversation.fault(fault)
             self.unsettled.clear()
 
     def deadline(self) -> float:

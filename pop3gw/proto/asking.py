@@ -6,10 +6,10 @@ secrets redacted by the journal; the callers of ``call`` decide what follows.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from pop3gw.backtrace import backtrace, bare
 from pop3gw.policy import (
     ANY_KNOWN,
     BARE,
@@ -51,6 +51,23 @@ class Unguarded:
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], _milliseconds: int) -> object:
         """The plain call."""
         return function(*arguments)
+
+
+def told(fault: BaseException, guard: Guard, milliseconds: int) -> str:
+    """The traceback of what a policy's code raised: the text of it is its code, too, and has no more time than that."""
+    try:
+        return str(guard.call(backtrace, (fault,), milliseconds))
+    except BaseException:  # noqa: BLE001 - its time is up, which ``backtrace`` may have taken for the policy's own
+        return bare(fault)
+
+
+def _named(callback: object) -> str:
+    """The name of a callback; that of its class where it has none."""
+    try:
+        name = getattr(callback, "__qualname__", None)
+    except BaseException:  # noqa: BLE001 - whatever the callback's own code raises
+        name = None
+    return name if isinstance(name, str) else type(callback).__name__
 
 
 class CallbackError(Exception):
@@ -134,9 +151,8 @@ class Asking:
             raise CallbackError(str(fault)) from None
 
     def failed(self, callback: Callable[..., object], what: str, fault: BaseException) -> None:
-        name = getattr(callback, "__qualname__", repr(callback))
-        called = getattr(callback, "__name__", "")
-        self.failures.append(called if isinstance(called, str) else "")
+        name = _named(callback)
+        self.failures.append(name.rpartition(".")[2])
         own = isinstance(fault, CallbackError)
-        told = str(fault) if own else "".join(traceback.format_exception(fault))
-        self.journal.error(f"{type(self.policy).__name__}: callback {name} failed on {what}: {told}")
+        why = str(fault) if own else told(fault, self.guard, self.policy.callback_timeout)
+        self.journal.error(f"{type(self.policy).__name__}: callback {name} failed on {what}: {why}")

@@ -13,13 +13,12 @@ QUEUE_OCTETS of requests are kept waiting.
 
 from __future__ import annotations
 
-import traceback
 from collections import Counter
 from typing import Final
 
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
 from pop3gw.proto.answers import Answers
-from pop3gw.proto.asking import PROTOCOL_ERROR, Asking, Guard, Unguarded
+from pop3gw.proto.asking import PROTOCOL_ERROR, Asking, Guard, Unguarded, told
 from pop3gw.proto.counts import Counters
 from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.fastpath import FastPath
@@ -110,8 +109,8 @@ class Session(FastPath):
             assert isinstance(made, AbstractPop3Proxy)  # noqa: S101 - for mypy
             self.policy = made
         except BaseException as fault:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
-            told = "".join(traceback.format_exception(fault))
-            self._journal.error(f"{self._policy_class.__name__}: no instance could be made: {told}")
+            why = told(fault, self._guard, limit)
+            self._journal.error(f"{self._policy_class.__name__}: no instance could be made: {why}")
             self.callback_failures.append("__init__")
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
             return

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "pop3gw"
 
 # From left to right: a module imports only from lines above its own.
 ORDER = """
-errors times waiting
+errors times waiting backtrace
 lazily joined signals values agenda backoff clientele redaction scan stream poller notify demo.server
 policy
 policies.apop policies.tls
@@ -51,7 +51,19 @@ cli ctl
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
 
 # Rooms without effects: they are told what happened and what time it is.
-PURE = ("policy", "times", "pool", "agenda", "backoff", "clientele", "redaction", "values", "policies.", "proto.")
+PURE = (
+    "policy",
+    "times",
+    "backtrace",
+    "pool",
+    "agenda",
+    "backoff",
+    "clientele",
+    "redaction",
+    "values",
+    "policies.",
+    "proto.",
+)
 EFFECTS = {"asyncio", "datetime", "fcntl", "io", "logging", "mmap", "os", "pathlib", "random", "select", "selectors"}
 EFFECTS |= {"shutil", "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time"}
 
@@ -131,4 +143,4 @@ def test_libraries_are_imported_only_where_they_belong(library: str) -> None:
 
 def test_the_protocol_does_not_know_the_gateway_around_it() -> None:
     known = set().union(*(own(name) for name in MODULES if name.startswith("proto.")))
-    assert {name for name in known if not name.startswith("proto.")} <= {"policy", "values"}
+    assert {name for name in known if not name.startswith("proto.")} <= {"policy", "values", "backtrace"}
