@@ -1,8 +1,9 @@
 """One worker: takes connections from the master on credit, serves their sessions in one loop, and leaves when told.
 
-It knows the channel, its slot of the scoreboard and ``relay``; it knows nothing of POP3, and waits for nothing but its
-poller. While no session runs nothing wakes it up, but once for its title and to report what is free. It notices the
-master's death as the end of its channel: then it leaves as soon as no session runs.
+It knows the channel, its slot of the scoreboard and ``relay``; how many sessions it takes, and when it says so, is
+decided by ``credit``. It knows nothing of POP3, and waits for nothing but its poller. While no session runs nothing
+wakes it up, but once for its title and to report what is free. It notices the master's death as the end of its channel:
+then it leaves as soon as no session runs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from pop3gw import fdpass, process, signals
+from pop3gw.credit import FREED_DELAY, Credit
 from pop3gw.errors import ChannelError
 from pop3gw.logs import Log
 from pop3gw.logs import current as log
@@ -28,10 +30,6 @@ from pop3gw.times import NEVER
 
 IDLE: Final = "idle"  # the title of a worker without sessions
 TITLE_DELAY: Final = 0.1  # s by which other titles may be late: most of what they say is over by then
-FREED: Final = 8  # seats of many that may be free without the master's knowing it, and how long (s)
-FREED_DELAY: Final = 0.1
-CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect,
-CREDIT_SHARE: Final = 8  # or this part of its seats, where that is more
 # Descriptors that a worker and its policy need themselves, and those of a session (client, server, resolver).
 _OWN_DESCRIPTORS: Final = 16
 _SESSION_DESCRIPTORS: Final = 3
@@ -103,16 +101,11 @@ class Worker:
         self._log = duty.log
         self._channel = fdpass.Channel(end, waits=True)
         self._slot = slot
-        self._free_seats = len(slot.seats)
-        self._most = duty.most
-        self._title = duty.title
-        self._credit_limit = max(CREDIT, len(slot.seats) // CREDIT_SHARE)
-        self._granted = 0  # sessions that the master may still send
+        # Who limits sessions by client must know at once of each that is over.
+        self._credit = Credit(len(slot.seats), duty.most, prompt=bool(duty.service.max_sessions_per_client))
+        self._report_at = NEVER  # when seats are free that the master does not know of
         self._leaves = False
-        self._freed: list[int] = []  # seats that the master still takes for taken
-        self._report_at = NEVER
-        # Who limits sessions by client, or has one seat a worker, must know at once.
-        self._prompt = len(slot.seats) == 1 or bool(duty.service.max_sessions_per_client)
+        self._title = duty.title
         self._moved = False  # a session has begun or ended in this round
         self._shown = ""  # by the title
         self._show_at = NEVER
@@ -131,7 +124,8 @@ class Worker:
         monotonic = time.monotonic
         seats = self._slot.seats
         only = seats[0] if len(seats) == 1 else None
-        while not (self._leaves and self._free_seats == len(seats)):
+        credit = self._credit
+        while credit.busy or not self._leaves:
             due = min(self._show_at, self._report_at)
             due = min(due, deadline())
             now = monotonic()
@@ -178,7 +172,7 @@ class Worker:
                 self._sessions.decided(seat, admitted=False)
             case fdpass.Retire():
                 self._leaves = True
-                if self._freed:
+                if self._report_at != NEVER:
                     self._report_freed()
             case fdpass.EndSession(seat, session):
                 self._sessions.end(seat, session, "the administrator ended it")
@@ -191,49 +185,30 @@ class Worker:
                 raise ChannelError(f"{type(message).__name__} is no message to a worker")
 
     def _serve(self, seat: Seat, peer: Peer, client: socket.socket) -> None:
-        self._granted -= 1
-        self._free_seats -= 1
+        self._credit.taken()
         self._sessions.adopt(client, peer, seat)
         self._moved = True
 
     def _ended(self, seat: Seat) -> None:
         seat.close()
-        self._free_seats += 1
         self._moved = True
-        self._freed.append(seat.number)
-        # Each message wakes the master up. Where there are many seats it need not know at once of each that is free.
-        if self._prompt or self._leaves or len(self._freed) >= FREED or self._free_seats < FREED + self._credit_limit:
+        if self._credit.freed(seat.number, leaves=self._leaves):
             self._report_freed()
         elif self._report_at == NEVER:
             self._report_at = time.monotonic() + FREED_DELAY
 
     def _report_freed(self) -> None:
-        """Let the master know which seats are free again, and how many sessions more may come."""
         self._report_at = NEVER
-        freed = tuple(self._freed)
-        self._freed.clear()
-        credit = self._credit()
-        self._granted += credit
-        self._tell(fdpass.Free(credit, freed))
+        credit, seats = self._credit.report(leaves=self._leaves)
+        self._tell(fdpass.Free(credit, seats))
 
     def _ask(self, seat: Seat, address: str) -> None:
         """A PROXY header has named the client: only the master knows how many sessions it has."""
         self._tell(fdpass.Client(seat.number, address))
 
-    def _credit(self) -> int:
-        """How many sessions more than already granted may come."""
-        if self._leaves:
-            return 0
-        # A seat that the master does not know to be free yet is none that it can send a session to.
-        taken = len(self._slot.seats) - self._free_seats + len(self._freed)
-        room = min(len(self._slot.seats), self._most) - taken
-        return min(self._credit_limit, room) - self._granted
-
     def _offer(self) -> None:
-        credit = self._credit()
-        # Most credit goes back with the end of a session: a message of its own only before it runs out.
-        if credit > 0 and self._granted <= self._credit_limit // 2:
-            self._granted += credit
+        credit = self._credit.offer(leaves=self._leaves)
+        if credit:
             self._tell(fdpass.Offer(credit))
 
     def _tell(self, message: fdpass.Message) -> None:
@@ -252,10 +227,10 @@ class Worker:
 
     def _standing(self) -> str:
         """What is served."""
-        seats = self._slot.seats
-        busy = len(seats) - self._free_seats
+        busy = self._credit.busy
         if not busy:
             return IDLE
+        seats = self._slot.seats
         if len(seats) > 1:
             return f"{busy} session{'s' if busy != 1 else ''}"
         seat = seats[0]
@@ -265,7 +240,7 @@ class Worker:
         """Something about the title has changed. Who is busy or was let in shows it at once; the rest can wait."""
         seats = self._slot.seats
         seats[0].changed = False
-        idle = self._free_seats == len(seats)
+        idle = not self._credit.busy
         if idle and self._shown == IDLE:
             self._show_at = NEVER
         elif not idle and (self._shown == IDLE or (len(seats) == 1 and seats[0].lasts)):

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "pop3gw"
 # From left to right: a module imports only from lines above its own.
 ORDER = """
 errors times waiting backtrace
-lazily joined signals values agenda backoff clientele redaction scan stream poller notify demo.server
+lazily joined signals values agenda backoff clientele credit redaction scan stream poller notify demo.server
 policy
 policies.apop policies.tls
 farewell listing
@@ -51,19 +51,7 @@ cli ctl
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
 
 # Rooms without effects: they are told what happened and what time it is.
-PURE = (
-    "policy",
-    "times",
-    "backtrace",
-    "pool",
-    "agenda",
-    "backoff",
-    "clientele",
-    "redaction",
-    "values",
-    "policies.",
-    "proto.",
-)
+PURE = tuple("policy times backtrace pool agenda backoff clientele credit redaction values policies. proto.".split())
 EFFECTS = {"asyncio", "datetime", "fcntl", "io", "logging", "mmap", "os", "pathlib", "random", "select", "selectors"}
 EFFECTS |= {"shutil", "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time"}
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pop3gw import fdpass, logs
+from pop3gw.credit import CREDIT
 from pop3gw.fdpass import Channel, Message
 from pop3gw.net import Peer
 from pop3gw.poller import READ, Poller
@@ -18,7 +19,7 @@ from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
 from pop3gw.times import NEVER
 from pop3gw.values import Address
-from pop3gw.worker import CREDIT, Duty, Relays, Worker
+from pop3gw.worker import Duty, Relays, Worker
 
 PATIENCE = 10.0
 
