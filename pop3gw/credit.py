@@ -11,7 +11,7 @@ from typing import Final
 FREED: Final = 8  # seats of many that may be free without the master's knowing it, and how long (s)
 FREED_DELAY: Final = 0.1
 CREDIT: Final = 8  # sessions that may be under way to a worker: what a wedged one can collect,
-CREDIT_SHARE: Final = 8  # or this part of its seats, where that is more
+CREDIT_SHARE: Final = 8  # or this part of all that it may have, where that is more
 
 
 class Credit:
@@ -20,13 +20,12 @@ class Credit:
     ``affordable``: sessions that it has descriptors for. ``prompt``: the master must know at once of each that is over.
     """
 
-    __slots__ = ("_freed", "_granted", "_limit", "_most", "_prompt", "_seats", "busy")
+    __slots__ = ("_freed", "_granted", "_limit", "_most", "_prompt", "busy")
 
     def __init__(self, seats: int, affordable: int, *, prompt: bool) -> None:
         self.busy = 0
-        self._seats = seats
         self._most = min(seats, affordable)
-        self._limit = max(CREDIT, seats // CREDIT_SHARE)
+        self._limit = max(CREDIT, self._most // CREDIT_SHARE)
         self._prompt = prompt
         self._granted = 0  # sessions that the master may still send
         self._freed: list[int] = []  # seats that the master still takes for taken
@@ -40,8 +39,8 @@ class Credit:
         """The session at that seat is over; whether to ``report()`` at once, else in FREED_DELAY seconds."""
         self.busy -= 1
         self._freed.append(seat)
-        # Where few seats are free the master may have none to send a client to.
-        few = self._seats - self.busy < FREED + self._limit
+        # Where few more may come the master may have nobody to send a client to.
+        few = self._most - self.busy < FREED + self._limit
         return few or self._prompt or leaves or len(self._freed) >= FREED
 
     def report(self, *, leaves: bool) -> tuple[int, tuple[int, ...]]:
