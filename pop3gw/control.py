@@ -201,7 +201,8 @@ class Control:
                 "callbacks": sum(totals.callback_errors.values()),
                 "faults": totals.of(counts.SESSIONS_ENDED, end=Ending.FAULT.value),
                 "sessions_lost": totals[counts.SESSIONS_LOST.at],
-                "workers": totals.of(counts.WORKERS_ENDED, how="exit") + totals.of(counts.WORKERS_ENDED, how="signal"),
+                "workers": totals.of(counts.WORKERS_ENDED, how=counts.WorkerEnd.EXIT)
+                + totals.of(counts.WORKERS_ENDED, how=counts.WorkerEnd.SIGNAL),
                 "accept": totals[counts.ACCEPT_FAILURES.at],
             },
         }

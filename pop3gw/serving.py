@@ -29,6 +29,7 @@ from pop3gw.logs import SessionLog
 from pop3gw.logs import current as log
 from pop3gw.pool import DRAINED, TOO_MANY, Act, Order, Phase, Pool
 from pop3gw.proto import counts
+from pop3gw.proto.counts import WorkerEnd
 from pop3gw.scoreboard import Gauge, Ledger
 from pop3gw.stream import tune
 from pop3gw.succession import Succession
@@ -107,7 +108,7 @@ class Serving:
         for number, generation in list(self._unreported.items()):
             if number not in self._workers and generation not in left:
                 del self._unreported[number]
-                self.ledger.add(counts.WORKERS_ENDED.index("retired"))
+                self.ledger.add(counts.WORKERS_ENDED.index(WorkerEnd.RETIRED))
 
     def _publish(self) -> None:
         """Put where attendants see it how the pool stands."""
@@ -214,12 +215,11 @@ class Serving:
 
     def exited(self, worker: int, pid: int, status: int, now: float) -> None:
         """The worker is gone."""
-        how = "signal" if os.WIFSIGNALED(status) else "exit" if status else "retired"
-        self.ledger.add(counts.WORKERS_ENDED.index(how))
+        end = WorkerEnd.SIGNAL if os.WIFSIGNALED(status) else WorkerEnd.EXIT if status else WorkerEnd.RETIRED
+        self.ledger.add(counts.WORKERS_ENDED.index(end))
         self._unreported.pop(worker, None)
         if status:
-            how = process.describe_status(status)
-            log().error(f"worker {pid} ended: {how}", self.name)
+            log().error(f"worker {pid} ended: {process.describe_status(status)}", self.name)
         # What it had sent before is still to be read. Its channel may outlive it, in a process that its policy started.
         while (known := self._workers.get(worker)) is not None:
             if not self._hear(known, 0):

@@ -7,6 +7,7 @@ or an address, so their number is fixed. To count something more, add a family.
 
 from __future__ import annotations
 
+import enum
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, replace
@@ -62,6 +63,14 @@ def _laid_out(*families: Family) -> tuple[Family, ...]:
     return tuple(replace(family, at=at) for family, at in zip(families, places, strict=False))
 
 
+class WorkerEnd(enum.StrEnum):
+    """How a worker ended."""
+
+    RETIRED = "retired"  # replaced, or no longer needed
+    EXIT = "exit"  # with a status other than 0
+    SIGNAL = "signal"
+
+
 RELAYED: Final = 0
 ANSWERED: Final = 1
 REFUSED: Final = 2
@@ -107,7 +116,7 @@ FAMILIES: Final = _laid_out(
     Family(
         "workers_ended",
         "Workers that have ended: replaced or no longer needed, by an exit status other than 0, or by a signal.",
-        (("how", ("retired", "exit", "signal")),),
+        (("how", tuple(end.value for end in WorkerEnd)),),
     ),
     Family("templates_lost", "Templates that ended by themselves and were replaced."),
 )
