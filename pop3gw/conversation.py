@@ -25,10 +25,10 @@ from pop3gw.logs import SessionLog
 from pop3gw.net import Connector, Peer
 from pop3gw.policy import SessionFacts
 from pop3gw.poller import BROKEN, READ, WRITE
-from pop3gw.pool import TOO_MANY
 from pop3gw.proto.events import Ending, Side
 from pop3gw.proto.proxyheader import Endpoint, written
 from pop3gw.proto.session import Session
+from pop3gw.refusals import TOO_MANY, TOO_MANY_LOGGED
 from pop3gw.scoreboard import Seat
 from pop3gw.stream import Stream, reason_of
 from pop3gw.tally import Tally
@@ -168,7 +168,7 @@ class Conversation:
         if verdict is Verdict.ADMITTED:
             self._start(monotonic())
         elif verdict is Verdict.TOO_MANY:
-            self._session.refuse(TOO_MANY, "too many sessions from this address (max_sessions_per_client)")
+            self._session.refuse(TOO_MANY, TOO_MANY_LOGGED)
             self._act_soon()
         else:
             self._turn_away(reason)

@@ -36,8 +36,6 @@ END_LIMIT: Final = 3.0  # s in which a worker that was told to end at once must 
 ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
 JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replaced early
 QUIET: Final = 60.0  # s between two reports of a full pool
-TOO_MANY: Final = "[SYS/TEMP] too many sessions from your address"
-DRAINED: Final = "[SYS/TEMP] this service takes no new sessions now"
 
 
 class Act(enum.Enum):

@@ -1,7 +1,7 @@
 """One service at work in the master: accepts, hands over, forks and reaps, as its pool decides.
 
-The effects of a service are here, the decisions in ``pool``, the templates in ``succession``. It never touches a
-client's octets (a refusal is a constant, sent once), and nothing that a worker or a client does may raise out of it.
+The effects of a service are here, the decisions in ``pool``, the templates in ``succession``, who gets no session in
+``refusals``. It never touches a client's octets, and nothing that a worker or a client does may raise out of it.
 
 Known limit: a connection that was handed to a worker which is killed before it looked is lost with that worker.
 """
@@ -27,9 +27,10 @@ from pop3gw.listeners import Listener
 from pop3gw.logline import quoted
 from pop3gw.logs import SessionLog
 from pop3gw.logs import current as log
-from pop3gw.pool import DRAINED, TOO_MANY, Act, Order, Phase, Pool
+from pop3gw.pool import Act, Order, Phase, Pool
 from pop3gw.proto import counts
-from pop3gw.proto.counts import WorkerEnd
+from pop3gw.proto.counts import Reason, WorkerEnd
+from pop3gw.refusals import TOO_MANY_LOGGED, Refusals
 from pop3gw.scoreboard import Gauge, Ledger
 from pop3gw.stream import tune
 from pop3gw.succession import Succession
@@ -38,8 +39,6 @@ from pop3gw.values import Tls
 from pop3gw.worker import affordable
 
 _NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_REFUSED_KEPT: Final = 64  # refused clients that may still be reading what they were told
-_REFUSED_FOR: Final = 1.0  # s
 
 
 def _chance() -> float:
@@ -66,7 +65,7 @@ class Serving:
         self._workers: dict[int, Worker] = {}
         self._unreported: dict[int, Generation] = {}  # workers whose template has not said how they ended
         self._held: deque[tuple[int, str, int]] = deque()  # accepted, and nobody there to serve them
-        self._refused: deque[tuple[float, socket.socket]] = deque()
+        self._refusals = Refusals()
         self._do: dict[Act, Callable[[Order], None]] = {
             Act.SPAWN: self._spawn,
             Act.RETIRE: partial(self._tell, fdpass.Retire()),
@@ -80,8 +79,7 @@ class Serving:
         """When something is due, on the clock of time.monotonic(); also said to the agenda."""
         if self.pool.restless:
             return -NEVER
-        refused = self._refused[0][0] if self._refused else NEVER
-        return min(self.pool.deadline, self.templates.deadline, refused)
+        return min(self.pool.deadline, self.templates.deadline, self._refusals.deadline)
 
     def carry_out(self, now: float) -> None:
         """Do what the pool decided, and what else is due."""
@@ -97,8 +95,7 @@ class Serving:
         if now >= self.templates.deadline:
             self.templates.tidy(now)
             self._count_unreported()
-        while self._refused and (self._refused[0][0] <= now or len(self._refused) > _REFUSED_KEPT):
-            self._refused.popleft()[1].close()
+        self._refusals.sweep(now)
         self._publish()
         self._agenda.want(self.deadline)
 
@@ -161,9 +158,7 @@ class Serving:
     def close(self) -> None:
         """End the templates: the service is over."""
         self.templates.close()
-        for _, client in self._refused:
-            client.close()
-        self._refused.clear()
+        self._refusals.close()
 
     def log_reopened(self, descriptor: int) -> None:
         """Pass the log's new descriptor on to templates and workers."""
@@ -263,15 +258,12 @@ class Serving:
         if listener.passed is not None:
             self._tune(client)
         if self.drained:
-            self._refuse(client, DRAINED, "drained", now)
+            self._refuse(client, Reason.DRAINED, now)
         elif self.pool.admits(address):
             self._hand_over(client, address, port, now)
         else:
-            log().info(
-                f"client={address} refused: too many sessions from this address (max_sessions_per_client)",
-                self.name,
-            )
-            self._refuse(client, TOO_MANY, "per_client_limit", now)
+            log().info(f"client={address} refused: {TOO_MANY_LOGGED}", self.name)
+            self._refuse(client, Reason.PER_CLIENT_LIMIT, now)
 
     def _tune(self, client: int) -> None:
         """It may have connected to what systemd listened on, before there was a gateway."""
@@ -312,19 +304,10 @@ class Serving:
         except OSError:
             self._lose(worker, now)
 
-    def _refuse(self, descriptor: int, text: str, reason: str, now: float) -> None:
-        """Say why, and close a little later: over octets that were not read, a close would eat the answer.
-
-        Where TLS comes first the client can't be told: this process speaks none.
-        """
-        client = socket.socket(fileno=descriptor)
+    def _refuse(self, client: int, reason: Reason, now: float) -> None:
         self.ledger.add(counts.CLIENTS_REFUSED.index(reason))
-        with contextlib.suppress(OSError):
-            if self._in_clear:
-                client.send(f"-ERR {text}\r\n".encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            client.shutdown(socket.SHUT_WR)
-        self._refused.append((now + _REFUSED_FOR, client))
-        self._agenda.want(now + _REFUSED_FOR if len(self._refused) <= _REFUSED_KEPT else now)
+        self._refusals.tell(client, reason, self._in_clear, now)
+        self._agenda.want(self._refusals.deadline)
 
     # Workers.
 

@@ -63,6 +63,13 @@ def _laid_out(*families: Family) -> tuple[Family, ...]:
     return tuple(replace(family, at=at) for family, at in zip(families, places, strict=False))
 
 
+class Reason(enum.StrEnum):
+    """Why a connection was refused before a session."""
+
+    PER_CLIENT_LIMIT = "per_client_limit"
+    DRAINED = "drained"
+
+
 class WorkerEnd(enum.StrEnum):
     """How a worker ended."""
 
@@ -109,7 +116,7 @@ FAMILIES: Final = _laid_out(
     Family(
         "clients_refused",
         "Connections refused before a session.",
-        (("reason", ("per_client_limit", "drained")),),
+        (("reason", tuple(reason.value for reason in Reason)),),
     ),
     Family("accept_failures", "How often the system had no room for another connection."),
     Family("workers_started", "Workers that were forked."),

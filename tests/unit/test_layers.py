@@ -27,7 +27,7 @@ proto.fastpath
 proto.session
 consistency reference changes pool
 config
-callguard heap arrival net fdpass process pidfile logline listeners scoreboard tlsstream
+callguard heap arrival net fdpass process pidfile logline listeners refusals scoreboard tlsstream
 distrust
 loading logfile
 activation answering doors logsinks tls view
