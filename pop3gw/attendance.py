@@ -17,11 +17,11 @@ from pop3gw.agenda import Agenda
 from pop3gw.attendant import Asker, Attendant
 from pop3gw.doors import Doors
 from pop3gw.fdpass import Message
+from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.logs import Log
 from pop3gw.process import Account
 from pop3gw.proto import counts
-from pop3gw.scoreboard import Ledger
 from pop3gw.serving import Serving
 from pop3gw.settings import Config
 from pop3gw.times import NEVER

@@ -22,12 +22,12 @@ from pop3gw.changes import changes
 from pop3gw.doors import Doors
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, StartError
 from pop3gw.generation import Stage
+from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.logs import Log
 from pop3gw.pidfile import PidFile
 from pop3gw.process import Account
 from pop3gw.rehearsal import rehearse
-from pop3gw.scoreboard import Ledger
 from pop3gw.serving import Serving
 from pop3gw.settings import Applies, Config, Section, of_section
 from pop3gw.times import NEVER

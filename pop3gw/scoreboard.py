@@ -2,37 +2,27 @@
 
 Each worker has a slot of counters (``proto.counts``) and, for each session that it can serve at once, a seat; the slots
 of one generation are a board. Nothing is sent and nothing waits: what is counted is stored word by word, so no reader
-ever sees less than before. When a worker ends, however it ended, the master folds its slot into the service's ledger,
-which outlives generations. Octets are counted by the seats, for all their sessions, and added up by who reads.
+ever sees less than before. Octets are counted by the seats, for all their sessions, and added up by who reads. What
+ended workers have counted is the ``ledger``'s.
 
-Boards and ledgers are made by the master before it forks who uses them, so they are inherited and have no name outside.
-Untouched parts take no memory. Known limits: a text that is read while it is written may be torn; texts are cut to
-their field; a worker that the master gave up while it serves goes on with its octets, which then count twice.
+Boards are made by the master before it forks who uses them, so they are inherited and have no name outside. Untouched
+parts take no memory. Known limits: a text that is read while it is written may be torn; texts are cut to their field.
 """
 
 from __future__ import annotations
 
 import codecs
-import enum
 import mmap
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pop3gw.proto.counts import (
-    CALLBACKS,
-    COUNTERS,
-    FROM_CLIENT,
-    SESSIONS,
-    SESSIONS_ENDED,
-    SESSIONS_LOST,
-    TO_CLIENT,
-)
+from pop3gw.proto.counts import CALLBACKS, COUNTERS, FROM_CLIENT, TO_CLIENT
 from pop3gw.values import host_and_port
 
-_WORD: Final = 8
+WORD: Final = 8
 CALLBACKS_AT: Final = COUNTERS
 _PID: Final = COUNTERS + CALLBACKS
 _SLOT: Final = _PID + 1  # words
@@ -53,8 +43,8 @@ _CLIENT: Final = (144, 48)
 _SERVER: Final = (192, 64)
 _CLIENT_TLS: Final = (256, 8)
 _SERVER_TLS: Final = (264, 8)
-_SEAT_WORDS: Final = _SEAT.size // _WORD
-_OCTETS_WORD: Final = _OCTETS_AT // _WORD
+_SEAT_WORDS: Final = _SEAT.size // WORD
+_OCTETS_WORD: Final = _OCTETS_AT // WORD
 _LEAVING: Final = "LEAVING"  # in place of a state
 
 
@@ -114,7 +104,7 @@ class Seat:
         self._words = words
         self._at = at
         self.number = number
-        self._octets_at = (at + _OCTETS_AT) // _WORD
+        self._octets_at = (at + _OCTETS_AT) // WORD
         self._received = self._sent = 0  # octets of the sessions before
         self._passed = self._passed_back = 0  # of this one
         self.changed = False
@@ -239,11 +229,11 @@ class Board:
 
     def __init__(self, workers: int, sessions_per_worker: int) -> None:
         self._seats_per_slot = sessions_per_worker
-        self._seats_at = (1 + workers * _SLOT) * _WORD
+        self._seats_at = (1 + workers * _SLOT) * WORD
         self._memory = mmap.mmap(-1, self._seats_at + workers * sessions_per_worker * _SEAT.size)
         self._all_words = memoryview(self._memory).cast("Q")
-        self._words = self._all_words[: self._seats_at // _WORD]  # the first: slots that were ever taken
-        self._seat_words = self._all_words[self._seats_at // _WORD :]
+        self._words = self._all_words[: self._seats_at // WORD]  # the first: slots that were ever taken
+        self._seat_words = self._all_words[self._seats_at // WORD :]
         self._free = list(range(workers - 1, -1, -1))
 
     def take(self) -> int:
@@ -289,105 +279,8 @@ class Board:
         """The octets of that slot are counted elsewhere from now on."""
         words = self._words_of_seats(number, 1)
         for at in (_OCTETS_WORD, _OCTETS_WORD + 1):
-            words[at::_SEAT_WORDS] = memoryview(bytes(self._seats_per_slot * _WORD)).cast("Q")
+            words[at::_SEAT_WORDS] = memoryview(bytes(self._seats_per_slot * WORD)).cast("Q")
 
     def _words_of_seats(self, first: int, slots: int) -> memoryview:
         words = self._seats_per_slot * _SEAT_WORDS
         return self._seat_words[first * words : (first + slots) * words]
-
-
-class Gauge(enum.IntEnum):
-    """What the master says of a service now."""
-
-    STARTING = 0
-    FREE_SEATS = enum.auto()
-    DRAINED = enum.auto()  # 1: by the administrator
-    STOPPING = enum.auto()  # 1
-
-
-CALLBACK_ROWS: Final = 256
-_GAUGES_AT: Final = 1
-_COUNTERS_AT: Final = _GAUGES_AT + len(Gauge)
-_ROWS_AT: Final = _COUNTERS_AT + COUNTERS
-_PATIENCE: Final = 1.0  # s that a reader waits for a fold to be done; the master can't be that slow and live
-
-
-class Ledger:
-    """What a service's ended workers have counted, and what its master counts and says.
-
-    ``callbacks`` names the rows of callback errors, as (class, callback); the master alone adds to them.
-    """
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, (_ROWS_AT + CALLBACK_ROWS) * _WORD)
-        self._words = memoryview(self._memory).cast("Q")  # the first is odd while a slot is folded
-        self.callbacks: list[tuple[str, str]] = []
-
-    def rows(self, policy: str, names: Iterable[str]) -> list[int]:
-        """The rows for these callbacks of a class, in their order; more than there is room for share the last."""
-        rows = []
-        for name in names:
-            key = (policy, name) if len(self.callbacks) < CALLBACK_ROWS - 1 else ("other", "other")
-            if (policy, name) in self.callbacks:
-                key = (policy, name)
-            elif key not in self.callbacks:
-                self.callbacks.append(key)
-            rows.append(self.callbacks.index(key))
-        return rows
-
-    def add(self, index: int, amount: int = 1) -> None:
-        """Count something that the master sees."""
-        self._words[_COUNTERS_AT + index] += amount
-
-    def show(self, gauge: Gauge, value: int) -> None:
-        """Say what is so now."""
-        self._words[_GAUGES_AT + gauge] = value
-
-    def shown(self, gauge: Gauge) -> int:
-        """What was said last."""
-        value: int = self._words[_GAUGES_AT + gauge]
-        return value
-
-    def fold(self, board: Board, number: int, rows: Sequence[int]) -> None:
-        """The worker of that slot is gone: keep what it counted, count the sessions that went with it, free the slot.
-
-        ``rows`` are those of its class' callbacks.
-        """
-        words, counters = self._words, board.slot(number).counters
-        words[0] += 1
-        lost = counters[SESSIONS.at] - sum(counters[SESSIONS_ENDED.at : SESSIONS_ENDED.at + SESSIONS_ENDED.size])
-        for index, count in enumerate(counters[:COUNTERS]):
-            if count:
-                words[_COUNTERS_AT + index] += count
-                counters[index] = 0
-        words[_COUNTERS_AT + SESSIONS_LOST.at] += max(0, lost)
-        for index, octets in zip((FROM_CLIENT, TO_CLIENT), board.octets(number), strict=True):
-            words[_COUNTERS_AT + index] += octets
-        board.forget_octets(number)
-        for at, row in enumerate(rows):
-            if counters[CALLBACKS_AT + at]:
-                words[_ROWS_AT + row] += counters[CALLBACKS_AT + at]
-                counters[CALLBACKS_AT + at] = 0
-        words[0] += 1
-        board.release(number)
-
-    def totals(self, boards: Iterable[tuple[Board, Sequence[int]]]) -> tuple[list[int], list[int]]:
-        """All counters, and the rows of callback errors: of ended and of running workers, each counted once.
-
-        ``boards`` are those that may hold a running worker, with the rows of their callbacks.
-        """
-        boards = list(boards)
-        words = self._words
-        until = time.monotonic() + _PATIENCE
-        while True:
-            before = words[0]
-            counters = words[_COUNTERS_AT:_ROWS_AT].tolist()
-            errors = words[_ROWS_AT:].tolist()
-            for board, rows in boards:
-                sums = board.sums()
-                counters = [one + more for one, more in zip(counters, sums, strict=False)]
-                for at, row in enumerate(rows):
-                    errors[row] += sums[CALLBACKS_AT + at]
-            if (before == words[0] and not before % 2) or time.monotonic() > until:
-                return counters, errors
-            time.sleep(0.001)

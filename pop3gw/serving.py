@@ -23,6 +23,7 @@ from pop3gw import fdpass, listeners, process
 from pop3gw.agenda import Agenda
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation, Stage, Worker
+from pop3gw.ledger import Gauge, Ledger
 from pop3gw.listeners import Listener
 from pop3gw.logline import quoted
 from pop3gw.logs import SessionLog
@@ -31,7 +32,6 @@ from pop3gw.pool import Act, Order, Phase, Pool
 from pop3gw.proto import counts
 from pop3gw.proto.counts import Reason, WorkerEnd
 from pop3gw.refusals import TOO_MANY_LOGGED, Refusals
-from pop3gw.scoreboard import Gauge, Ledger
 from pop3gw.stream import tune
 from pop3gw.succession import Succession
 from pop3gw.times import NEVER

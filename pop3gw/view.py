@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pop3gw.ledger import Gauge, Ledger
 from pop3gw.proto import counts
 from pop3gw.proto.counts import Family
-from pop3gw.scoreboard import Board, Gauge, Ledger, Seat, Shown
+from pop3gw.scoreboard import Board, Seat, Shown
 
 
 class ServiceState(enum.StrEnum):

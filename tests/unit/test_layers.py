@@ -29,7 +29,7 @@ consistency reference changes pool
 config
 callguard heap arrival net fdpass process pidfile logline listeners refusals scoreboard tlsstream
 distrust
-loading logfile
+loading logfile ledger
 activation answering doors logsinks tls view
 logs
 tally

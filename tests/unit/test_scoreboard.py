@@ -10,11 +10,11 @@ import pytest
 
 from pop3gw.proto import counts
 from pop3gw.redaction import escaped
-from pop3gw.scoreboard import CALLBACK_ROWS, CALLBACKS_AT, Board, Gauge, Ledger
+from pop3gw.scoreboard import Board
 
 
 def test_what_another_process_counts_and_shows_is_seen_and_outlives_it() -> None:
-    board, ledger = Board(4, 2), Ledger()
+    board = Board(4, 2)
     number = board.take()
     pid = os.fork()
     if pid == 0:
@@ -29,9 +29,9 @@ def test_what_another_process_counts_and_shows_is_seen_and_outlives_it() -> None
         seat.passed(12, 1 << 40)
         os._exit(0)
     os.waitpid(pid, 0)
-    totals, _ = ledger.totals([(board, ())])
-    assert totals[counts.SESSIONS.at] == 1
-    assert (totals[counts.FROM_CLIENT], totals[counts.TO_CLIENT]) == (12, 1 << 40)
+    sums = board.sums()
+    assert sums[counts.SESSIONS.at] == 1
+    assert (sums[counts.FROM_CLIENT], sums[counts.TO_CLIENT]) == (12, 1 << 40)
     assert [slot.pid for slot in board.slots()] == [pid]
     shown = board.slot(number).seats[1].read()
     assert shown is not None
@@ -43,21 +43,6 @@ def test_what_another_process_counts_and_shows_is_seen_and_outlives_it() -> None
     assert board.slot(number).seats[0].read() is None
 
 
-def test_folding_keeps_the_counts_and_clears_the_seats() -> None:
-    board, ledger = Board(2, 1), Ledger()
-    login = counts.LOGIN_OK["APOP"]
-    for _ in range(5):
-        number = board.take()
-        slot = board.slot(number)
-        slot.add(login, 3)
-        slot.seats[0].open("192.0.2.7")
-        assert ledger.totals([(board, ())])[0][login] % 3 == 0
-        ledger.fold(board, number, ())
-        assert board.slot(number).seats[0].read() is None
-        assert board.slot(number).value(login) == 0
-    assert ledger.totals([(board, ())])[0][login] == 15
-
-
 def test_a_session_that_has_ended_is_not_among_the_unfinished_though_its_client_stays() -> None:
     slot = Board(1, 3).slot(0)
     for seat in slot.seats:
@@ -66,34 +51,6 @@ def test_a_session_that_has_ended_is_not_among_the_unfinished_though_its_client_
     slot.seats[0].leave()
     slot.seats[1].close()
     assert [shown.client for shown in slot.unfinished()] == ["192.0.2.2"]
-
-
-def test_octets_are_shown_for_a_session_and_counted_for_all() -> None:
-    board, ledger = Board(2, 2), Ledger()
-    slot = board.slot(board.take())
-    for received, sent in ((10, 200), (1, 20)):
-        for seat in slot.seats:
-            seat.open("192.0.2.7")
-            seat.passed(received // 2, sent // 2)
-            seat.passed(received, sent)
-            shown = seat.read()
-            assert shown is not None
-            assert (shown.from_client, shown.to_client) == (received, sent)
-    slot.seats[0].close()
-    other = board.slot(board.take()).seats[0]
-    other.open("192.0.2.8")
-    other.passed(5, 7)
-    for number in range(2):
-        totals = ledger.totals([(board, ())])[0]
-        assert (totals[counts.FROM_CLIENT], totals[counts.TO_CLIENT]) == (27, 447)
-        ledger.fold(board, number, ())
-    totals = ledger.totals([(board, ())])[0]
-    assert (totals[counts.FROM_CLIENT], totals[counts.TO_CLIENT]) == (27, 447)
-    again = board.slot(board.take()).seats[0]  # as a new worker finds it
-    again.open("192.0.2.7")
-    again.passed(1, 1)
-    totals = ledger.totals([(board, ())])[0]
-    assert (totals[counts.FROM_CLIENT], totals[counts.TO_CLIENT]) == (28, 448)
 
 
 def test_a_reader_never_sees_fewer_octets_than_before() -> None:
@@ -118,72 +75,6 @@ def test_a_reader_never_sees_fewer_octets_than_before() -> None:
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-
-
-def test_sessions_that_end_with_their_worker_are_counted_as_lost() -> None:
-    board, ledger = Board(1, 3), Ledger()
-    slot = board.slot(board.take())
-    slot.add(counts.SESSIONS.at, 3)
-    slot.add(counts.SESSIONS_ENDED.index("quit", "client"), 1)
-    ledger.fold(board, 0, ())
-    totals, _ = ledger.totals([(board, ())])
-    assert totals[counts.SESSIONS_LOST.at] == 2
-
-
-def test_a_readers_sum_is_the_same_at_every_moment_of_a_fold() -> None:
-    """One process folds again and again, what was counted goes back and forth between slot and ledger."""
-    board, ledger = Board(8, 1), Ledger()
-    at = counts.MESSAGES.at
-    for number in range(8):
-        board.slot(board.take()).add(at, 1000 + number)
-    pid = os.fork()
-    if pid == 0:
-        for _ in range(200):
-            for number in range(8):
-                ledger.fold(board, number, ())
-            for _ in range(8):
-                board.take()
-        os._exit(0)
-    sums = set()
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        sums.add(ledger.totals([(board, ())])[0][at])
-    sums.add(ledger.totals([(board, ())])[0][at])
-    assert sums == {8028}
-
-
-def test_callbacks_keep_their_rows_when_the_policy_changes() -> None:
-    old, new, ledger = Board(1, 1), Board(1, 1), Ledger()
-    before = ledger.rows("Office", ("other", "greet", "known"))
-    old.slot(old.take()).add(CALLBACKS_AT + 2)  # known
-    after = ledger.rows("Office", ("other", "known", "new"))
-    new.slot(new.take()).add(CALLBACKS_AT + 1)  # known
-    boards = [(old, before), (new, after)]
-    ledger.fold(old, 0, before)
-    _, errors = ledger.totals(boards)
-    named = {name: errors[row] for row, name in enumerate(ledger.callbacks)}
-    assert named == {
-        ("Office", "other"): 0,
-        ("Office", "greet"): 0,
-        ("Office", "known"): 2,
-        ("Office", "new"): 0,
-    }
-
-
-def test_the_rows_of_callbacks_are_bounded() -> None:
-    ledger = Ledger()
-    for number in range(30):
-        ledger.rows(f"Office{number}", [f"callback{one}" for one in range(counts.CALLBACKS)])
-    assert len(ledger.callbacks) == CALLBACK_ROWS
-    assert ledger.rows("Late", ("other",)) == [CALLBACK_ROWS - 1]
-    assert ledger.callbacks[-1] == ("other", "other")
-
-
-def test_the_master_says_how_things_are() -> None:
-    ledger = Ledger()
-    ledger.show(Gauge.STARTING, 3)
-    ledger.add(counts.WORKERS_STARTED.at)
-    assert (ledger.shown(Gauge.STARTING), ledger.shown(Gauge.DRAINED)) == (3, 0)
-    assert ledger.totals([])[0][counts.WORKERS_STARTED.at] == 1
 
 
 def test_a_slot_is_one_workers_at_a_time() -> None:
