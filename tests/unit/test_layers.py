@@ -51,7 +51,8 @@ cli ctl
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
 
 # Rooms without effects: they are told what happened and what time it is.
-PURE = tuple("policy times backtrace pool agenda backoff clientele credit redaction values policies. proto.".split())
+PURE: tuple[str, ...] = ("policy", "times", "backtrace", "pool", "agenda", "backoff", "clientele", "credit")
+PURE += ("redaction", "values", "policies.", "proto.")
 EFFECTS = {"asyncio", "datetime", "fcntl", "io", "logging", "mmap", "os", "pathlib", "random", "select", "selectors"}
 EFFECTS |= {"shutil", "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time"}
 

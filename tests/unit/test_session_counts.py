@@ -138,7 +138,7 @@ def test_each_request_is_counted_once(lines: list[tuple[str, str]], expected: di
 
 def test_callbacks_that_fail_are_named() -> None:
     failing = [("c", command) for command in ("NOOP", "NOOP", "UIDL", "LANG")]
-    assert played(*LOGIN, *failing).callback_failures == ["divide", "divide", "abs", ""]
+    assert played(*LOGIN, *failing).callback_failures == ["divide", "divide", "abs", "Nameless"]
 
 
 def test_a_config_that_fails_is_named_and_logged_with_its_cause() -> None:
