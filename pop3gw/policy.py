@@ -1,8 +1,8 @@
 """The policy language: what a policy file imports with ``from pop3gw.policy import *``.
 
 A policy is a class; one instance of it serves one session. This module holds its constants, its two base classes, and
-the meaning of an entry of the request hash. It must not know sockets, sessions or the command table: ``proto.session``
-calls the callbacks and acts on what they decide.
+the meaning of an entry of the request hash. It must not know sockets, sessions or the command table: ``proto.asking``
+calls the callbacks, its callers act on what they decide.
 
 Known limit: attributes are checked when they are set, entries of ``request`` when ``check`` is called and when a
 request needs them, since a callback may change them at any time.

@@ -92,7 +92,7 @@ class Turns:
         self._held_until = now + min(_FIRST_DELAY * 2.0 ** min(failures - 1, 16), _LONGEST_DELAY)
 
     def put_off(self, now: float) -> None:
-        """What began with the turn, ``auth_timeout`` with the greeting's too, begins only now."""
+        """The turn's time begins only now, and so does ``auth_timeout`` where it began with this turn."""
         if self._auth_since == self.since:
             self._auth_since = now
         self.since = now

@@ -1,6 +1,6 @@
 """When TLS is offered, when it is demanded, and on which side (RFC 2595).
 
-Pure: it decides, the session says STLS or answers it, the relay shakes hands.
+Pure: it decides, the session says STLS or answers it, ``handshake`` shakes hands.
 """
 
 from __future__ import annotations
