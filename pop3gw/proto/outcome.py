@@ -40,7 +40,6 @@ class Outcome:
         "much_awaited",
         "over",
         "policy",
-        "refused",
         "retrieved",
         "state",
         "tls_wanted",
@@ -62,7 +61,6 @@ class Outcome:
         self.state = State.AUTHORIZATION
         self.login: str | None = None  # how the client logged in
         self.logins_failed = 0
-        self.refused = 0
         self.retrieved = 0
         self.deleted = 0
         self.counters = counters  # of ``counts``
@@ -82,7 +80,6 @@ class Outcome:
         self.to_client.append(status.encode("utf-8", "surrogateescape") + CRLF)
 
     def _refused(self, what: str, why: str) -> None:
-        self.refused += 1
         self._journal.info(f"refused {what}: {why}")
 
     def _refuse_service(self, text: str, ending: Ending) -> None:

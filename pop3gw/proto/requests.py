@@ -85,10 +85,10 @@ class Answer(NamedTuple):
         return f"{word} {self.text}" if self.text else word
 
 
-class Local(NamedTuple):
+class Local:
     """A command that the gateway carries out itself (STLS)."""
 
-    row: Command
+    __slots__ = ()
 
 
 class Relay(NamedTuple):
@@ -156,11 +156,11 @@ class Requests:
         if fault is not None:
             return Answer(False, INVALID_COMMAND, row=row, why=fault)
         if local and not self._client_tls.possible():
-            return Local(row)  # no callback is asked: one that accepts STLS may count on TLS, or on the session's end
+            return Local()  # no callback is asked: one that accepts STLS may count on TLS, or on the session's end
         if request_callback is not None:
             return self._ask(found, row, argument, state)
         if local:
-            return Local(row)
+            return Local()
         return Relay(name, argument, row, row.multiline(argument), name, response_callback)
 
     def _note_names(self, row: Command, argument: str) -> None:
@@ -264,7 +264,7 @@ class Requests:
         told = policy.response_multiline and not row.multiline(argument)  # by the callback, which saw it False
         if (name, wanted) == (row.name, argument):
             if row.shape is Shape.LOCAL:
-                return Local(row)
+                return Local()
         else:
             made, wanted = self._rewritten(name, wanted, state)
             if (made.login or made.names_user) and not (row.login or row.names_user):

@@ -70,7 +70,7 @@ class ServerSide(ClientSide):
         elif self._turns.phase is CONTENT:
             self._journal.warning(f"the server closed in the middle of the answer to {self._relay.shown()}")
             self._end(Ending.PROTOCOL, Side.SERVER)
-        elif not self.over:
+        else:
             self._end(Ending.CLOSED, Side.SERVER)
 
     def server_lost(self, reason: str, now: float) -> None:

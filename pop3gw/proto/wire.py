@@ -226,8 +226,3 @@ class ContentLines:
 def stuffed(line: bytes) -> bytes:
     """A content line as it goes on the wire, without its CRLF (RFC 1939 section 3)."""
     return b"." + line if line.startswith(b".") else line
-
-
-def unstuffed(line: bytes) -> bytes:
-    """A content line as it was meant, without its CRLF."""
-    return line[1:] if line.startswith(b".") else line

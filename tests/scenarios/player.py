@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pop3gw.policy import AbstractPop3Proxy, SessionFacts
-from pop3gw.proto.events import Summary
 from pop3gw.proto.session import Session
 from pop3gw.redaction import Secrets
 from tests.scenarios.transcript import (
@@ -73,7 +72,6 @@ class RecordingJournal:
     conversation: bool = True
     lines: list[tuple[str, str]] = field(default_factory=list)
     secrets: Secrets = field(default_factory=Secrets)
-    summaries: list[Summary] = field(default_factory=list)
 
     def secret(self, text: str) -> None:
         """Redact this text from now on."""
@@ -94,10 +92,6 @@ class RecordingJournal:
     def error(self, text: str) -> None:
         """Record."""
         self.lines.append(("error", self.redacted(text)))
-
-    def summary(self, summary: Summary) -> None:
-        """Record."""
-        self.summaries.append(summary)
 
     def redacted(self, text: str) -> str:
         """The text as it would stand in the log: only what was named a secret before it was written is hidden."""

@@ -14,7 +14,7 @@ import pytest
 from pop3gw import logs
 from pop3gw.errors import StartError
 from pop3gw.logs import Log, SessionLog
-from pop3gw.proto.events import Ending, Journal, Side, Summary
+from pop3gw.proto.events import Ending, Side, Summary
 from pop3gw.values import LogFormat, LogLevel
 
 SUMMARY = Summary("c:1", "s:2", "hunter22", "user", 0, 0, 0, 0, 1.0, Ending.TIMEOUT, Side.GATEWAY)
@@ -67,7 +67,7 @@ def test_a_reload_changes_the_level(file: Path) -> None:
 
 def test_a_session_tags_and_redacts_each_line(file: Path) -> None:
     Log.open(str(file), LogLevel.DEBUG)
-    session: Journal = SessionLog("S1", "inbound")
+    session = SessionLog("S1", "inbound")
     assert session.conversation
     session.secret("hunter22")
     session.debug("C: PASS hunter22")

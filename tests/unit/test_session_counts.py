@@ -6,7 +6,6 @@ import pytest
 
 from pop3gw.policy import POP3_REQ_ABORT, POP3_REQ_ACCEPT, POP3_REQ_POLICY, POP3_REQ_REJECT, Pop3Proxy, SessionFacts
 from pop3gw.proto import counts
-from pop3gw.proto.events import Summary
 from pop3gw.proto.session import Session
 from tests.scenarios.player import RecordingJournal
 
@@ -70,7 +69,6 @@ class Silent:
     def info(self, text: str) -> None: ...
     def warning(self, text: str) -> None: ...
     def error(self, text: str) -> None: ...
-    def summary(self, summary: Summary) -> None: ...
 
 
 def played(*lines: tuple[str, str]) -> Session:

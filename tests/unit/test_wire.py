@@ -18,7 +18,6 @@ from pop3gw.proto.wire import (
     Terminator,
     stuffed,
     terminator_in,
-    unstuffed,
 )
 
 # Octets that framing looks at, and one that it does not.
@@ -165,7 +164,6 @@ def test_a_line_for_a_callback_has_a_limit(size: int, too_long: bool, before: by
 )
 def test_dot_stuffing(line: bytes, wire: bytes) -> None:
     assert stuffed(line) == wire
-    assert unstuffed(wire) == line
 
 
 @given(
