@@ -11,7 +11,7 @@ from typing import Final
 from pop3gw.policy import INVALID_COMMAND
 from pop3gw.proto.asking import Asking
 from pop3gw.proto.capabilities import without_logins
-from pop3gw.proto.commands import COMMANDS, State, redacted, unknown
+from pop3gw.proto.commands import COMMANDS, State, Way, redacted, unknown
 from pop3gw.proto.counts import (
     ABORTED,
     ANSWERED,
@@ -37,6 +37,7 @@ TLS_NEEDED: Final = "Turn on TLS (SSL) in your mail program: logging in without 
 UNASKED: Final = "it sent something that nobody asked for"
 
 _UPDATE: Final = State.UPDATE
+_SASL: Final = Way.SASL
 _NOTHING_ASKED: Final = Relay("", "", unknown("", multiline=False), False, "GREETING")
 
 
@@ -175,7 +176,7 @@ class ClientSide(Outcome):
             self.to_client.append((without_logins(answer.lines) if unfit else answer.lines) + b".\r\n")
         if row is not None and (answer.ok or row.on_err is State.AUTHORIZATION):
             self._settle(row, ok=answer.ok)
-            if answer.ok and row.login:
+            if answer.ok and row.way is not None:
                 self.counters[LOGIN_OK[row.name]] += 1
                 self._logged_in(row.name.lower())
         if answer.end:
@@ -193,7 +194,7 @@ class ClientSide(Outcome):
         if self._told:
             self._journal.debug(f"to server: {relay.shown()}")
         self.to_server.append(relay.line() + CRLF)
-        if relay.name == "AUTH" and relay.argument:
+        if relay.row.way is _SASL and relay.argument:
             mechanism, _space, initial = relay.argument.partition(" ")
             self._exchange = Exchange(mechanism)
             self.state = State.SASL
@@ -207,7 +208,7 @@ class ClientSide(Outcome):
     def _conclude(self, relay: Relay, out: bytes, now: float, *, ok: bool) -> None:
         """An answer is whole: the state moves, the answer goes out."""
         row = relay.row
-        if row.login:
+        if row.way is not None:
             if not self._login_answered(relay, out, now, ok=ok):
                 return
         else:

@@ -36,7 +36,8 @@ class Shape(enum.Enum):
 
 
 # Looked up at each request, where the way over the class costs more than the question.
-_MULTILINE, _MULTILINE_BARE = Shape.MULTILINE, Shape.MULTILINE_BARE
+_MULTILINE: Final = Shape.MULTILINE
+_MULTILINE_BARE: Final = Shape.MULTILINE_BARE
 
 
 class Secret(enum.Enum):
@@ -46,6 +47,14 @@ class Secret(enum.Enum):
     ALL = enum.auto()
     BEHIND_NAME = enum.auto()
     BEHIND_MECHANISM = enum.auto()
+
+
+class Way(enum.StrEnum):
+    """By what a client logs in."""
+
+    USER = "user"
+    APOP = "apop"
+    SASL = "sasl"
 
 
 class Limits(Protocol):
@@ -66,8 +75,9 @@ class Command:
     """One command.
 
     ``argument`` gives the argument as it is relayed, or raises BadArgumentError. ``on_ok``, ``on_err``: the states
-    after the answer, None where it changes nothing. ``login``: an ``-ERR`` is a failed login. ``status`` is the form
-    of the text behind ``+OK`` where RFC 1939 fixes it. ``names_user``: the argument tells the user's name.
+    after the answer, None where it changes nothing. ``way``: it logs in by this, an ``-ERR`` is a failed login.
+    ``names_user``: the argument tells the user's name. ``status`` is the form of the text behind ``+OK`` where RFC 1939
+    fixes it.
     """
 
     name: str
@@ -77,13 +87,17 @@ class Command:
     on_ok: State | None = None
     on_err: State | None = None
     secret: Secret = Secret.NOTHING
-    login: bool = False
-    status: re.Pattern[bytes] | None = None
+    way: Way | None = None
     names_user: bool = False
+    status: re.Pattern[bytes] | None = None
 
     def multiline(self, argument: str) -> bool:
         """Whether ``+OK`` to the command with this argument is multiline."""
         return self.shape is _MULTILINE or (self.shape is _MULTILINE_BARE and not argument)
+
+    def identifies(self) -> bool:
+        """Whether it says who the client is, or proves it."""
+        return self.way is not None or self.names_user
 
     def takes(self, argument: str, limits: Limits) -> bool:
         """Whether the argument is relayed as it is."""
@@ -187,16 +201,18 @@ _BEFORE_LOGIN: Final = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
 _LOGGED_IN: Final = frozenset({State.TRANSACTION})
 _ANYTIME: Final = _BEFORE_LOGIN | _LOGGED_IN
 
-_AUTH, _GIVEN, _TRANS, _UPDATE = State.AUTHORIZATION, State.USER_GIVEN, State.TRANSACTION, State.UPDATE
+_AUTH: Final = State.AUTHORIZATION
+_GIVEN: Final = State.USER_GIVEN
+_TRANS: Final = State.TRANSACTION
+_UPDATE: Final = State.UPDATE
 _STAT_STATUS: Final = re.compile(rb"[0-9]+ [0-9]+(?: .*)?", re.DOTALL)
 
 _ROWS: Final = (
     # RFC 1939
     Command("USER", _username, _INITIAL, Shape.LINE, _GIVEN, _AUTH, names_user=True),
-    Command("PASS", _password, frozenset({_GIVEN}), Shape.LINE, _TRANS, _AUTH, Secret.ALL, login=True),
+    Command("PASS", _password, frozenset({_GIVEN}), Shape.LINE, _TRANS, _AUTH, Secret.ALL, Way.USER),
     Command(
-        *("APOP", _name_and_digest, _BEFORE_LOGIN, Shape.LINE, _TRANS, _AUTH, Secret.BEHIND_NAME),
-        login=True,
+        *("APOP", _name_and_digest, _BEFORE_LOGIN, Shape.LINE, _TRANS, _AUTH, Secret.BEHIND_NAME, Way.APOP),
         names_user=True,
     ),
     Command("STAT", _dropped, _LOGGED_IN, Shape.LINE, status=_STAT_STATUS),
@@ -213,7 +229,7 @@ _ROWS: Final = (
     # RFC 2449
     Command("CAPA", _dropped, _ANYTIME, Shape.MULTILINE),
     # RFC 5034
-    Command("AUTH", _mechanism, _INITIAL, Shape.MULTILINE_BARE, _TRANS, _AUTH, Secret.BEHIND_MECHANISM, login=True),
+    Command("AUTH", _mechanism, _INITIAL, Shape.MULTILINE_BARE, _TRANS, _AUTH, Secret.BEHIND_MECHANISM, Way.SASL),
     # RFC 2595
     Command("STLS", _dropped, _INITIAL, Shape.LOCAL),
     # RFC 6856

@@ -15,7 +15,7 @@ from itertools import accumulate, product
 from typing import Final, Protocol
 
 from pop3gw.policy import AbstractPop3Proxy
-from pop3gw.proto.commands import COMMANDS
+from pop3gw.proto.commands import COMMANDS, Way
 from pop3gw.proto.events import Ending, Side
 
 OTHER: Final = "other"  # a command, way or callback that has no counter of its own
@@ -84,7 +84,6 @@ REFUSED: Final = 2
 ABORTED: Final = 3
 _VERDICTS: Final = ("relayed", "answered", "refused", "aborted")
 _COMMANDS: Final = (*COMMANDS, OTHER)
-_WAYS: Final = ("user", "apop", "sasl")
 _OUTCOMES: Final = ("ok", "failed", "refused")
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, math.inf)
 _CONNECT_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, math.inf)
@@ -97,7 +96,7 @@ FAMILIES: Final = _laid_out(
         "Sessions that are over, by how they ended and whose doing that was.",
         (("end", tuple(end.value for end in Ending)), ("by", tuple(side.value for side in Side))),
     ),
-    Family("logins", "Attempts to log in.", (("way", _WAYS), ("outcome", _OUTCOMES))),
+    Family("logins", "Attempts to log in.", (("way", tuple(way.value for way in Way)), ("outcome", _OUTCOMES))),
     Family(
         "requests",
         "Requests of clients, by what became of them.",
@@ -155,7 +154,7 @@ COUNTERS: Final = FAMILIES[-1].at + FAMILIES[-1].size
 # What sessions count by: looked up, not computed, since it happens with every request.
 REQUEST_AT: Final = {name: REQUESTS.index(name, _VERDICTS[0]) for name in _COMMANDS}
 OTHER_REQUEST_AT: Final = REQUEST_AT[OTHER]
-_WAY_OF: Final = {"PASS": "user", "APOP": "apop", "AUTH": "sasl"}
+_WAY_OF: Final = {name: row.way for name, row in COMMANDS.items() if row.way is not None}
 LOGIN_OK: Final = {name: LOGINS.index(way, "ok") for name, way in _WAY_OF.items()}
 LOGIN_FAILED: Final = {name: LOGINS.index(way, "failed") for name, way in _WAY_OF.items()}
 LOGIN_REFUSED: Final = {name: LOGINS.index(way, "refused") for name, way in _WAY_OF.items()}

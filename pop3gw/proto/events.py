@@ -44,7 +44,7 @@ class Summary(NamedTuple):
     client: str
     server: str
     user: str | None
-    login: str | None  # "user", "apop", "sasl PLAIN", ...; None: never logged in
+    login: str | None  # "pass", "apop", "sasl PLAIN", ...; None: never logged in
     retrieved: int
     deleted: int
     from_client: int

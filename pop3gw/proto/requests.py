@@ -143,7 +143,7 @@ class Requests:
         fault = None
         try:
             argument = row.argument(argument, asking.policy)
-            if row.login or row.names_user:
+            if row.identifies():
                 self._note_names(row, argument)
         except BadArgumentError as bad:
             fault = str(bad)
@@ -238,9 +238,9 @@ class Requests:
             value, text = "-ERR", decided.text or INVALID_COMMAND
         self._asking.check_status(value, text)
         # AUTH without an argument only lists mechanisms: no login, no change of state.
-        settled = None if row.login and not argument else row
+        settled = None if row.way is not None and not argument else row
         if value == "-ERR":
-            attempt = row.login and settled is not None
+            attempt = row.way is not None and settled is not None
             return Answer(False, text, end=end, row=settled, why="a callback refused it", attempt=attempt)
         lines = policy.response_lines
         known = row.name in COMMANDS
@@ -267,7 +267,7 @@ class Requests:
                 return Local()
         else:
             made, wanted = self._rewritten(name, wanted, state)
-            if (made.login or made.names_user) and not (row.login or row.names_user):
+            if made.identifies() and not row.identifies():
                 self._asking.shown.update(username=None, password=None)  # those of an earlier login are not this one's
             row = made
         multiline = row.multiline(wanted)

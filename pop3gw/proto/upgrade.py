@@ -58,4 +58,4 @@ class ClientTls:
             return False
         row = COMMANDS.get(name)
         # A command of the policy's own may carry a password as well.
-        return self._asking.permits(name) if row is None else row.login or row.name == "USER"
+        return self._asking.permits(name) if row is None else row.identifies()

@@ -29,7 +29,7 @@ def test_what_sessions_count_by_is_what_the_labels_say() -> None:
     assert counts.REQUEST_AT["RETR"] + counts.ABORTED == counts.REQUESTS.index("RETR", "aborted")
     assert set(counts.REQUEST_AT) == {*COMMANDS, "other"}
     assert counts.LOGIN_OK["PASS"] == counts.LOGINS.index("user", "ok")
-    assert {name for name, row in COMMANDS.items() if row.login} == set(counts.LOGIN_FAILED)
+    assert {name for name, row in COMMANDS.items() if row.way is not None} == set(counts.LOGIN_FAILED)
     assert counts.ENDED_AT[Ending.KILLED, Side.GATEWAY] == counts.SESSIONS_ENDED.index("killed", "gateway")
 
 
