@@ -25,7 +25,7 @@ from pop3gw.proto.counts import (
     Counters,
 )
 from pop3gw.proto.events import Ending, Journal, Side
-from pop3gw.proto.outcome import COUNTED, Outcome
+from pop3gw.proto.outcome import Outcome
 from pop3gw.proto.requests import Answer, Local, Relay, Requests, nameable
 from pop3gw.proto.sasl import Exchange
 from pop3gw.proto.turns import BEFORE_GREETING, CHALLENGE, CLIENT_TURNS, REQUEST, RESPONSE, STATUS, Phase
@@ -215,8 +215,8 @@ class ClientSide(Outcome):
             self._settle(row, ok=ok)
         if out:
             self.to_client.append(out)
-        if ok and row.name in COUNTED:
-            self._count(row.name)
+        if ok and row.summed is not None:
+            self._sum(row.summed)
         if self.state is _UPDATE:
             self._end(Ending.QUIT, Side.CLIENT)
         else:

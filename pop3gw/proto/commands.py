@@ -57,6 +57,14 @@ class Way(enum.StrEnum):
     SASL = "sasl"
 
 
+class Summed(enum.Enum):
+    """What the summary of a session tells of ``+OK`` answers."""
+
+    RETRIEVED = enum.auto()
+    DELETED = enum.auto()
+    RESET = enum.auto()  # nothing is deleted any more
+
+
 class Limits(Protocol):
     """The limits that argument checks need; a policy has them. Octets."""
 
@@ -77,7 +85,7 @@ class Command:
     ``argument`` gives the argument as it is relayed, or raises BadArgumentError. ``on_ok``, ``on_err``: the states
     after the answer, None where it changes nothing. ``way``: it logs in by this, an ``-ERR`` is a failed login.
     ``names_user``: the argument tells the user's name. ``status`` is the form of the text behind ``+OK`` where RFC 1939
-    fixes it.
+    fixes it. ``summed``: what a summary tells of its ``+OK``.
     """
 
     name: str
@@ -90,6 +98,7 @@ class Command:
     way: Way | None = None
     names_user: bool = False
     status: re.Pattern[bytes] | None = None
+    summed: Summed | None = None
 
     def multiline(self, argument: str) -> bool:
         """Whether ``+OK`` to the command with this argument is multiline."""
@@ -217,10 +226,10 @@ _ROWS: Final = (
     ),
     Command("STAT", _dropped, _LOGGED_IN, Shape.LINE, status=_STAT_STATUS),
     Command("LIST", _optional_number, _LOGGED_IN, Shape.MULTILINE_BARE),
-    Command("RETR", _number, _LOGGED_IN, Shape.MULTILINE),
-    Command("DELE", _number, _LOGGED_IN, Shape.LINE),
+    Command("RETR", _number, _LOGGED_IN, Shape.MULTILINE, summed=Summed.RETRIEVED),
+    Command("DELE", _number, _LOGGED_IN, Shape.LINE, summed=Summed.DELETED),
     Command("NOOP", _dropped, _LOGGED_IN, Shape.LINE),
-    Command("RSET", _dropped, _LOGGED_IN, Shape.LINE),
+    Command("RSET", _dropped, _LOGGED_IN, Shape.LINE, summed=Summed.RESET),
     Command("TOP", _number_and_count, _LOGGED_IN, Shape.MULTILINE),
     Command("UIDL", _optional_number, _LOGGED_IN, Shape.MULTILINE_BARE),
     Command("QUIT", _dropped, _ANYTIME, Shape.LINE, _UPDATE, _UPDATE),

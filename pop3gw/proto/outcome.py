@@ -9,7 +9,7 @@ from typing import Final
 
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy
 from pop3gw.proto.asking import PROTOCOL_ERROR
-from pop3gw.proto.commands import Command, State
+from pop3gw.proto.commands import Command, State, Summed
 from pop3gw.proto.counts import MESSAGES, Counters
 from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.turns import Phase, Turns
@@ -17,7 +17,8 @@ from pop3gw.proto.wire import CRLF
 
 _NOT_STARTED: Final = AbstractPop3Proxy()
 _MESSAGES: Final = MESSAGES.at
-COUNTED: Final = frozenset({"RETR", "DELE", "RSET"})  # what a summary tells of
+_RETRIEVED: Final = Summed.RETRIEVED
+_DELETED: Final = Summed.DELETED
 
 
 class Outcome:
@@ -104,14 +105,14 @@ class Outcome:
         self.login = way
         self._turns.login_not_awaited()
 
-    def _count(self, name: str) -> None:
+    def _sum(self, summed: Summed) -> None:
         """What a summary tells of the answers."""
-        if name == "RETR":
+        if summed is _RETRIEVED:
             self.retrieved += 1
             self.counters[_MESSAGES] += 1
-        elif name == "DELE":
+        elif summed is _DELETED:
             self.deleted += 1
-        elif name == "RSET":
+        else:
             self.deleted = 0
 
     def _settle(self, row: Command, *, ok: bool) -> None:
