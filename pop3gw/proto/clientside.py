@@ -172,7 +172,7 @@ class ClientSide(Outcome):
             return
         self._say(answer.status())
         if answer.lines is not None:
-            unfit = row is not None and row.name == "CAPA" and self._client_tls.demanded_before("USER")
+            unfit = row is not None and row.filtered and self._client_tls.demanded_before("USER")
             self.to_client.append((without_logins(answer.lines) if unfit else answer.lines) + b".\r\n")
         if row is not None and (answer.ok or row.on_err is State.AUTHORIZATION):
             self._settle(row, ok=answer.ok)

@@ -85,7 +85,8 @@ class Command:
     ``argument`` gives the argument as it is relayed, or raises BadArgumentError. ``on_ok``, ``on_err``: the states
     after the answer, None where it changes nothing. ``way``: it logs in by this, an ``-ERR`` is a failed login.
     ``names_user``: the argument tells the user's name. ``status`` is the form of the text behind ``+OK`` where RFC 1939
-    fixes it. ``summed``: what a summary tells of its ``+OK``.
+    fixes it. ``summed``: what a summary tells of its ``+OK``. ``filtered``: its answer never passes as
+    it came.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Command:
     names_user: bool = False
     status: re.Pattern[bytes] | None = None
     summed: Summed | None = None
+    filtered: bool = False
 
     def multiline(self, argument: str) -> bool:
         """Whether ``+OK`` to the command with this argument is multiline."""
@@ -236,7 +238,7 @@ _ROWS: Final = (
     # RFC 1460, withdrawn, still sent by old clients
     Command("LAST", _dropped, _LOGGED_IN, Shape.LINE),
     # RFC 2449
-    Command("CAPA", _dropped, _ANYTIME, Shape.MULTILINE),
+    Command("CAPA", _dropped, _ANYTIME, Shape.MULTILINE, filtered=True),
     # RFC 5034
     Command("AUTH", _mechanism, _INITIAL, Shape.MULTILINE_BARE, _TRANS, _AUTH, Secret.BEHIND_MECHANISM, Way.SASL),
     # RFC 2595

@@ -28,7 +28,6 @@ _NUMBERS: Final = re.compile(r"[0-9 ]{,24}")  # an argument that may be kept
 _TRANSACTION: Final = State.TRANSACTION
 _ACCEPT: Final[object] = POP3_REQ_ACCEPT
 _GOOD: Final = re.compile(rb"\+OK(?: [^\r\n\0]*)?\r\n")  # a whole status line that is no error
-_FILTERED: Final = "CAPA"  # its answer never passes as it came
 
 
 class _Usual(NamedTuple):
@@ -50,7 +49,7 @@ def _understood(data: bytes, limits: Limits) -> _Usual | None:
     row = COMMANDS.get(word.upper().decode("latin-1"))
     if row is None or _TRANSACTION not in row.states or row.secret is not Secret.NOTHING or row.shape is Shape.LOCAL:
         return None
-    if row.name == _FILTERED or data[-1:] != b"\n" or CONTROL.search(line):
+    if row.filtered or data[-1:] != b"\n" or CONTROL.search(line):
         return None
     try:
         argument = row.argument(rest.decode("utf-8", "surrogateescape"), limits)
@@ -104,11 +103,11 @@ class FastPath(ServerSide):
             and not self._server.left
             and (good := _GOOD.match(data)) is not None
             and relay.response_callback is None
-            and relay.name != _FILTERED
+            and not (row := relay.row).filtered
         ):
             end = good.end()
             status = end - 2
-            form = relay.row.status
+            form = row.status
             if status <= policy.max_response_line_length and (form is None or form.fullmatch(data, 4, status)):
                 if relay.multiline:
                     unchecked = policy.permit_longline and not policy.strict_line_endings

@@ -180,7 +180,7 @@ class ServerSide(ClientSide):
         if status.fault is not None:
             self._server_fault(status.fault)
             return
-        if relay.row.name == "CAPA" and not (status.ok or status.refused or status.content):
+        if relay.row.filtered and not (status.ok or status.refused or status.content):
             self._own_capabilities(now)
             return
         out = status.line + CRLF
@@ -195,7 +195,7 @@ class ServerSide(ClientSide):
             return
         if status.content:
             self.to_client.append(out)
-            capabilities = self._capabilities() if relay.row.name == "CAPA" else None
+            capabilities = self._capabilities() if relay.row.filtered else None
             self._content = self._answers.content(relay, capabilities, dropped=status.dropped)
             self._turns.take(CONTENT, now)
             self._relay_content(self._server.take_all(), now)
