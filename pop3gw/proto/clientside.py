@@ -11,7 +11,7 @@ from typing import Final
 from pop3gw.policy import INVALID_COMMAND
 from pop3gw.proto.asking import Asking
 from pop3gw.proto.capabilities import without_logins
-from pop3gw.proto.commands import COMMANDS, State, Way, redacted, unknown
+from pop3gw.proto.commands import COMMANDS, LONG_LINES, State, Way, redacted, unknown
 from pop3gw.proto.counts import (
     ABORTED,
     ANSWERED,
@@ -111,8 +111,11 @@ class ClientSide(Outcome):
                 self._sasl_response(line, now)
 
     def _line_limit(self) -> int:
-        if self._turns.phase is RESPONSE or self._client.starts_with(b"AUTH "):
+        if self._turns.phase is RESPONSE:
             return self.policy.max_authline_length
+        for begin in LONG_LINES:
+            if self._client.starts_with(begin):
+                return self.policy.max_authline_length
         return self.policy.max_request_line_length
 
     def _request(self, line: bytes, now: float) -> None:

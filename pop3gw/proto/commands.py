@@ -84,9 +84,10 @@ class Command:
 
     ``argument`` gives the argument as it is relayed, or raises BadArgumentError. ``on_ok``, ``on_err``: the states
     after the answer, None where it changes nothing. ``way``: it logs in by this, an ``-ERR`` is a failed login.
-    ``names_user``: the argument tells the user's name. ``status`` is the form of the text behind ``+OK`` where RFC 1939
-    fixes it. ``summed``: what a summary tells of its ``+OK``. ``filtered``: its answer never passes as
-    it came.
+    ``names_user``: the argument tells the user's name. ``unsettles``: refused before the login, it leaves the session
+    in AUTHORIZATION, also where it was not legal. ``long``: its line may have ``max_authline_length``. ``status`` is
+    the form of the text behind ``+OK`` where RFC 1939 fixes it. ``summed``: what a summary tells of its ``+OK``.
+    ``filtered``: its answer never passes as it came.
     """
 
     name: str
@@ -98,6 +99,8 @@ class Command:
     secret: Secret = Secret.NOTHING
     way: Way | None = None
     names_user: bool = False
+    unsettles: bool = False
+    long: bool = False
     status: re.Pattern[bytes] | None = None
     summed: Summed | None = None
     filtered: bool = False
@@ -208,9 +211,10 @@ def _language(argument: str, _limits: Limits) -> str:
 
 
 _INITIAL: Final = frozenset({State.AUTHORIZATION})
-_BEFORE_LOGIN: Final = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
+_NAMED: Final = frozenset({State.USER_GIVEN})
+BEFORE_LOGIN: Final = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
 _LOGGED_IN: Final = frozenset({State.TRANSACTION})
-_ANYTIME: Final = _BEFORE_LOGIN | _LOGGED_IN
+_ANYTIME: Final = BEFORE_LOGIN | _LOGGED_IN
 
 _AUTH: Final = State.AUTHORIZATION
 _GIVEN: Final = State.USER_GIVEN
@@ -220,11 +224,12 @@ _STAT_STATUS: Final = re.compile(rb"[0-9]+ [0-9]+(?: .*)?", re.DOTALL)
 
 _ROWS: Final = (
     # RFC 1939
-    Command("USER", _username, _INITIAL, Shape.LINE, _GIVEN, _AUTH, names_user=True),
-    Command("PASS", _password, frozenset({_GIVEN}), Shape.LINE, _TRANS, _AUTH, Secret.ALL, Way.USER),
+    Command("USER", _username, _INITIAL, Shape.LINE, _GIVEN, _AUTH, names_user=True, unsettles=True),
+    Command("PASS", _password, _NAMED, Shape.LINE, _TRANS, _AUTH, Secret.ALL, Way.USER, unsettles=True),
     Command(
-        *("APOP", _name_and_digest, _BEFORE_LOGIN, Shape.LINE, _TRANS, _AUTH, Secret.BEHIND_NAME, Way.APOP),
+        *("APOP", _name_and_digest, BEFORE_LOGIN, Shape.LINE, _TRANS, _AUTH, Secret.BEHIND_NAME, Way.APOP),
         names_user=True,
+        unsettles=True,
     ),
     Command("STAT", _dropped, _LOGGED_IN, Shape.LINE, status=_STAT_STATUS),
     Command("LIST", _optional_number, _LOGGED_IN, Shape.MULTILINE_BARE),
@@ -240,15 +245,21 @@ _ROWS: Final = (
     # RFC 2449
     Command("CAPA", _dropped, _ANYTIME, Shape.MULTILINE, filtered=True),
     # RFC 5034
-    Command("AUTH", _mechanism, _INITIAL, Shape.MULTILINE_BARE, _TRANS, _AUTH, Secret.BEHIND_MECHANISM, Way.SASL),
+    Command(
+        *("AUTH", _mechanism, _INITIAL, Shape.MULTILINE_BARE, _TRANS, _AUTH, Secret.BEHIND_MECHANISM, Way.SASL),
+        long=True,
+    ),
     # RFC 2595
     Command("STLS", _dropped, _INITIAL, Shape.LOCAL),
     # RFC 6856
-    Command("UTF8", _dropped, _BEFORE_LOGIN, Shape.LINE),
+    Command("UTF8", _dropped, BEFORE_LOGIN, Shape.LINE),
     Command("LANG", _language, _ANYTIME, Shape.MULTILINE_BARE),
 )
 
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType({row.name: row for row in _ROWS})
+
+# How lines begin that may have ``max_authline_length``: which limit a line has is asked before it is whole.
+LONG_LINES: Final = tuple(f"{row.name} ".encode("ascii") for row in _ROWS if row.long)
 
 
 def unknown(name: str, *, multiline: bool) -> Command:

@@ -23,6 +23,7 @@ from pop3gw.policy import (
 )
 from pop3gw.proto.asking import REFUSING, Asking, CallbackError
 from pop3gw.proto.commands import (
+    BEFORE_LOGIN,
     COMMANDS,
     MECHANISMS,
     BadArgumentError,
@@ -37,10 +38,6 @@ from pop3gw.proto.commands import (
 from pop3gw.proto.content import content_line
 from pop3gw.proto.sasl import Exchange
 from pop3gw.proto.upgrade import ClientTls
-
-# A refused USER, PASS or APOP leaves the session in AUTHORIZATION, also where it was not legal.
-_UNSETTLING: Final = frozenset({"USER", "PASS", "APOP"})
-_UNSETTLED: Final = frozenset({State.AUTHORIZATION, State.USER_GIVEN})
 
 # A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
 _KEYWORD: Final = re.compile(r"[A-Z]{1,4}")
@@ -138,7 +135,7 @@ class Requests:
         if local:
             found = found or Entry(Verdict(POP3_REQ_ACCEPT))
         if state not in row.states:
-            settled = row if state in _UNSETTLED and name in _UNSETTLING else None
+            settled = row if row.unsettles and state in BEFORE_LOGIN else None
             return Answer(False, INVALID_COMMAND, row=settled, why=f"it is not allowed in {state}")
         fault = None
         try:
@@ -286,13 +283,12 @@ class Requests:
             raise CallbackError(f"it made the request a {name}, which is never relayed")
         if state not in row.states:
             raise CallbackError(f"it made the request a {name}, which is not allowed in {state}")
+        policy = self._asking.policy
         try:
-            argument = row.argument(argument, self._asking.policy)
+            argument = row.argument(argument, policy)
         except BadArgumentError as bad:
             raise CallbackError(f"it made the request a {name}: {bad}") from None
-        limit = (
-            self._asking.policy.max_authline_length if name == "AUTH" else self._asking.policy.max_request_line_length
-        )
+        limit = policy.max_authline_length if row.long else policy.max_request_line_length
         if octets(name) + (1 + octets(argument) if argument else 0) > limit:
             raise CallbackError(f"it made the request a {name} longer than its limit")
         self._hide(row, argument)
