@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from pop3gw import listeners
 from pop3gw.errors import ConfigurationError, StartError
 from pop3gw.process import Account
 from pop3gw.settings import Config
@@ -112,14 +113,13 @@ def _remove_stale(path: str) -> None:
 
 
 def _metrics(config: Config, wanted: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
-    door = socket.socket(family, socket.SOCK_STREAM)
+    door = None
     try:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind((wanted.host, wanted.port))
+        door = listeners.bound(wanted)
         door.listen(_BACKLOG)
     except OSError as error:
-        door.close()
+        if door is not None:
+            door.close()
         expected = "an address of this machine, and a port that is free"
         found = f"{wanted} can't be used: {error.strerror}"
         raise ConfigurationError([config.problem("", "metrics_listen", found, expected)]) from error

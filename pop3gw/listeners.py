@@ -88,6 +88,21 @@ def owner(config: Config, listener: Listener) -> str | None:
     return next(by_name, next(by_address, None))
 
 
+def bound(address: Address) -> socket.socket:
+    """A socket that has this address, and doesn't listen yet. OSError: it can't be had."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    end = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # else [::] would take 0.0.0.0 as well
+            end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        end.bind((address.host, address.port))
+    except BaseException:
+        end.close()
+        raise
+    return end
+
+
 def listen(config: Config, listeners: Iterable[Listener]) -> None:
     """Let clients connect. ConfigurationError: another program was faster."""
     problems = []
@@ -124,15 +139,10 @@ def _key(service: str, wanted: Address) -> tuple[str, Address]:
 
 
 def _bind(service: str, wanted: Address) -> Listener:
-    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
-    end = socket.socket(family, socket.SOCK_STREAM)
+    end = bound(wanted)
     try:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:  # else [::] would take 0.0.0.0 as well
-            end.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         end.setblocking(False)
         tune(end)
-        end.bind((wanted.host, wanted.port))
         host, port = end.getsockname()[:2]
     except BaseException:
         end.close()

@@ -402,8 +402,9 @@ class Config:
         metadata=row(
             Section.MAIN,
             values.LISTENER,
-            "The address where Prometheus finds the metrics, at /metrics. Let only the monitoring reach it. Port 0"
-            " takes any free port; the log says which. It needs prometheus_client (Debian: python3-prometheus-client).",
+            "The address where Prometheus finds the metrics, at /metrics. Let only the monitoring reach it. [::]"
+            " leaves IPv4 alone, as in listen. Port 0 takes any free port; the log says which. It needs"
+            " prometheus_client (Debian: python3-prometheus-client).",
             applies=Applies.RESTART,
             default_text="none are served",
             example="127.0.0.1:9110",

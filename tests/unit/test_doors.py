@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pop3gw import listeners
 from pop3gw.doors import Doors
 from pop3gw.errors import ConfigurationError, StartError
-from pop3gw.settings import Config
+from pop3gw.settings import Config, Service
 from pop3gw.values import Address
 
 
@@ -90,3 +91,22 @@ def test_where_one_can_not_be_had_the_other_is_given_back(tmp_path: Path) -> Non
     with pytest.raises(StartError):
         Doors.open(config(metrics_listen=Address("127.0.0.1", port), control_socket=str(tmp_path)), None)
     socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_the_metrics_on_every_ipv6_address_leave_ipv4_to_a_listener() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    service = Service(name="one", listen=(Address("0.0.0.0", port),), server=Address("192.0.2.1", 110))
+    both = config(metrics_listen=Address("::", port), services=(service,))
+    bound = listeners.bind(both, [])
+    doors = Doors.open(both, None)
+    try:
+        listeners.listen(both, bound)
+        assert doors.metrics_at() == Address("::", port)
+        for host, end in (("127.0.0.1", bound[0].socket), ("::1", doors.metrics)):
+            assert end is not None
+            with socket.create_connection((host, port)), end.accept()[0] as accepted:
+                assert accepted.getsockname()[0] == host
+    finally:
+        doors.close()
+        listeners.close(bound)
