@@ -9,12 +9,11 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.process.gateway import ACCEPTS_ALL, Client, Gateway, Make, cpu_seconds, noop_says, status, until
+from tests.process.gateway import ACCEPTS_ALL, Client, Gateway, Make, noop_says, status, until
 
 NOBODY = "nobody"
 ROOT = os.geteuid() == 0
@@ -507,10 +506,3 @@ def test_a_pid_file_that_can_not_be_written_is_a_clear_error(make: Make) -> None
     gateway.main["pid_file"] = gateway.folder / "missing" / "too" / "pop3gw.pid"
     assert gateway.launch().wait() == 1
     assert "No such file or directory; set pid_file" in gateway.log
-
-
-def test_a_master_with_nothing_to_do_costs_nothing(make: Make) -> None:
-    gateway = make().start()
-    before = cpu_seconds(gateway.master)
-    time.sleep(1.0)
-    assert cpu_seconds(gateway.master) == before

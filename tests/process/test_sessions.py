@@ -214,14 +214,20 @@ def test_idle_processes_sleep(make: Make) -> None:
     until("all idle", lambda: len(gateway.workers("idle")) == len(gateway.workers()) == 2)
     gateway.wait_for("session ended")
 
-    def switches() -> list[str]:
+    def stirred() -> list[tuple[str, float]]:
+        # Both: one that never sleeps does not wake up either.
         pids = [gateway.master, *gateway.pids("template"), *gateway.workers()]
-        return [status(pid, "voluntary_ctxt_switches") for pid in pids]
+        return [(status(pid, "voluntary_ctxt_switches"), cpu_seconds(pid)) for pid in pids]
 
-    time.sleep(1.0)  # what a session leaves behind is done by then
-    before = switches()
+    def rest() -> bool:
+        before = stirred()
+        time.sleep(0.2)
+        return stirred() == before
+
+    until("what a session leaves behind is done", rest)
+    before = stirred()
     time.sleep(2.0)
-    assert switches() == before
+    assert stirred() == before
 
 
 def test_processes_hold_no_descriptor_of_others(make: Make) -> None:

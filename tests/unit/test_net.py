@@ -160,6 +160,7 @@ def test_a_name_that_does_not_resolve_in_time(monkeypatch: pytest.MonkeyPatch, s
     ends = time.monotonic() + PATIENCE
     while thread_count() > threads and time.monotonic() < ends:
         time.sleep(0.01)
+    assert thread_count() <= threads
 
 
 def test_without_threads_or_descriptors_the_server_is_unreachable_and_nothing_breaks(

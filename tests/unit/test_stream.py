@@ -1,4 +1,4 @@
-"""A connection's buffers: how much a read takes, what is left to send, and what a list of chunks leaves behind."""
+"""A connection's buffers: how much a read takes, and what is left to send."""
 
 from __future__ import annotations
 
