@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import signal
 import socket
 import time
 import traceback
@@ -112,7 +111,7 @@ class Attendant:
         """Fork one where one is wanted, and end those that should be gone."""
         for asker in [one for one in self._leaving if one.due <= now]:
             self._forget(asker)
-            _kill(asker.pid)
+            process.kill(asker.pid)
         if now < self._renew_at:
             return
         self._renew_at = NEVER
@@ -193,8 +192,3 @@ class Attendant:
             self._leaving.remove(asker)
         self._selector.unregister(asker.channel)
         asker.channel.close()
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)

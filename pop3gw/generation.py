@@ -6,13 +6,10 @@ listens to templates, ``serving`` to workers.
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import os
-import signal
 from dataclasses import dataclass, field
 
-from pop3gw import loading, template
+from pop3gw import loading, process, template
 from pop3gw.fdpass import Channel, Failed
 from pop3gw.scoreboard import Board
 
@@ -38,7 +35,7 @@ class Worker:
 
     def kill(self) -> None:
         """Kill it; while its channel is open its pid is no other's."""
-        _kill(self.pid)
+        process.kill(self.pid)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +69,7 @@ class Generation:
 
     def kill(self) -> None:
         """Kill the template; the end of its channel will say so."""
-        _kill(self.pid)
+        process.kill(self.pid)
 
     def close(self) -> None:
         """End the template. Nothing is lost: it only forks, and its workers have channels of their own.
@@ -82,8 +79,3 @@ class Generation:
         self.channel.close()
         if self.stage is not Stage.READY:
             self.kill()
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)

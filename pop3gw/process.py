@@ -279,6 +279,12 @@ def describe_status(status: int) -> str:
     return f"exit status {os.waitstatus_to_exitcode(status)}"
 
 
+def kill(pid: int) -> None:
+    """Kill a process that may be gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, SIGKILL)
+
+
 def wait_for(pid: int, seconds: float) -> None:
     """Wait until this child, which leaves or was killed, is gone; after so many seconds it is killed."""
     try:

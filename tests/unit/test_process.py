@@ -84,6 +84,17 @@ def test_signals_to_a_child_are_its_own_and_the_parent_reads_its_own() -> None:
     assert done.stdout.splitlines() == ["[] signal 15 (Terminated)", f"[{int(signal.SIGHUP)}] set()"]
 
 
+def test_one_that_is_gone_can_be_killed_too() -> None:
+    def child() -> int:
+        signal.pause()
+        return 0
+
+    pid = process.fork(child, [], [])
+    process.kill(pid)
+    assert os.WTERMSIG(wait(pid)) == signal.SIGKILL
+    process.kill(pid)
+
+
 def test_how_a_process_ended_is_told_in_words() -> None:
     assert process.describe_status(0) == "exit status 0"
     assert process.describe_status(3 << 8) == "exit status 3"
