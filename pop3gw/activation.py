@@ -13,7 +13,7 @@ from typing import Final
 
 from pop3gw.errors import StartError
 from pop3gw.listeners import Listener
-from pop3gw.values import Address
+from pop3gw.values import Address, host_and_port
 
 _FIRST: Final = 3
 
@@ -46,7 +46,7 @@ def _listener(descriptor: int, name: str) -> Listener:
     ):
         raise StartError(f"{said} does not listen for TCP connections; its unit needs ListenStream=ADDRESS:PORT")
     host, port = end.getsockname()[:2]
-    address = Address.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    address = Address.parse(host_and_port(host, port))
     if end.family == socket.AF_INET6 and not end.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         raise StartError(f"{said} takes IPv4 too; its unit needs BindIPv6Only=ipv6-only and an address for each")
     end.setblocking(False)
