@@ -142,8 +142,7 @@ class Attendant:
 
     def _fork(self, overview: Overview) -> Asker:
         channel, end = Channel.pair()
-        logged = self._log.fileno_or_none()
-        keep = [end.fileno(), self._listener.fileno(), *([] if logged is None else [logged])]
+        keep = [end.fileno(), self._listener.fileno(), *self._log.descriptors()]
         try:
             with end:
                 pid = process.fork(lambda: self._main(overview, end), keep, process.FOR_MASTER)

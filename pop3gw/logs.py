@@ -112,9 +112,10 @@ class Log:
     def error(self, text: str, service: str = "") -> None:
         self._sink.write(Entry(LogLevel.ERROR, text, service))
 
-    def fileno_or_none(self) -> int | None:
-        """The descriptor to keep open while daemonizing; None for stderr."""
-        return self._sink.fileno_or_none()
+    def descriptors(self) -> list[int]:
+        """What a child, or a daemon, is to keep open; nothing for stderr, which stays in any case."""
+        descriptor = self._sink.fileno_or_none()
+        return [] if descriptor is None else [descriptor]
 
     def reopen(self) -> int | None:
         """Open the target anew (USR1), under the same descriptor, which is to be passed on.

@@ -91,8 +91,7 @@ def _serve(
         kept = [listener.socket.fileno() for listener in bound]
         kept += doors.descriptors()
         kept += [] if pid_file is None else [pid_file.fileno()]
-        logged = log.fileno_or_none()
-        process.detach(kept if logged is None else [*kept, logged])
+        process.detach([*kept, *log.descriptors()])
     process.limit_resources()
     process.title(f"pop3gw: master {config.source}")
     if (metrics := doors.metrics_at()) is not None:

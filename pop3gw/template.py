@@ -50,7 +50,8 @@ class Plan:
 
 def start(plan: Plan, board: Board, end: socket.socket) -> int:
     """Fork a template that talks over this end of a channel; returns its pid. OSError: it can't be forked."""
-    return process.fork(lambda: _main(plan, board, end), _kept(plan.log, end.fileno()), process.FOR_MASTER)
+    keep = [end.fileno(), *([] if plan.log is None else plan.log.descriptors())]
+    return process.fork(lambda: _main(plan, board, end), keep, process.FOR_MASTER)
 
 
 def too_slow(plan: Plan) -> fdpass.Failed:
@@ -102,12 +103,6 @@ def _check(plan: Plan) -> fdpass.Failed | None:
         channel.close()
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-
-
-def _kept(log: Log | None, end: int) -> list[int]:
-    """The descriptors that a child keeps."""
-    logged = log.fileno_or_none() if log is not None else None
-    return [end] if logged is None else [end, logged]
 
 
 def _main(plan: Plan, board: Board, end: socket.socket) -> int:
@@ -216,7 +211,7 @@ class Template:
         try:
             pid = process.fork(
                 lambda: worker.main(self._duty, socket.socket(fileno=end), self._board.slot(slot)),
-                _kept(self._duty.log, end),
+                [end, *self._duty.log.descriptors()],
                 _NOT_FOR_WORKERS,
             )
         except OSError as error:

@@ -26,8 +26,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(logs, "_current", logs.current())
     root_level = logging.getLogger().level
     yield tmp_path / "log"
-    fd = logs.current().fileno_or_none()
-    if fd is not None:
+    for fd in logs.current().descriptors():
         os.close(fd)
     logging.getLogger().setLevel(root_level)
 
@@ -115,9 +114,9 @@ def test_what_others_log_is_joined_in(file: Path) -> None:
 
 
 def test_opening_twice_joins_once(file: Path) -> None:
-    fd = Log.open(str(file), LogLevel.INFO).fileno_or_none()
+    (fd,) = Log.open(str(file), LogLevel.INFO).descriptors()
     Log.open(str(file), LogLevel.INFO)
-    os.close(fd or -1)
+    os.close(fd)
     logging.getLogger("a").info("once")
     assert lines(file) == ["info a: once"]
 
@@ -172,13 +171,13 @@ def test_a_stderr_that_leads_to_the_journal(tmp_path: Path, file: Path, monkeypa
         log = Log.open("stderr", LogLevel.INFO, journal_socket=str(tmp_path / "journal"))
         log.info("ready", "inbound")
         assert b"POP3GW_SERVICE=inbound\n" in journal.recv(65536)
-        assert log.fileno_or_none() is not None
+        assert len(log.descriptors()) == 1
 
 
 def test_a_journal_that_is_not_there_is_stderr(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-    assert Log.open("stderr", LogLevel.INFO, journal_socket=str(file)).fileno_or_none() is None
+    assert Log.open("stderr", LogLevel.INFO, journal_socket=str(file)).descriptors() == []
 
 
 def test_a_failed_login_names_its_client_whatever_the_password_is(file: Path) -> None:
