@@ -2,7 +2,7 @@
 
 ConfigObj reads the file against a configspec made from ``settings``; what it lets pass (unknown names, values cut at
 ``#``, ``[DEFAULT]``) is looked for here. Not checked here: whether a policy loads (``template``), whether a port is
-free (``master``), whether a server's name leads back to the gateway (``relay`` sees the resolved address).
+free (``listeners``), whether a server's name leads back to the gateway (``net`` sees the resolved address).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _PATHS = ("path", "files", "folders", "certificates", "log_target")  # kinds of 
 
 _FOREGROUND: dict[str, Any] = {"pid_file": None, "control_socket": None, "log_target": "stderr"}
 
-Path_ = tuple[str, ...]
+Place = tuple[str, ...]
 
 
 def configspec() -> list[str]:
@@ -182,7 +182,7 @@ def _depth(line: str) -> int:
     return line[: len(line) - len(line.lstrip("[ \t"))].count("[")
 
 
-def _name(path: Path_, key: str) -> str:
+def _name(path: Place, key: str) -> str:
     """How a setting is called: services are named, other sections are known by their settings."""
     return f"[{path[1]}] {key}".strip() if len(path) > 1 else key
 
@@ -194,7 +194,7 @@ class _Document:
         self.file = file
         self.lines = list(lines)
         self.problems: list[Problem] = []
-        self._misread: set[Path_] = set()  # settings and sections: what stands there isn't called missing
+        self._misread: set[Place] = set()  # settings and sections: what stands there isn't called missing
         self._sections_lost = False
         self._tree = self._parse()
         self._numbers = line_numbers(self.lines)
@@ -276,7 +276,7 @@ class _Document:
         depth = _depth(line)
         word = _AFTER_WORD.split(line.lstrip("[ \t"), maxsplit=1)[0]
         self._sections_lost = self._sections_lost or depth > 0
-        path: Path_
+        path: Place
         if depth:
             path, key = (("services", word), "") if depth > 1 else ((), word)
         else:
@@ -291,7 +291,7 @@ class _Document:
             found, expected = f'"{line}"', "KEY = VALUE; a value that holds a comma, # or a quote is written in quotes"
         self.problems.append(Problem(self.file, fault.line_number, _name(path, key), found, expected))
 
-    def _section_of(self, number: int) -> Path_:
+    def _section_of(self, number: int) -> Place:
         """The section that this line stands in."""
         heads = line_numbers([line if _depth(line) else "" for line in self.lines[:number]])
         return next(reversed(heads), ())
@@ -312,7 +312,7 @@ class _Document:
     def _report_unknown(self) -> None:
         import difflib  # only who is wrong needs it
 
-        extra: list[tuple[Path_, str]] = list(get_extra_values(self._tree))
+        extra: list[tuple[Place, str]] = list(get_extra_values(self._tree))
         if "DEFAULT" in self._tree.sections:  # ConfigObj's own name, which validate() passes over
             extra.append(((), "DEFAULT"))
         for path, key in extra:
@@ -324,27 +324,27 @@ class _Document:
             close = difflib.get_close_matches(key.lower(), known, n=1)
             self._add(path, key, what, _home(key) or (close[0] if close else otherwise))
 
-    def _settings(self, path: Path_) -> Sequence[Setting]:
+    def _settings(self, path: Place) -> Sequence[Setting]:
         """The settings that may stand at this place."""
         if len(path) == 2 and path[0] == "services":
             return _SERVICE_SETTINGS
         return _SECTIONS[path[0]] if len(path) == 1 else ()
 
-    def _sections(self) -> Iterator[tuple[Path_, Any]]:
+    def _sections(self) -> Iterator[tuple[Place, Any]]:
         """Each section where a setting may stand."""
-        places: list[Path_] = [("main",), ("workers",), *(("services", name) for name in self._names())]
+        places: list[Place] = [("main",), ("workers",), *(("services", name) for name in self._names())]
         return ((path, self._at(path)) for path in places)
 
     def _names(self) -> list[str]:
         return list(self._at(("services",)).sections)
 
-    def _at(self, path: Path_) -> Any:
+    def _at(self, path: Place) -> Any:
         section = self._tree
         for name in path:
             section = section[name] if name in section.sections else ConfigObj()
         return section
 
-    def _value(self, path: Path_, item: Setting) -> Any:
+    def _value(self, path: Place, item: Setting) -> Any:
         """The value of this setting at this place; None where there is none, or a bad one."""
         if item.key not in self._at(path).scalars or (*path, item.key) in self._bad:
             return None
@@ -361,9 +361,9 @@ class _Document:
             return replace(value, file=self._absolute(value.file))
         return value if value in ("syslog", "stderr") else os.path.normpath(Path(self.file).parent / value)
 
-    def _origin(self, path: Path_, note: str = "") -> Origin:
+    def _origin(self, path: Place, note: str = "") -> Origin:
         return Origin(self.file, self._numbers.get(path, 0), note)
 
-    def _add(self, path: Path_, key: str, found: str, expected: str) -> None:
+    def _add(self, path: Place, key: str, found: str, expected: str) -> None:
         line = self._numbers.get((*path, key), self._numbers.get(path, 0))
         self.problems.append(Problem(self.file, line, _name(path, key), found, expected))

@@ -79,7 +79,7 @@ def _tls_without_effect(config: Config) -> Iterator[Problem]:
 
 
 def clash(one: Address, other: Address) -> bool:
-    """Whether both can't be bound; that an IPv6 wildcard leaves IPv4 alone is ``net``'s doing (IPV6_V6ONLY)."""
+    """Whether both can't be bound. An IPv6 wildcard leaves IPv4 alone: ``listeners`` sees to that (IPV6_V6ONLY)."""
     if one.port != other.port or one.port == 0 or one.ip is None or other.ip is None:
         return False
     return one.ip == other.ip or (

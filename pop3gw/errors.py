@@ -75,11 +75,11 @@ class TlsSettingError(Pop3gwError):
 
 
 class StartError(Pop3gwError):
-    """The gateway can't start or go on: a port in use, a live pid file, an account that is not there."""
+    """The gateway can't start or go on: a log that can't be opened, a live pid file, an account that is not there."""
 
 
 class ChannelError(Pop3gwError):
-    """A message between master, template and worker was cut, or no record of ours."""
+    """A message between the master and a template, worker or attendant was cut, or no record of ours."""
 
 
 class RefusedError(Exception):

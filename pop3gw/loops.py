@@ -2,8 +2,7 @@
 itself to exhaustion.
 
 Asked twice: of the configuration, as far as numbers tell, and of each address that a server's name turns out to have.
-Known limits: a detour over another host (address translation, a second gateway) is not seen, nor that a socket of
-systemd's for ``[::]`` takes IPv4 as well.
+Known limit: a detour over another host (address translation, a second gateway) is not seen.
 """
 
 from __future__ import annotations

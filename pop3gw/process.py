@@ -219,9 +219,9 @@ def title(text: str) -> None:
 # Forks.
 
 
-# Those that a process of ours has a handler for, or ignores.
 # For the master: its children, which whoever signals a whole group reaches too, ignore them.
 FOR_MASTER: Final = (SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2)
+# Those that a process of ours has a handler for, or ignores.
 _HANDLED: Final = (*FOR_MASTER, SIGCHLD, SIGALRM, SIGPIPE)
 
 
