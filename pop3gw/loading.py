@@ -100,7 +100,7 @@ def _read(file: Path, distrust: Distrust | None) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise PolicyError(f"{file}: this is no plain file")
+            raise PolicyError(f"{file}: this is no plain file; put one there")
         _refuse_if_distrusted(file, status, distrust)
         with os.fdopen(descriptor, "rb", closefd=False) as opened:
             return opened.read()
@@ -115,7 +115,8 @@ def _refuse_if_distrusted(file: Path, status: os.stat_result, distrust: Distrust
     for path, its_status in ((file, status), *_folders(file)):
         if fault := distrust.fault(its_status):
             what = "policy file" if path == file else "policy folder"
-            raise PolicyError(f"{path}: this {what} is not trusted: {fault}")
+            remedy = "give it to root and let nobody else write it (chown root, chmod go-w)"
+            raise PolicyError(f"{path}: this {what} is not trusted: {fault}; {remedy}")
 
 
 def _folders(file: Path) -> Iterator[tuple[Path, os.stat_result]]:
