@@ -93,24 +93,29 @@ def find_account(user: str | None, group: str | None) -> Account | None:
 
 def drop_privileges(account: Account) -> None:
     """Become this account for good: groups, group, user; checked afterwards. StartError: it did not work."""
+    unable = f"can't become the account {account.name}"
+    remedy = "start pop3gw as root with CAP_SETUID and CAP_SETGID, or as that account"
     try:
         os.setgroups(account.groups)
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
     except OSError as error:
-        raise StartError(f"can't become the account {account.name}: {error.strerror}") from error
+        raise StartError(f"{unable}: {error.strerror}; {remedy}") from error
     if (
         os.getresuid() != (account.uid,) * 3
         or os.getresgid() != (account.gid,) * 3
         or set(os.getgroups()) != set(account.groups)
     ):
-        raise StartError(f"can't become the account {account.name}: the system kept privileges of the old one")
+        raise StartError(f"{unable}: the system kept privileges of the old one; {remedy}")
     if account.uid != 0:
         try:
             os.setuid(0)
         except PermissionError:
             return
-        raise StartError(f"the account {account.name} can become root again; refusing to serve with it")
+        raise StartError(
+            f"the account {account.name} can become root again; start pop3gw without what keeps capabilities"
+            " (SecureBits= of its unit, capsh), or as that account"
+        )
 
 
 @contextlib.contextmanager

@@ -134,3 +134,37 @@ def test_the_group_may_be_another_than_the_accounts_own(monkeypatch: pytest.Monk
     assert account is not None
     assert (account.uid, account.gid) == (pwd.getpwnam("daemon").pw_uid, grp.getgrnam("mail").gr_gid)
     assert account.gid in account.groups
+
+
+NOBODY = process.Account("nobody", 65534, 65534, (65534,))
+
+
+@pytest.fixture
+def unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that would change who this process is change nothing."""
+    for name in ("setgroups", "setresgid", "setresuid", "setuid"):
+        monkeypatch.setattr(os, name, lambda *_: None)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_an_account_that_can_not_be_become_is_told_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    remedy = "start pop3gw as root with CAP_SETUID and CAP_SETGID, or as that account$"
+    monkeypatch.setattr(os, "getgroups", list)
+    with pytest.raises(StartError, match=f"become the account nobody: the system kept privileges .*; {remedy}"):
+        process.drop_privileges(NOBODY)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setgroups", refused)
+    with pytest.raises(StartError, match=f"become the account nobody: Operation not permitted; {remedy}"):
+        process.drop_privileges(NOBODY)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_an_account_that_can_become_root_again_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getresuid", lambda: (65534,) * 3)
+    monkeypatch.setattr(os, "getresgid", lambda: (65534,) * 3)
+    monkeypatch.setattr(os, "getgroups", lambda: [65534])
+    with pytest.raises(StartError, match="can become root again; start pop3gw without"):
+        process.drop_privileges(NOBODY)
