@@ -315,7 +315,10 @@ class Master:
             try:
                 serving.templates.prepare(plan, now)
             except OSError as error:
-                raise StartError(f"a template for {service.name} can't be started: {error.strerror}") from error
+                raise StartError(
+                    f"a template for {service.name} can't be started: {error.strerror};"
+                    " raise the limit of processes (TasksMax, ulimit -u), descriptors (LimitNOFILE) or memory"
+                ) from error
 
     def _start_reload(self) -> None:
         self._reload_wanted = False

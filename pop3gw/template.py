@@ -62,7 +62,8 @@ def too_slow(plan: Plan) -> fdpass.Failed:
 
 def ended(plan: Plan) -> fdpass.Failed:
     """What to say of a template that ended without a word."""
-    return fdpass.Failed("policy", "", f"{plan.service.policy} ended the process that loaded it")
+    said = f"{plan.service.policy} ended the process that loaded it"
+    return fdpass.Failed("policy", "", f"{said}; imported, it must neither crash nor leave by os._exit")
 
 
 def problem(plan: Plan, failed: fdpass.Failed) -> Problem:

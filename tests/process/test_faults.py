@@ -50,6 +50,19 @@ def test_the_other_workers_serve_who_would_wait_for_a_worker_without_descriptors
         client.quits()
 
 
+@pytest.mark.own_mode
+def test_templates_that_there_is_no_room_for_are_a_clear_error(make: Make) -> None:
+    gateway = make()
+    gateway.descriptors = 32
+    gateway.more = "".join(
+        f"  [[{gateway.name}{number}]]\n  listen = 127.0.0.1:0\n  server = 127.0.0.1:1\n" for number in range(14)
+    )
+    gateway.launch()
+    assert gateway.wait() == 1
+    assert "can't be started: Too many open files; raise the limit of processes" in gateway.log
+    until("no template is left", lambda: not gateway.pids("template"))
+
+
 def allow_processes(gateway: Gateway, count: int) -> None:
     """How many processes its template's account may have: with 1, every fork fails."""
     (template,) = gateway.pids("template")
