@@ -100,4 +100,4 @@ def announced_port(said: socket.socket) -> int:
     try:
         return int(said.makefile("r").readline())
     except (OSError, ValueError) as error:
-        raise StartError("the demonstration's server did not start") from error
+        raise StartError("the demonstration's server did not start; see above what it wrote to stderr") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import poplib
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pop3gw.demo import announced_port
+from pop3gw.errors import StartError
 from tests.integration.clients import run
 from tests.integration.gateway import COMMAND, group_is_gone
 from tests.integration.servers import program
@@ -77,3 +80,10 @@ def test_a_wrong_password() -> None:
         client.user("demo")
         with pytest.raises(poplib.error_proto, match="Authentication failed"):
             client.pass_("another")
+
+
+def test_a_server_that_does_not_start_is_told() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, pytest.raises(StartError, match="did not start; see above what it wrote to stderr"):
+        announced_port(ours)
