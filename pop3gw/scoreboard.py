@@ -214,15 +214,6 @@ class Slot:
         shown = (seat.read() for seat in self.seats if seat.taken)
         return [one for one in shown if one is not None and one.state != _LEAVING]
 
-    def add(self, index: int, amount: int = 1) -> None:
-        """Count something."""
-        self.counters[index] += amount
-
-    def value(self, index: int) -> int:
-        """How often it was counted by this worker so far."""
-        value: int = self.counters[index]
-        return value
-
 
 class Board:
     """The slots of one generation of a service."""

@@ -15,12 +15,12 @@ def test_folding_keeps_the_counts_and_clears_the_seats() -> None:
     for _ in range(5):
         number = board.take()
         slot = board.slot(number)
-        slot.add(login, 3)
+        slot.counters[login] += 3
         slot.seats[0].open("192.0.2.7")
         assert ledger.totals([(board, ())])[0][login] % 3 == 0
         ledger.fold(board, number, ())
         assert board.slot(number).seats[0].read() is None
-        assert board.slot(number).value(login) == 0
+        assert board.slot(number).counters[login] == 0
     assert ledger.totals([(board, ())])[0][login] == 15
 
 
@@ -55,8 +55,8 @@ def test_octets_are_shown_for_a_session_and_counted_for_all() -> None:
 def test_sessions_that_end_with_their_worker_are_counted_as_lost() -> None:
     board, ledger = Board(1, 3), Ledger()
     slot = board.slot(board.take())
-    slot.add(counts.SESSIONS.at, 3)
-    slot.add(counts.SESSIONS_ENDED.index("quit", "client"), 1)
+    slot.counters[counts.SESSIONS.at] = 3
+    slot.counters[counts.SESSIONS_ENDED.index("quit", "client")] = 1
     ledger.fold(board, 0, ())
     totals, _ = ledger.totals([(board, ())])
     assert totals[counts.SESSIONS_LOST.at] == 2
@@ -67,7 +67,7 @@ def test_a_readers_sum_is_the_same_at_every_moment_of_a_fold() -> None:
     board, ledger = Board(8, 1), Ledger()
     at = counts.MESSAGES.at
     for number in range(8):
-        board.slot(board.take()).add(at, 1000 + number)
+        board.slot(board.take()).counters[at] = 1000 + number
     pid = os.fork()
     if pid == 0:
         for _ in range(200):
@@ -86,9 +86,9 @@ def test_a_readers_sum_is_the_same_at_every_moment_of_a_fold() -> None:
 def test_callbacks_keep_their_rows_when_the_policy_changes() -> None:
     old, new, ledger = Board(1, 1), Board(1, 1), Ledger()
     before = ledger.rows("Office", ("other", "greet", "known"))
-    old.slot(old.take()).add(CALLBACKS_AT + 2)  # known
+    old.slot(old.take()).counters[CALLBACKS_AT + 2] = 1  # known
     after = ledger.rows("Office", ("other", "known", "new"))
-    new.slot(new.take()).add(CALLBACKS_AT + 1)  # known
+    new.slot(new.take()).counters[CALLBACKS_AT + 1] = 1  # known
     boards = [(old, before), (new, after)]
     ledger.fold(old, 0, before)
     _, errors = ledger.totals(boards)

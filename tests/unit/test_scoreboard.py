@@ -20,7 +20,7 @@ def test_what_another_process_counts_and_shows_is_seen_and_outlives_it() -> None
     if pid == 0:
         slot = board.slot(number)
         slot.begin(os.getpid())
-        slot.add(counts.SESSIONS.at)
+        slot.counters[counts.SESSIONS.at] = 1
         seat = slot.seats[1]
         seat.open("192.0.2.7", 40312, "3f2a")
         seat.stand("TRANSACTION", "alice")
@@ -95,9 +95,9 @@ def test_slots_do_not_touch_each_other() -> None:
             seat.stand("s" * 200, "u" * 200)
             seat.reach("r" * 200)
             seat.secure(client="c" * 200, server="t" * 200)
-        board.slot(number).add(counts.SESSIONS.at, number)
+        board.slot(number).counters[counts.SESSIONS.at] = number
     for number in range(3):
-        assert board.slot(number).value(counts.SESSIONS.at) == number
+        assert board.slot(number).counters[counts.SESSIONS.at] == number
         for seat in board.slot(number).seats:
             shown = seat.read()
             assert shown is not None
