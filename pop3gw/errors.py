@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 
 class Exit(enum.IntEnum):
-    """What the process tells its caller (sysexits.h where that has a word for it)."""
+    """What the process tells its caller (sysexits.h where that has a word for it); wrong options are argparse's 2."""
 
     OK = 0
     FAILED = 1
-    USAGE = 2
     CONFIG = 78
 
 
@@ -59,13 +58,9 @@ class ConfigurationError(Pop3gwError):
 class PolicyError(Pop3gwError):
     """A policy class can't be loaded; the text names file, class, reason and, where there is one, the line."""
 
-    exit = Exit.CONFIG
-
 
 class TlsSettingError(Pop3gwError):
     """A TLS setting can't be used: ``key`` is its name, ``found`` and ``expected`` are as those of a Problem."""
-
-    exit = Exit.CONFIG
 
     def __init__(self, key: str, found: str, expected: str) -> None:
         super().__init__(found)
