@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from pop3gw import __version__, config, process, reference
-from pop3gw.config import Config
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, Problem, StartError
 from pop3gw.redaction import escaped
+from pop3gw.settings import Config
 
 CONFIG_FILE = "/etc/pop3gw.conf"
 _EPILOG = """\

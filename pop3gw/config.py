@@ -28,19 +28,7 @@ from pop3gw import consistency
 from pop3gw.errors import ConfigurationError, Problem, StartError
 from pop3gw.scan import line_numbers
 from pop3gw.settings import SETTINGS, Config, Origin, Section, Service, Setting, of_section
-from pop3gw.values import Address, Certificate, LogLevel, PolicyName
-
-__all__ = [
-    "Address",
-    "Config",
-    "LogLevel",
-    "PolicyName",
-    "Service",
-    "configspec",
-    "examine",
-    "from_command_line",
-    "load",
-]
+from pop3gw.values import Address, Certificate
 
 _SERVICE_SETTINGS = of_section(Section.SERVICE, Section.WORKERS)
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")

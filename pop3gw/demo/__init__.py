@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pop3gw import config, master, process
-from pop3gw.config import Config
 from pop3gw.errors import Exit, StartError
+from pop3gw.settings import Config
 from pop3gw.values import LogLevel
 
 LISTEN = "127.0.0.1:1110"

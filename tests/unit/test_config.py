@@ -13,7 +13,7 @@ import pytest
 
 from pop3gw import config, consistency
 from pop3gw.errors import ConfigurationError, Exit, Problem
-from pop3gw.settings import SETTINGS, Section
+from pop3gw.settings import SETTINGS, Config, Section
 from pop3gw.values import Address, LogLevel, PolicyName
 
 SMALLEST = """\
@@ -30,7 +30,7 @@ def write(tmp_path: Path, text: str) -> str:
     return str(file)
 
 
-def load(tmp_path: Path, text: str, *, foreground: bool = False) -> config.Config:
+def load(tmp_path: Path, text: str, *, foreground: bool = False) -> Config:
     return config.load(write(tmp_path, text), foreground=foreground)
 
 
@@ -469,14 +469,14 @@ class TestConsistency:
         assert [key for _, key, _ in found] == ["user", "group"]
 
     def test_another_account_needs_root(self) -> None:
-        named = config.Config(source="x", user="root", group="root")
+        named = Config(source="x", user="root", group="root")
         said = [str(problem) for problem in consistency.accounts(named, 65534, 65534)]
         assert len(said) == 2
         assert all("not root" in text for text in said)
         assert not list(consistency.accounts(named, 0, 0))
 
     def test_ones_own_account_may_be_named(self) -> None:
-        named = config.Config(source="x", user=pwd.getpwuid(65534).pw_name, group=grp.getgrgid(65534).gr_name)
+        named = Config(source="x", user=pwd.getpwuid(65534).pw_name, group=grp.getgrgid(65534).gr_name)
         assert not list(consistency.accounts(named, 65534, 65534))
 
     def test_a_policy_folder_that_is_not_there(self, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pop3gw import config, reference
 from pop3gw.proto.events import Ending
-from pop3gw.settings import SETTINGS, Section, of_section
+from pop3gw.settings import SETTINGS, Config, Section, of_section
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "man").glob("*.[578]"))
@@ -28,7 +28,7 @@ def test_the_manual_in_the_tree_is_what_the_settings_say() -> None:
     assert page == reference.with_manual(page)
 
 
-def load(tmp_path: Path, text: str) -> config.Config:
+def load(tmp_path: Path, text: str) -> Config:
     file = tmp_path / "pop3gw.conf"
     file.write_text(text, encoding="utf-8")
     return config.load(str(file), foreground=False)
