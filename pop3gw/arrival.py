@@ -64,8 +64,8 @@ class Arrival:
             return
         except ProxyHeaderError as error:
             self._end(None, f"no PROXY header: {error}")
-        except OSError as error:
-            self._end(None, f"the connection broke: {error.strerror}")
+        except OSError as broken:
+            self._end(None, f"the connection broke: {broken.strerror}")
         else:
             self._end(header, "")
 

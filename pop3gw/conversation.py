@@ -530,6 +530,9 @@ class Conversation:
         """The session is over: the server goes at once, the client when it has got its last answer."""
         client, farewell = self._client, self._farewell
         if farewell is None:
+            if self._session.ending is Ending.TIMEOUT and client.unsent is not None:
+                self._close()  # the client was waited for: it does not read
+                return
             self._handshake = None
             self._close_server()
             self._tally.conclude(self._session, client, now - self._started)

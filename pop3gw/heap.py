@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Final
 
 MOST: Final = 512 * 1024  # octets of placeholders of one size
-_SELDOM: Final = 5_000  # objects more than at the last collection
 _STEP: Final = 16
 _LARGEST: Final = 512
 _POOL: Final = 16 * 1024 - 48  # octets that it has for objects
@@ -27,13 +26,9 @@ _placeholders: list[list[object]] = []  # for ever
 
 
 def settle() -> None:
-    """Collect what is garbage, and never look again at what is left: it is there for as long as the process.
-
-    Sessions leave no cycles behind, so that what comes later need not be looked at often.
-    """
+    """Collect what is garbage, and never look again at what is left: it is there for as long as the process."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_SELDOM)
 
 
 def close_gaps() -> None:

@@ -170,20 +170,20 @@ class Connector:
             os.close(writing)
             raise
         self._resolved = reading
-
-        def resolve() -> None:
-            try:
-                self._found = socket.getaddrinfo(host, self._route.server.port, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as error:
-                self._reasons = [f"{host}: {error}"]
-            finally:
-                os.close(writing)  # its end of file wakes the poller
-
         try:
             # Not by ``threading``, which would do work of its own in each child of every fork.
-            _thread.start_new_thread(resolve, ())
+            _thread.start_new_thread(self._look_up, (host, writing))
         except RuntimeError as error:  # the limit of processes, threads included, is reached
             self._reasons = [f"{host}: {error}"]
+            os.close(writing)
+
+    def _look_up(self, host: str, writing: int) -> None:
+        """In a thread of its own: the end of the pipe wakes the poller."""
+        try:
+            self._found = socket.getaddrinfo(host, self._route.server.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            self._reasons = [f"{host}: {error}"]
+        finally:
             os.close(writing)
 
     def _resolver_done(self, _events: int) -> None:

@@ -116,8 +116,8 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
         said = fdpass.Prepared(" ".join(terms.callbacks))
     except TlsSettingError as error:
         said = fdpass.Failed(error.key, error.expected, error.found)
-    except Pop3gwError as error:
-        said = fdpass.Failed("policy", "", str(error))
+    except Pop3gwError as fault:
+        said = fdpass.Failed("policy", "", str(fault))
     except BaseException:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
         said = fdpass.Failed("policy", "", traceback.format_exc())
     try:

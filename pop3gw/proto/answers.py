@@ -23,7 +23,7 @@ from pop3gw.policy import (
 )
 from pop3gw.proto.asking import PROTOCOL_ERROR, REFUSING, Asking, CallbackError
 from pop3gw.proto.capabilities import Capabilities
-from pop3gw.proto.content import Content, ContentError, Dropped, See, SeenLines, WholeBuffers
+from pop3gw.proto.content import Content, ContentError, Dropped, SeenLines, WholeBuffers
 from pop3gw.proto.requests import Relay
 
 
@@ -124,64 +124,84 @@ class Answers:
             return Status(ok, line, True, not ok)
         return Status(ok, line)
 
-    def seen_lines(self, callback: Callable[..., object], asked: str) -> See:
-        """A function that shows lines of an answer to the callback and keeps what becomes of each.
-
-        It raises ContentError when the callback fails or aborts: a message that lost a line must never look whole.
-        """
-        shown, guard = self._asking.shown, self._asking.guard
-
-        def show(texts: list[str], kept: list[str | None]) -> None:
-            shown["response_multiline"] = True
-            for text in texts:
-                guard.calls += 1
-                shown["response_param"] = text
-                returned = callback(text)
-                # The usual case first: this loop runs once a line of mail.
-                if type(returned) is not int or returned != POP3_REQ_ACCEPT:
-                    action = verdict(returned).action
-                    if action == POP3_REQ_ABORT:
-                        raise ContentError("a callback aborted it", by_policy=True)
-                    if action == POP3_REQ_ACCEPT_MLINE:
-                        raise CallbackError("it returned POP3_REQ_ACCEPT_MLINE, which is no action for a line")
-                    if action == POP3_REQ_REJECT:
-                        kept.append(None)
-                        continue
-                line = shown["response_param"]
-                if line is not text and (not isinstance(line, str) or unfit_content(line)):
-                    raise CallbackError("the content line that it set is no text or holds CRLF")
-                kept.append(line)
-
-        def guarded(texts: list[str], kept: list[str | None]) -> None:
-            try:
-                guard.call(show, (texts, kept), self._asking.policy.callback_timeout)
-            except ContentError:
-                raise
-            except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
-                self._asking.failed(callback, f"a line of the answer to {asked}", fault)
-                raise ContentError("a callback failed", by_policy=True) from None
-
-        return guarded
-
     def content(self, relay: Relay, capabilities: Capabilities | None, *, dropped: bool) -> Content:
         """How the lines behind the status line go on; ``capabilities`` where they answer a CAPA."""
         policy = self._asking.policy
         if dropped:
             return Dropped()
         callback = relay.response_callback
-        see = None if callback is None else self.seen_lines(callback, relay.asked)
+        see = None if callback is None else _Showing(self._asking, callback, relay.asked)
         if capabilities is not None:
-            works = capabilities.filtered
-
-            def filtered(lines: list[str], kept: list[str | None]) -> None:
-                if see is None:
-                    kept += works(lines)
-                    return
-                shown: list[str | None] = []
-                try:
-                    see(lines, shown)
-                finally:
-                    kept += works(shown)
-
-            return SeenLines(policy, filtered, capabilities.closing)
+            return SeenLines(policy, _Listing(capabilities, see), capabilities.closing)
         return WholeBuffers(policy) if see is None else SeenLines(policy, see)
+
+
+# Classes, not functions within functions: compiled, these hold on to each other and to the session, for the collector.
+
+
+class _Showing:
+    """Shows the lines of an answer to a response callback and keeps what becomes of each.
+
+    It raises ContentError when the callback fails or aborts: a message that lost a line must never look whole.
+    """
+
+    __slots__ = ("_asked", "_asking", "_callback")
+
+    def __init__(self, asking: Asking, callback: Callable[..., object], asked: str) -> None:
+        """``asked``: the request, for the log."""
+        self._asking = asking
+        self._callback = callback
+        self._asked = asked
+
+    def __call__(self, texts: list[str], kept: list[str | None]) -> None:
+        """Append what becomes of these lines, None for one that is dropped."""
+        asking = self._asking
+        try:
+            asking.guard.call(self._show, (texts, kept), asking.policy.callback_timeout)
+        except ContentError:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
+            asking.failed(self._callback, f"a line of the answer to {self._asked}", fault)
+            raise ContentError("a callback failed", by_policy=True) from None
+
+    def _show(self, texts: list[str], kept: list[str | None]) -> None:
+        shown, guard, callback = self._asking.shown, self._asking.guard, self._callback
+        shown["response_multiline"] = True
+        for text in texts:
+            guard.calls += 1
+            shown["response_param"] = text
+            returned = callback(text)
+            # The usual case first: this loop runs once a line of mail.
+            if type(returned) is not int or returned != POP3_REQ_ACCEPT:
+                action = verdict(returned).action
+                if action == POP3_REQ_ABORT:
+                    raise ContentError("a callback aborted it", by_policy=True)
+                if action == POP3_REQ_ACCEPT_MLINE:
+                    raise CallbackError("it returned POP3_REQ_ACCEPT_MLINE, which is no action for a line")
+                if action == POP3_REQ_REJECT:
+                    kept.append(None)
+                    continue
+            line = shown["response_param"]
+            if line is not text and (not isinstance(line, str) or unfit_content(line)):
+                raise CallbackError("the content line that it set is no text or holds CRLF")
+            kept.append(line)
+
+
+class _Listing:
+    """The server's list of capabilities: what a callback has left of it, and of that what works here."""
+
+    __slots__ = ("_capabilities", "_see")
+
+    def __init__(self, capabilities: Capabilities, see: _Showing | None) -> None:
+        self._capabilities = capabilities
+        self._see = see
+
+    def __call__(self, lines: list[str], kept: list[str | None]) -> None:
+        if self._see is None:
+            kept += self._capabilities.filtered(lines)
+            return
+        shown: list[str | None] = []
+        try:
+            self._see(lines, shown)
+        finally:
+            kept += self._capabilities.filtered(shown)

@@ -226,16 +226,16 @@ class ServerSide(ClientSide):
             self._server.feed(content.left)
 
     def _capabilities(self) -> Capabilities:
-        def usable(name: str) -> bool:
-            return self._asking.permits(name) and not self._client_tls.demanded_before(name)
-
         added = []
         # A callback on USER may work with a server that has no USER, as APOP behind UToAPop3 does.
-        if usable("USER") and usable("PASS") and self._asking.handles("USER"):
+        if self._usable("USER") and self._usable("PASS") and self._asking.handles("USER"):
             added.append("USER")
         if self.state is State.AUTHORIZATION and self._client_tls.offered():
             added.append("STLS")
-        return Capabilities(usable, tuple(added))
+        return Capabilities(self._usable, tuple(added))
+
+    def _usable(self, name: str) -> bool:
+        return self._asking.permits(name) and not self._client_tls.demanded_before(name)
 
     def _own_capabilities(self, now: float) -> None:
         """The server has no CAPA: answer from what is known to work (RFC 1939's commands)."""

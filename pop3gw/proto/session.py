@@ -126,6 +126,8 @@ class Session(FastPath):
 
     def connected(self, now: float, address: str | None = None, port: int | None = None) -> None:
         """The server is connected; its greeting is awaited (after TLS, where that comes first)."""
+        if self.over:
+            return
         self._learn(self.facts._replace(server_address=address, server_port=port))
         self.changed = True
         if self._rules.server_tls is Tls.IMPLICIT:
@@ -140,11 +142,15 @@ class Session(FastPath):
 
     def connect_failed(self, reason: str, _now: float) -> None:
         """The server can't be reached."""
+        if self.over:
+            return
         self._journal.error(f"the server can't be reached: {reason}")
         self._refuse_service(NOT_AVAILABLE, Ending.UNREACHABLE)
 
     def tls_started(self, side: Side, tls: TlsFacts, now: float, certificate: str | None = None) -> None:
         """The handshake that ``tls_wanted`` asked for is done."""
+        if self.over:
+            return
         self.tls_wanted = None
         self.changed = True
         if side is Side.CLIENT and self._rules.client_tls is Tls.IMPLICIT:
@@ -166,6 +172,8 @@ class Session(FastPath):
 
     def tls_failed(self, side: Side, reason: str, _now: float) -> None:
         """The handshake failed. No byte that a client sent has reached a server whose TLS failed."""
+        if self.over:
+            return
         self.tls_wanted = None
         if side is Side.CLIENT:
             self._journal.warning(f"TLS with the client failed: {reason}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import struct
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -119,6 +120,14 @@ def test_an_end_within_the_header(enter: Callable[[], Hall], seen: bytes) -> Non
     hall.sender.sendall(seen)
     hall.sender.shutdown(socket.SHUT_WR)
     assert hall.end() == (None, "the connection ended within the PROXY header")
+
+
+def test_a_reset_before_the_header(enter: Callable[[], Hall]) -> None:
+    """As some health checks end."""
+    hall = enter()
+    hall.sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    hall.sender.close()
+    assert hall.end() == (None, "the connection broke: Connection reset by peer")
 
 
 def test_what_is_no_header(enter: Callable[[], Hall]) -> None:

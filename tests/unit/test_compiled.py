@@ -6,6 +6,7 @@ are run once more, with a Python that takes the installed ones.
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import sysconfig
@@ -36,6 +37,18 @@ def test_the_protocol_is_compiled() -> None:
 def test_what_must_be_interpreted_is() -> None:
     """Policies are derived from ``policy``; while ``waiting`` and ``callguard`` run, handlers of signals do."""
     assert not compiled() & {"policy", "policies.apop", "policies.tls", "waiting", "callguard", "loading"}
+
+
+@pytest.mark.parametrize("module", sorted(compiled()))
+def test_an_exception_has_a_name_of_its_own(module: str) -> None:
+    """mypyc gives a name of a function one type: a second handler with the same name raises TypeError."""
+    tree = ast.parse((CHECKOUT / "pop3gw" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        types: dict[str, set[str]] = {}
+        for handler in (node for node in ast.walk(function) if isinstance(node, ast.ExceptHandler)):
+            if handler.name is not None:
+                types.setdefault(handler.name, set()).add(ast.unparse(handler.type or ast.Constant(None)))
+        assert {name: of for name, of in types.items() if len(of) > 1} == {}, function.name
 
 
 @pytest.mark.timeout(300)

@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import ip_network
 from typing import Any
 
@@ -279,6 +279,30 @@ def test_a_name_whose_first_address_never_answers_is_reached_by_the_second(
     with connection:
         connection.sendall(b"+OK ready\r\n")
         assert hall.hears() == b"+OK ready\r\n"
+
+
+def test_a_client_that_does_not_read_is_let_go_when_its_time_is_over(stack: ExitStack) -> None:
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    hall = Hall(stack, server=Address(*listener.getsockname()))
+    server = stack.enter_context(listener.accept()[0])
+    server.setblocking(False)
+    server.sendall(b"+OK hello\r\n")
+    for request in (b"USER alice\r\n", b"PASS secret\r\n", b"RETR 1\r\n"):
+        assert hall.hears().startswith(b"+OK")
+        hall.client.sendall(request)
+        said = b""
+        while said != request:
+            hall.turn()
+            with suppress(BlockingIOError):
+                said += server.recv(100)
+        server.sendall(b"+OK\r\n")
+    block = b"a" * 1022 + b"\r\n"
+    with suppress(ConnectionError):
+        while not hall.over:
+            hall.turn()
+            with suppress(BlockingIOError):
+                server.send(64 * block)
+    hall.ends()
 
 
 @pytest.mark.parametrize(
