@@ -1,15 +1,17 @@
 """Where entries of the log go: a descriptor (a file, stderr) or the socket of a daemon (syslog, journald).
 
-Writing never raises, and waits for a stuck reader at most once: lines that could not be written are counted, and the
-count is written when it works again. What a line looks like is the ``logline.Form`` that a sink is made with.
+Writing never raises, and waits for a stuck reader at most once: lines that could not be written are counted for all
+processes of the gateway together, since the one that lost a line may end before it works again; then whoever writes
+next tells how many. What a line looks like is the ``logline.Form`` that a sink is made with.
 
 journald's protocol is spoken here and not through python3-systemd: its library waits for a journal that is stuck.
 Known limits: syslog means a datagram socket; two processes that fill a pipe at the same moment may wait for each
-other's reader.
+other's reader, and two that lose a line at the same moment may count one.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 import socket
@@ -22,6 +24,7 @@ from pop3gw.logline import Entry, Form, file_line
 from pop3gw.process import Account
 from pop3gw.values import LogLevel
 
+_LARGEST = (1 << 64) - 1  # a word: a policy may have put anything there, and must not stop the log by it
 _PATIENCE = 100  # ms that the first line to find its reader stuck may wait
 
 
@@ -34,6 +37,37 @@ class Sink(Protocol):
     def adopt(self, fd: int) -> None: ...
 
 
+class Losses:
+    """What could not be written, by whichever process that was forked since."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self) -> None:
+        self._words = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+
+    @property
+    def lines(self) -> int:
+        """How many lines were lost since the last time that it was told."""
+        lines: int = self._words[0]
+        return lines
+
+    @property
+    def torn(self) -> bool:
+        """Whether the last line was cut: the next one begins with a line end."""
+        return bool(self._words[1])
+
+    def add(self, *, torn: bool = False) -> None:
+        """One line more."""
+        self._words[0] = (self._words[0] + 1) & _LARGEST
+        if torn:
+            self._words[1] = 1
+
+    def told(self, lines: int) -> None:
+        """So many were told of."""
+        self._words[0] = max(0, self._words[0] - lines)
+        self._words[1] = 0
+
+
 class FileSink:
     """A descriptor: a file's, or stderr's (then without a path)."""
 
@@ -42,8 +76,7 @@ class FileSink:
         self._path = path
         self._account = account
         self._form = form
-        self._lost = 0
-        self._torn = False  # the last line was cut: the next one begins with a line end
+        self._losses = Losses()
         self._gate = self._gate_of(fd)
 
     @classmethod
@@ -64,18 +97,17 @@ class FileSink:
 
     def write(self, entry: Entry) -> None:
         data = self._form(entry)
-        if self._lost:
-            lost = self._form(_lost(self._lost))
-            data = (b"\n" if self._torn else b"") + lost + data
+        lost = self._losses.lines
+        if lost:
+            data = (b"\n" if self._losses.torn else b"") + self._form(_lost(lost)) + data
         try:
             left = self._send(data)
         except OSError:
             left = len(data)
         if left:
-            self._lost += 1
-            self._torn = self._torn or left < len(data)
-        elif self._lost:
-            self._lost, self._torn = 0, False
+            self._losses.add(torn=left < len(data))
+        elif lost:
+            self._losses.told(lost)
 
     def _send(self, data: bytes) -> int:
         """Write; returns how many octets could not be."""
@@ -83,7 +115,7 @@ class FileSink:
             return len(data) - os.write(self._fd, data)
         view = memoryview(data)
         while view:
-            if not self._gate.poll(0 if self._lost else _PATIENCE):
+            if not self._gate.poll(0 if self._losses.lines else _PATIENCE):
                 break
             view = view[os.write(self._fd, view[: select.PIPE_BUF]) :]
         return len(view)
@@ -108,7 +140,7 @@ class DatagramSink:
         self._path = path
         self._form = form
         self._socket = self._connect()
-        self._lost = 0
+        self._losses = Losses()
         self._retry = 0.0  # time.monotonic() before which a broken socket is left alone
 
     def _connect(self) -> socket.socket:
@@ -124,9 +156,9 @@ class DatagramSink:
     def write(self, entry: Entry) -> None:
         data = self._form(entry)
         try:
-            if self._lost:
-                self._socket.send(self._form(_lost(self._lost)))
-                self._lost = 0
+            if lost := self._losses.lines:
+                self._socket.send(self._form(_lost(lost)))
+                self._losses.told(lost)
             self._socket.send(data)
         except BlockingIOError:
             self._wait_and_send(data)
@@ -135,13 +167,13 @@ class DatagramSink:
 
     def _wait_and_send(self, data: bytes) -> None:
         try:
-            if not self._lost:
+            if not self._losses.lines:
                 gate = select.poll()
                 gate.register(self._socket, select.POLLOUT)
                 gate.poll(_PATIENCE)
             self._socket.send(data)
         except OSError:
-            self._lost += 1
+            self._losses.add()
 
     def _reconnect_and_send(self, data: bytes) -> None:
         now = time.monotonic()
@@ -152,7 +184,7 @@ class DatagramSink:
             self.reopen()
             self._socket.send(data)
         except OSError:
-            self._lost += 1
+            self._losses.add()
 
     def fileno_or_none(self) -> int | None:
         return self._socket.fileno()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -202,3 +204,45 @@ def test_whether_a_descriptor_leads_to_the_journal() -> None:
     os.close(reading)
     os.close(writing)
     assert not is_journal(writing, stream)
+
+
+def in_a_child(does: Callable[[], None]) -> None:
+    """Run it in a process of its own, which must end well."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            does()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_what_a_process_lost_that_is_gone_is_told_by_another(tmp_path: Path) -> None:
+    sink = FileSink(os.open("/dev/full", os.O_WRONLY))
+    in_a_child(lambda: write_many(sink, 3, "lost"))
+    write(sink, "lost too")
+    sink.adopt(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+    write(sink, "kept")
+    write(sink, "and on")
+    told, kept, more = (tmp_path / "log").read_text().splitlines()
+    assert told.endswith("4 lines of the log were lost")
+    assert kept.endswith("kept")
+    assert more.endswith("and on")
+
+
+def test_a_line_that_another_process_has_cut_is_ended(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    sink = FileSink(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+
+    def cut() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))
+        write(sink, "cut")
+
+    in_a_child(cut)
+    write(sink, "whole")
+    part, told, whole = log.read_text().splitlines()
+    assert len(part) == 20
+    assert told.endswith("1 lines of the log were lost")
+    assert whole.endswith("whole")
