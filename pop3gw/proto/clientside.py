@@ -11,7 +11,7 @@ from typing import Final
 from pop3gw.policy import INVALID_COMMAND
 from pop3gw.proto.asking import Asking
 from pop3gw.proto.capabilities import without_logins
-from pop3gw.proto.commands import COMMANDS, LONG_LINES, State, Way, redacted, unknown
+from pop3gw.proto.commands import COMMANDS, LONG_LINES, Command, State, Way, redacted, unknown
 from pop3gw.proto.counts import (
     ABORTED,
     ANSWERED,
@@ -126,13 +126,15 @@ class ClientSide(Outcome):
             self._journal.debug(f"client: {self._shown(name, argument)}")
         if not name or CONTROL.search(line):
             self._refused(self._shown(name, argument), "it is empty" if not name else "it holds a control character")
+            if (unsettled := self._unsettled(name)) is not None:
+                self._settle(unsettled, ok=False)
             self._say(f"-ERR {INVALID_COMMAND}")
             self.counters[OTHER_REQUEST_AT + REFUSED] += 1
             return
         at = REQUEST_AT.get(name, OTHER_REQUEST_AT)
         decided: Answer | Local | Relay
         if self._client_tls.demanded_before(name):
-            decided = Answer(False, TLS_NEEDED, why="TLS is required first")
+            decided = Answer(False, TLS_NEEDED, row=self._unsettled(name), why="TLS is required first")
         else:
             decided = self._requests.judge(name, argument, self.state)
             self.moved = True  # it may have told the user's name
@@ -144,13 +146,19 @@ class ClientSide(Outcome):
                 self.counters[at + RELAYED] += 1
                 self._forward(decided, now)
                 return
-            decided = Answer(False, TLS_NEEDED, why="a callback made it a login, and TLS is required first")
+            why = "a callback made it a login, and TLS is required first"
+            decided = Answer(False, TLS_NEEDED, row=self._unsettled(name), why=why)
         if isinstance(decided, Local):
             self._start_client_tls(now)
             self.counters[at + (ABORTED if self.over else ANSWERED if self.tls_wanted else REFUSED)] += 1
         else:
             self.counters[at + (ABORTED if decided.end else ANSWERED if decided.ok else REFUSED)] += 1
             self._answer(decided, name, argument, now)
+
+    def _unsettled(self, name: str) -> Command | None:
+        """The row of a request that leaves the session in AUTHORIZATION if it is refused now."""
+        row = COMMANDS.get(name)
+        return row if row is not None and row.unsettled(self.state) else None
 
     def _shown(self, name: str, argument: str) -> str:
         """A request as a log may show it."""

@@ -113,6 +113,10 @@ class Command:
         """Whether it says who the client is, or proves it."""
         return self.way is not None or self.names_user
 
+    def unsettled(self, state: State) -> bool:
+        """Whether it leaves the session in AUTHORIZATION where it is refused in this state, for whatever reason."""
+        return self.unsettles and state in BEFORE_LOGIN
+
     def takes(self, argument: str, limits: Limits) -> bool:
         """Whether the argument is relayed as it is."""
         try:

@@ -23,7 +23,6 @@ from pop3gw.policy import (
 )
 from pop3gw.proto.asking import REFUSING, Asking, CallbackError
 from pop3gw.proto.commands import (
-    BEFORE_LOGIN,
     COMMANDS,
     MECHANISMS,
     BadArgumentError,
@@ -135,7 +134,7 @@ class Requests:
         if local:
             found = found or Entry(Verdict(POP3_REQ_ACCEPT))
         if state not in row.states:
-            settled = row if row.unsettles and state in BEFORE_LOGIN else None
+            settled = row if row.unsettled(state) else None
             return Answer(False, INVALID_COMMAND, row=settled, why=f"it is not allowed in {state}")
         fault = None
         try:

@@ -156,6 +156,22 @@ def test_after_a_command_that_is_not_legal_the_session_goes_on(state: str, comma
     assert asked(stage, following) == (wire(following), b"")
 
 
+@pytest.mark.parametrize("control", "\r\0\t\x01\x7f")
+@pytest.mark.parametrize("request_line", ["USER b{}b", "PASS se{}cret", f"APOP b{{}}b {DIGEST}", "pass {}secret"])
+def test_a_control_character_in_a_login_asks_for_a_new_user(request_line: str, control: str) -> None:
+    stage = in_state("USER given")
+    assert asked(stage, request_line.format(control)) == (b"", INVALID)
+    assert asked(stage, "PASS secret") == (b"", INVALID)
+    assert asked(stage, "USER bob") == (b"USER bob\r\n", b"")
+
+
+@pytest.mark.parametrize("request_line", ["NOOP \t", "CAPA\0", "AUTH \x7f", "XTND \x01", "PASSWORD \x01", "\t"])
+def test_a_control_character_elsewhere_leaves_the_user_given(request_line: str) -> None:
+    stage = in_state("USER given")
+    assert asked(stage, request_line) == (b"", INVALID)
+    assert asked(stage, "PASS secret") == (b"PASS secret\r\n", b"")
+
+
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("entry", [POP3_REQ_ACCEPT, (POP3_REQ_REJECT, "no"), (POP3_REQ_ABORT, "no")])
 @pytest.mark.parametrize("command", sorted(GOOD))

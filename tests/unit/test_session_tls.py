@@ -450,6 +450,24 @@ def test_an_heir_says_which_sessions_need_no_tls() -> None:
     assert table.client("USER alice") == (b"", b"USER alice\r\n")
 
 
+def test_a_login_that_tls_is_required_for_asks_for_a_new_user() -> None:
+    class Late(Everything):
+        def config(self) -> None:
+            super().config()
+            self.request["USER"] = (POP3_REQ_POLICY, self.demand)
+
+        def demand(self, _command: str) -> int:
+            self.tls_required = True
+            return POP3_REQ_ACCEPT
+
+    table = Table(Tls.STARTTLS, policy=Late).greeted()
+    assert table.client("USER alice") == (b"", b"USER alice\r\n")
+    table.server(b"+OK\r\n")
+    assert table.client("PASS hunter2") == (ADVICE, b"")
+    table.secured()
+    assert table.client("PASS hunter2") == (b"-ERR Invalid command.\r\n", b"")
+
+
 def test_tls_required_of_the_policy_where_it_comes_first() -> None:
     table = Table(Tls.IMPLICIT, policy=TlsRequired)
     table.shake(Side.CLIENT)
