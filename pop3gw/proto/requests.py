@@ -238,6 +238,8 @@ class Requests:
         if value == "-ERR":
             attempt = row.way is not None and settled is not None
             return Answer(False, text, end=end, row=settled, why="a callback refused it", attempt=attempt)
+        if row.shape is Shape.LOCAL:
+            raise CallbackError(f"it answered +OK to {row.name}, which the gateway alone answers")
         lines = policy.response_lines
         known = row.name in COMMANDS
         if row.multiline(argument) if known else lines is not None:
@@ -262,6 +264,8 @@ class Requests:
             if row.shape is Shape.LOCAL:
                 return Local()
         else:
+            if row.shape is Shape.LOCAL:
+                raise CallbackError(f"it made another request of {row.name}, which the gateway alone answers")
             made, wanted = self._rewritten(name, wanted, state)
             if made.identifies() and not row.identifies():
                 self._asking.shown.update(username=None, password=None)  # those of an earlier login are not this one's

@@ -342,6 +342,51 @@ def test_an_entry_can_refuse_stls() -> None:
     assert table.client("USER alice") == (ADVICE, b"")
 
 
+STLS_SAID: dict[str, tuple[dict[str, str], object]] = {
+    "+OK": ({"response_value": "+OK"}, POP3_REQ_REJECT),
+    "a command": ({"request_command": "UTF8"}, POP3_REQ_ACCEPT),
+    "an unknown command": ({"request_command": "XTND"}, POP3_REQ_ACCEPT_MLINE),
+    "an argument": ({"request_param": "now"}, POP3_REQ_ACCEPT),
+}
+
+
+@pytest.mark.parametrize("said", STLS_SAID)
+def test_a_callback_neither_answers_stls_nor_makes_another_request_of_it(said: str) -> None:
+    attributes, returned = STLS_SAID[said]
+
+    class Answers(Everything):
+        def config(self) -> None:
+            super().config()
+            self.request["STLS"] = (POP3_REQ_POLICY, self.answer)
+
+        def answer(self, _command: str) -> object:
+            for name, value in attributes.items():
+                setattr(self, name, value)
+            return returned
+
+    table = Table(Tls.STARTTLS, policy=Answers).greeted()
+    assert table.client("STLS") == (b"-ERR Invalid command.\r\n", b"")
+    assert "answer failed on the request STLS: it " in table.journal.text
+    assert table.session.tls_wanted is None
+    assert table.client("USER alice") == (b"", b"USER alice\r\n")
+
+
+@pytest.mark.parametrize(("text", "heard"), [("Later", b"-ERR Later\r\n"), (None, b"+OK Begin TLS now\r\n")])
+def test_a_callback_refuses_or_accepts_stls(text: str | None, heard: bytes) -> None:
+    class Decides(Everything):
+        def config(self) -> None:
+            super().config()
+            self.request["STLS"] = (POP3_REQ_POLICY, self.decide)
+
+        def decide(self, _command: str) -> object:
+            self.request_command = "stls"
+            return POP3_REQ_ACCEPT if text is None else (POP3_REQ_REJECT, text)
+
+    table = Table(Tls.STARTTLS, policy=Decides).greeted()
+    assert table.client("STLS") == (heard, b"")
+    assert table.session.tls_wanted is (Side.CLIENT if text is None else None)
+
+
 def test_tls_required_of_the_policy() -> None:
     table = Table(Tls.STARTTLS, policy=TlsRequired).greeted()
     assert set(table.capabilities()) == {"TOP", "UIDL", "STLS"}
