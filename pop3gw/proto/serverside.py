@@ -180,7 +180,7 @@ class ServerSide(ClientSide):
         if status.fault is not None:
             self._server_fault(status.fault)
             return
-        if relay.row.filtered and not (status.ok or status.refused or status.content):
+        if relay.row.filtered and status.line == line and not (status.ok or status.refused or status.content):
             self._own_capabilities(now)
             return
         out = status.line + CRLF
