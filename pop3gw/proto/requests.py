@@ -47,6 +47,11 @@ def nameable(name: str, policy: AbstractPop3Proxy) -> bool:
     return name in COMMANDS or name in policy.request or _KEYWORD.fullmatch(name) is not None
 
 
+def _upper(name: str) -> str:
+    """A command in upper case. Of ASCII only: str.upper() would make an S of U+017F."""
+    return name.upper() if name.isascii() else name
+
+
 def _secrets(row: Command, argument: str) -> list[str]:
     """The texts in the argument that no log may show, each as it may be said without the rest."""
     if row.secret is Secret.NOTHING:
@@ -194,7 +199,7 @@ class Requests:
         if (command, wanted) == (asked.name, argument):
             return
         name, *behind = command.split() or [""]
-        row = COMMANDS.get(name.upper()) or unknown(name.upper(), multiline=False)
+        row = COMMANDS.get(_upper(name)) or unknown(_upper(name), multiline=False)
         if asked.secret is row.secret is Secret.NOTHING:
             return
         if not nameable(row.name, policy):
@@ -258,7 +263,7 @@ class Requests:
 
     def _accepted(self, decided: Verdict, found: Entry, row: Command, argument: str, state: State) -> Local | Relay:
         policy = self._asking.policy
-        name, wanted, asked = policy.request_command.upper(), policy.request_param, row.name
+        name, wanted, asked = _upper(policy.request_command), policy.request_param, row.name
         told = policy.response_multiline and not row.multiline(argument)  # by the callback, which saw it False
         if (name, wanted) == (row.name, argument):
             if row.shape is Shape.LOCAL:
