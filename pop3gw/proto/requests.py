@@ -237,6 +237,8 @@ class Requests:
         value, text = policy.response_value, policy.response_param
         if decided.text is not None:
             value, text = "-ERR", decided.text or INVALID_COMMAND
+        elif end:
+            value = "-ERR"  # as where a response callback aborts
         self._asking.check_status(value, text)
         # AUTH without an argument only lists mechanisms: no login, no change of state.
         settled = None if row.way is not None and not argument else row
@@ -248,10 +250,10 @@ class Requests:
         lines = policy.response_lines
         known = row.name in COMMANDS
         if row.multiline(argument) if known else lines is not None:
-            return Answer(True, text, self._content(lines), end=end, row=settled)
+            return Answer(True, text, self._content(lines), row=settled)
         if lines is not None:
             raise CallbackError(f"it set response_lines, but the answer to {row.name} is one line")
-        return Answer(True, text, end=end, row=settled)
+        return Answer(True, text, row=settled)
 
     def _content(self, lines: list[Any] | None) -> bytes:
         if lines is None:
