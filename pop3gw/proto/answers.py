@@ -24,7 +24,7 @@ from pop3gw.policy import (
 from pop3gw.proto.asking import PROTOCOL_ERROR, REFUSING, Asking, CallbackError
 from pop3gw.proto.capabilities import Capabilities
 from pop3gw.proto.content import Content, ContentError, Dropped, SeenLines, WholeBuffers
-from pop3gw.proto.requests import Relay
+from pop3gw.proto.requests import Relay, check_texts
 
 
 class Status(NamedTuple):
@@ -86,6 +86,7 @@ class Answers:
         content = relay.multiline and server_ok
         try:
             decided = self._asking.call(callback, self._asking.policy.response_param)
+            check_texts(self._asking.shown)
             now = (self._asking.policy.response_value, self._asking.policy.response_param)
             if decided.action in REFUSING:
                 said = now[1] if decided.text is None and now[1] != seen[1] else decided.text or PROTOCOL_ERROR
@@ -182,7 +183,7 @@ class _Showing:
                     kept.append(None)
                     continue
             line = shown["response_param"]
-            if line is not text and (not isinstance(line, str) or unfit_content(line)):
+            if line is not text and (type(line) is not str or unfit_content(line)):
                 raise CallbackError("the content line that it set is no text or holds CRLF")
             kept.append(line)
 

@@ -41,6 +41,15 @@ from pop3gw.proto.upgrade import ClientTls
 # A word that is no more than a keyword can be: anything else may be a secret that was sent at the wrong time.
 _KEYWORD: Final = re.compile(r"[A-Z]{1,4}")
 
+_TEXTS: Final = ("request_command", "request_param", "response_value", "response_param")
+
+
+def check_texts(shown: dict[str, Any]) -> None:
+    """Raise where a callback has set what is no text past the checks: its own code would run later, unguarded."""
+    for name in _TEXTS:
+        if type(shown.get(name, "")) is not str:
+            raise CallbackError(f"the {name} that it set is no text")
+
 
 def nameable(name: str, policy: AbstractPop3Proxy) -> bool:
     """Whether a log may show this command, ``name`` in upper case."""
@@ -193,9 +202,8 @@ class Requests:
 
     def _hide_unused(self, asked: Command, argument: str) -> None:
         """Keep out of the log what a callback that failed or refused had made of the request, wherever it put it."""
-        policy, journal, shown = self._asking.policy, self._asking.journal, self._asking.shown
-        # Whatever it is that stands there: it may be what made the callback fail.
-        command, wanted = str(shown.get("request_command", "")), str(shown.get("request_param", ""))
+        policy, journal = self._asking.policy, self._asking.journal
+        command, wanted = self._made("request_command"), self._made("request_param")
         if (command, wanted) == (asked.name, argument):
             return
         name, *behind = command.split() or [""]
@@ -208,6 +216,18 @@ class Requests:
         for text in (" ".join(behind), wanted):
             for part in (text, *text.split(), *_secrets(asked, text), *_secrets(row, text)):
                 journal.secret(part)
+
+    def _made(self, name: str) -> str:
+        """What a callback put there, whatever it is: it may be what made the callback fail."""
+        asking = self._asking
+        made = asking.shown.get(name, "")
+        if type(made) is str:
+            return made
+        try:
+            text = asking.guard.call(str, (made,), asking.policy.callback_timeout)
+            return str.__str__(text) if isinstance(text, str) else ""
+        except BaseException:  # noqa: BLE001 - whatever the code of what stands there raises
+            return ""
 
     def _ask(self, found: Entry, row: Command, argument: str, state: State) -> Answer | Local | Relay:
         callback = found.request_callback
@@ -222,6 +242,7 @@ class Requests:
         )
         try:
             decided = self._asking.call(callback, row.name)
+            check_texts(self._asking.shown)
             if decided.action in REFUSING:
                 self._hide_unused(row, argument)
                 return self._answered(decided, row, argument)

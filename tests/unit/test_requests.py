@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from pop3gw.policy import POP3_REQ_ACCEPT, POP3_REQ_POLICY, Pop3Proxy
+from pop3gw.policy import POP3_REQ_ABORT, POP3_REQ_ACCEPT, POP3_REQ_POLICY, POP3_REQ_REJECT, Pop3Proxy
 from pop3gw.proto.requests import nameable
 from pop3gw.proto.session import Session
 from tests.scenarios.player import FACTS, RecordingJournal
@@ -36,9 +38,9 @@ class Fails(Pop3Proxy):
         return POP3_REQ_ACCEPT
 
 
-def session() -> tuple[Session, RecordingJournal]:
+def session(policy: type[Pop3Proxy] = Fails) -> tuple[Session, RecordingJournal]:
     journal = RecordingJournal(conversation=False)
-    made = Session(Fails, facts=FACTS, journal=journal)
+    made = Session(policy, facts=FACTS, journal=journal)
     made.start(NOW)
     made.connected(NOW)
     made.server_data(b"+OK ready\r\n", NOW)
@@ -62,6 +64,108 @@ def test_a_callback_that_spoils_the_request_is_refused() -> None:
     assert made.to_client[-1] == b"-ERR Invalid command.\r\n"
     assert not made.over
     assert "hunter2" not in journal.text
+
+
+class Evil:
+    """What fails whatever is done with it."""
+
+    def fail(self, *_arguments: object) -> str:
+        """Do it."""
+        raise LookupError
+
+    __str__ = __repr__ = __format__ = __eq__ = __bool__ = __len__ = fail  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+
+class EvilText(str):
+    """A text that fails whatever is done with it."""
+
+    __slots__ = ()
+    __str__ = __repr__ = __format__ = __eq__ = Evil.fail  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+    upper = encode = split = Evil.fail  # type: ignore[assignment]
+
+
+class Secretive:
+    """What tells a secret as a text that fails."""
+
+    def __str__(self) -> str:
+        """The secret."""
+        return EvilText("PASS sesame")
+
+
+SPOILT: dict[str, Callable[[], object]] = {
+    "fails": Evil,
+    "text": lambda: EvilText("sesame"),
+    "octets": lambda: b"sesame",
+    "list": lambda: ["PASS", "sesame"],
+    "tells": Secretive,
+}
+
+
+@pytest.mark.parametrize("returned", [POP3_REQ_ACCEPT, POP3_REQ_REJECT, (POP3_REQ_REJECT, "no"), POP3_REQ_ABORT, None])
+@pytest.mark.parametrize("spoilt", SPOILT)
+@pytest.mark.parametrize("name", ["request_command", "request_param", "response_value", "response_param"])
+def test_what_is_no_text_is_the_callbacks_error(name: str, spoilt: str, returned: object) -> None:
+    class Spoils(Pop3Proxy):
+        def config(self) -> None:
+            super().config()
+            self.request["CAPA"] = (POP3_REQ_POLICY, self.spoil)
+            self.request["UTF8"] = (POP3_REQ_POLICY, None, self.spoil)
+
+        def spoil(self, _seen: str) -> object:
+            self.__dict__[name] = SPOILT[spoilt]()
+            return returned
+
+    made, journal = session(Spoils)
+    made.client_data(b"CAPA\r\n", NOW)
+    assert made.to_client[-1] == b"-ERR Invalid command.\r\n"
+    made.client_data(b"UTF8\r\n", NOW)
+    assert made.to_server == [b"UTF8\r\n"]
+    made.server_data(b"+OK\r\n", NOW)
+    assert made.to_client[-1] == b"-ERR Error in protocol\r\n"
+    assert not made.over
+    assert made.callback_failures == ["spoil", "spoil"]
+    assert "Spoils.spoil failed on the request CAPA" in journal.text
+    assert "sesame" not in journal.text
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_what_is_no_text_and_fails_a_callback_shows_no_secret(spoilt: str) -> None:
+    class Spoils(Pop3Proxy):
+        def config(self) -> None:
+            super().config()
+            self.request["XASK"] = (POP3_REQ_POLICY, self.spoil)
+
+        def spoil(self, _command: str) -> int:
+            self.__dict__["request_param"] = SPOILT[spoilt]()
+            raise ValueError(self.request_param)
+
+    made, journal = session(Spoils)
+    made.client_data(b"XASK\r\n", NOW)
+    assert made.to_client[-1] == b"-ERR Invalid command.\r\n"
+    assert not made.over
+    assert "ValueError" in journal.text
+    assert "sesame" not in journal.text
+
+
+def test_a_line_that_is_no_text_ends_the_answer() -> None:
+    class Spoils(Pop3Proxy):
+        def config(self) -> None:
+            super().config()
+            self.request["LANG"] = (POP3_REQ_POLICY, None, self.spoil)
+
+        def spoil(self, _seen: str) -> int:
+            if self.response_param == "en":
+                self.__dict__["response_param"] = EvilText("en")
+            return POP3_REQ_ACCEPT
+
+    made, journal = session(Spoils)
+    made.client_data(b"LANG\r\n", NOW)
+    made.server_data(b"+OK\r\nen\r\n.\r\n", NOW)
+    assert b"".join(made.to_client).endswith(b"ready\r\n+OK\r\n")
+    assert made.over
+    assert "Spoils.spoil failed on a line of the answer to LANG" in journal.text
 
 
 @pytest.mark.parametrize(
