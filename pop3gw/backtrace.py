@@ -6,6 +6,7 @@ it may raise, and then only what needs no word of it is told: where it came from
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from types import TracebackType
 from typing import Final
@@ -23,7 +24,39 @@ def backtrace(fault: BaseException) -> str:
 
 def bare(fault: BaseException) -> str:
     """Where it came from and its class, without its text: that may hold anything."""
-    # Not by its attributes, which a class of its own may have replaced.
-    trace: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(fault)
-    kind: str = type.__dict__["__name__"].__get__(type(fault))
-    return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(trace), kind, _LINE_END])
+    return "".join(
+        ["Traceback (most recent call last):\n", *traceback.format_tb(_trace(fault)), _kind(fault), _LINE_END]
+    )
+
+
+def summed_up(fault: BaseException) -> str:
+    """Its class and its text, without where it came from; the class alone where the text can't be had."""
+    try:
+        lines = traceback.format_exception_only(fault)
+        return next(
+            line for line in lines if not line.startswith(" ")
+        ).strip()  # not source before it, nor notes behind
+    except BaseException:  # noqa: BLE001 - as above
+        return _kind(fault)
+
+
+def line_in(file: str, fault: BaseException) -> int | None:
+    """The last line of this file that led to it."""
+    with contextlib.suppress(BaseException):  # as above
+        if isinstance(fault, SyntaxError) and fault.filename == file and type(fault.lineno) is int:
+            return fault.lineno
+    lines = [frame.lineno for frame in traceback.extract_tb(_trace(fault)) if frame.filename == file]
+    return lines[-1] if lines else None
+
+
+# Not by their attributes, which a class of its own may have replaced.
+
+
+def _trace(fault: BaseException) -> TracebackType | None:
+    found: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(fault)
+    return found
+
+
+def _kind(fault: BaseException) -> str:
+    name: str = type.__dict__["__name__"].__get__(type(fault))
+    return name

@@ -17,13 +17,13 @@ import linecache
 import os
 import stat
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TypeGuard
 
 from pop3gw import policy
+from pop3gw.backtrace import line_in, summed_up
 from pop3gw.distrust import Distrust
 from pop3gw.errors import PolicyError
 from pop3gw.policy import AbstractPop3Proxy
@@ -183,11 +183,7 @@ def _file_of(module: ModuleType) -> str:
 
 
 def _said(error: BaseException, file: str) -> str:
-    """The exception's type, text and line: the last line of this file that led to it."""
-    text = traceback.format_exception_only(error)[-1].strip().removeprefix(_PRIVATE)
-    if isinstance(error, SyntaxError):
-        line = error.lineno
-    else:
-        own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        line = own[-1].lineno if own else None
+    """The exception's type, text and line of this file; without its text where that can't be had."""
+    text = summed_up(error).removeprefix(_PRIVATE)
+    line = line_in(file, error)
     return f"{text} (line {line})" if line else text

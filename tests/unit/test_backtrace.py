@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pop3gw.backtrace import backtrace, bare
+from pop3gw.backtrace import backtrace, bare, line_in, summed_up
 
 
 class MuteError(Exception):
@@ -56,6 +56,39 @@ def test_what_can_not_be_shown_is_told_by_its_place_and_class(make: Callable[[],
     text = told(make())
     assert "in told" in text
     assert name in text
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: ValueError("a reason"), "ValueError: a reason"),
+        (lambda: SyntaxError("a reason", ("file", 1, 2, "source")), "SyntaxError: a reason"),
+        (lambda: MuteError("x"), "MuteError"),
+        (lambda: SyntaxError("x", ODD), "SyntaxError"),
+    ],
+)
+def test_summed_up_in_a_line(make: Callable[[], BaseException], text: str) -> None:
+    assert summed_up(make()) == text
+
+
+def test_notes_are_no_part_of_the_sum() -> None:
+    fault = ValueError("a reason")
+    fault.add_note("a note")
+    assert summed_up(fault) == "ValueError: a reason"
+
+
+@pytest.mark.parametrize("make", [ValueError, MuteError, lambda: SyntaxError("x", ("elsewhere", 1, 2, ""))])
+def test_the_line_is_where_this_file_led_to_it(make: Callable[[], BaseException]) -> None:
+    try:
+        raise make()
+    except BaseException as caught:  # noqa: BLE001 - as above
+        assert line_in(__file__, caught) == test_the_line_is_where_this_file_led_to_it.__code__.co_firstlineno + 3
+        assert line_in("elsewhere.py", caught) is None
+
+
+@pytest.mark.parametrize(("line", "found"), [(3, 3), ("third", None)])
+def test_the_line_that_is_no_python(line: Any, found: int | None) -> None:
+    assert line_in("office.py", SyntaxError("x", ("office.py", line, 2, ""))) == found
 
 
 def test_without_its_text() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import socket
 import subprocess
@@ -142,6 +143,23 @@ def test_check_tells_settings_and_policies_at_once(tmp_path: Path) -> None:
     assert (status, out) == (78, "")
     assert "max_workers" in err
     assert "No module named 'pop3gw.policies.nowhere'" in err
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "raise SyntaxError('x', ('f', 1, 2, 3))\n",
+        "from pop3gw.policy import *\nclass Office(Pop3Proxy):\n    def config(self):\n"
+        "        raise SyntaxError('x', ('f', 1, 2, 3))\n",
+    ],
+)
+def test_check_tells_of_what_can_not_be_shown(tmp_path: Path, policy: str) -> None:
+    me = pwd.getpwuid(os.geteuid()).pw_name  # who may read it
+    text = f"{SMALLEST}  policy = office:Office\n".replace("= .", f"= {tmp_path}\nuser = {me}")
+    file = write(tmp_path, text, policy)
+    status, out, err = run("--check", "--config", file)
+    assert (status, out) == (78, "")
+    assert re.fullmatch(rf"pop3gw: \S+:\d+: .*{tmp_path}/office.py: class Office: .*SyntaxError \(line \d\)\n", err)
 
 
 def test_check_tells_of_policies_beside_a_wrong_account(tmp_path: Path) -> None:

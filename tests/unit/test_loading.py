@@ -124,6 +124,17 @@ def test_an_ordinary_import_where_no_folder_has_the_file(tmp_path: Path) -> None
         ("class Office: pass\n", "office:Office", ["Office is no class", "AbstractPop3Proxy"]),
         (GOOD.replace("self.request[", "self.reqest["), "office:Office", ["config() raised", "(line 6)"]),
         (GOOD.replace("Pop3Proxy.config(self)", "raise SystemExit"), "office:Office", ["SystemExit", "(line 5)"]),
+        (
+            "class Mute(Exception):\n    def __getattribute__(self, _): 1/0\n\nraise Mute('a')\n",
+            "office:Office",
+            ["class Office: Mute (line 4)"],
+        ),
+        ("\nraise SyntaxError('x', ('f', 1, 2, 3))\n", "office:Office", ["class Office: SyntaxError (line 2)"]),
+        (
+            GOOD.replace("Pop3Proxy.config(self)", "raise SyntaxError('x', ('f', 1, 2, 3))"),
+            "office:Office",
+            ["class Office: config() raised SyntaxError (line 5)"],
+        ),
         (GOOD.replace("(POP3_REQ_REJECT)", "7"), "office:Office", ["class Office: request['USER']"]),
         (GOOD.replace("def config", "async def config"), "office:Office", ["class Office: config() is async"]),
         (
