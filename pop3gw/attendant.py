@@ -12,7 +12,6 @@ import os
 import selectors
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,8 @@ from pop3gw import process
 from pop3gw.agenda import Agenda
 from pop3gw.answering import Answering, Service
 from pop3gw.backoff import Backoff
-from pop3gw.errors import ChannelError
+from pop3gw.backtrace import backtrace
+from pop3gw.errors import ChannelError, StartError
 from pop3gw.fdpass import Channel, Message, Outcome, Retire
 from pop3gw.logs import Log
 from pop3gw.process import Account
@@ -155,15 +155,18 @@ class Attendant:
 
     def _main(self, overview: Overview, end: socket.socket) -> int:
         process.title(f"pop3gw: {self._name}")
-        if self._account is not None:
-            process.drop_privileges(self._account)
-        process.forbid_dumps()
-        os.umask(process.UMASK)
         channel = Channel(end, waits=False)
         try:
+            if self._account is not None:
+                process.drop_privileges(self._account)
+            process.forbid_dumps()
+            os.umask(process.UMASK)
             Answering(self._make(overview, channel), self._listener, channel).run()
-        except Exception:  # noqa: BLE001 - the last place where it can be said
-            self._log.error(f"the {self._name} process ends by a fault of the gateway: {traceback.format_exc()}")
+        except StartError as error:
+            self._log.error(f"the {self._name} process can't run: {error}")
+            return 1
+        except Exception as fault:  # noqa: BLE001 - the last place where it can be said
+            self._log.error(f"the {self._name} process ends by a fault of the gateway: {backtrace(fault)}")
             return 1
         return 0
 

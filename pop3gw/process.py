@@ -18,7 +18,6 @@ import pwd
 import resource
 import select
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
@@ -27,6 +26,7 @@ from types import ModuleType
 from typing import Final
 
 from pop3gw import signals
+from pop3gw.backtrace import bare
 from pop3gw.errors import StartError
 
 UMASK: Final = 0o027
@@ -260,8 +260,8 @@ def _run_child(child: Callable[[], int], keep: Iterable[int], ignore: Iterable[i
         _close_others(keep)
         signals.block_only(())
         status = child()
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
+    except BaseException as fault:  # noqa: BLE001
+        sys.stderr.write(bare(fault))  # what it says may be a secret that a policy has put there
         sys.stderr.flush()
     finally:
         os._exit(status)

@@ -61,6 +61,23 @@ def test_a_child_that_raises_ends_with_a_status() -> None:
     assert os.waitstatus_to_exitcode(wait(process.fork(child, [], []))) == 1
 
 
+def test_a_child_that_raises_says_where_and_which_class_and_no_more(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def child() -> int:
+        try:
+            raise ValueError("pw " + "hunter" + "22")
+        finally:
+            raise SystemExit("hunter" + "22")
+
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # descriptor 2, which a child keeps
+    wait(process.fork(child, [], []))
+    said = capfd.readouterr().err
+    assert "in child" in said
+    assert said.endswith("SystemExit\n")
+    assert "hunter22" not in said
+
+
 SIGNALS = """
 import os, signal, time
 from pop3gw import process, signals
