@@ -11,13 +11,13 @@ import os
 import selectors
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from typing import Final
 
 from pop3gw import activation, heap, listeners, notify, process, signals, template
 from pop3gw.agenda import Agenda
 from pop3gw.attendance import Attendance
+from pop3gw.backtrace import backtrace
 from pop3gw.changes import changes
 from pop3gw.doors import Doors
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, StartError
@@ -107,8 +107,8 @@ def _serve(
         if not foreground:
             log.error(f"the gateway can't start: {error}")
         raise
-    except Exception:  # noqa: BLE001 - the last place where it can be said
-        log.error(f"the master ends by a fault of the gateway; running sessions may finish: {traceback.format_exc()}")
+    except Exception as fault:  # noqa: BLE001 - the last place where it can be said
+        log.error(f"the master ends by a fault of the gateway; running sessions may finish: {backtrace(fault)}")
         return Exit.FAILED
 
 
@@ -329,8 +329,8 @@ class Master:
             self._try(config, listeners.bind(config, self._bound))
         except Pop3gwError as error:
             self._abandon(str(error))
-        except Exception:  # noqa: BLE001 - a fault of ours in reading a file must not end every session
-            self._abandon(f"a fault of the gateway: {traceback.format_exc()}")
+        except Exception as fault:  # noqa: BLE001 - a fault of ours in reading a file must not end every session
+            self._abandon(f"a fault of the gateway: {backtrace(fault)}")
 
     def _abandon(self, reason: str) -> None:
         """Keep what holds."""

@@ -13,12 +13,12 @@ import select
 import signal
 import socket
 import time
-import traceback
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pop3gw import fdpass, heap, loading, process, signals, worker
+from pop3gw.backtrace import backtrace
 from pop3gw.distrust import Distrust
 from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsSettingError
 from pop3gw.logs import Log
@@ -114,12 +114,12 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     try:
         terms = _prepare(plan)
         said = fdpass.Prepared(" ".join(terms.callbacks))
-    except TlsSettingError as error:
-        said = fdpass.Failed(error.key, error.expected, error.found)
-    except Pop3gwError as fault:
-        said = fdpass.Failed("policy", "", str(fault))
-    except BaseException:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
-        said = fdpass.Failed("policy", "", traceback.format_exc())
+    except TlsSettingError as wrong:
+        said = fdpass.Failed(wrong.key, wrong.expected, wrong.found)
+    except Pop3gwError as error:
+        said = fdpass.Failed("policy", "", str(error))
+    except BaseException as fault:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
+        said = fdpass.Failed("policy", "", backtrace(fault))
     try:
         channel.send(said)
     except OSError:  # the master was stopped meanwhile

@@ -12,12 +12,12 @@ import os
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from pop3gw import fdpass, process, signals
+from pop3gw.backtrace import backtrace
 from pop3gw.credit import FREED_DELAY, Credit
 from pop3gw.errors import ChannelError
 from pop3gw.logs import Log
@@ -267,7 +267,7 @@ def main(duty: Duty, end: socket.socket, slot: Slot) -> int:
     slot.begin(os.getpid())
     try:
         Worker(duty, end, slot).run()
-    except Exception:  # noqa: BLE001 - the last place where it can be said
-        log().error(f"this worker ends by a fault of the gateway: {traceback.format_exc()}", duty.service.name)
+    except Exception as fault:  # noqa: BLE001 - the last place where it can be said
+        log().error(f"this worker ends by a fault of the gateway: {backtrace(fault)}", duty.service.name)
         return 1
     return 0

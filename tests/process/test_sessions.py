@@ -179,6 +179,46 @@ def test_sessions_that_crash_their_worker_do_not_slow_the_service(make: Make) ->
     assert gateway.count("the next try") == 0
 
 
+UNSHOWABLE = """\
+from pop3gw.policy import *
+class Office(Pop3Proxy):
+    def config(self):
+        Pop3Proxy.config(self)
+        self.request["NOOP"] = (POP3_REQ_POLICY, self.fails)
+        self.request["PASS"] = (POP3_REQ_POLICY, self.tells)
+    def fails(self, command):
+        raise SyntaxError("x", ("f", 1, 2, 3))
+    def tells(self, command):
+        try:
+            raise ValueError("pw " + self.password)
+        except ValueError:
+            if self.password != "secret":
+                raise SyntaxError("x", ("f", 1, 2, 3))
+        return POP3_REQ_ACCEPT
+"""
+
+
+def test_a_callback_whose_exception_can_not_be_shown_fails_like_any_other(make: Make) -> None:
+    gateway = make(min_spare=1, max_spare=1, max_workers=1)
+    gateway.main["log_level"] = "debug"
+    gateway.policy(UNSHOWABLE)
+    gateway.start()
+    workers = gateway.workers()
+    client = gateway.connect().greeted()
+    assert client.ask("USER alice").startswith("+OK")
+    assert client.ask("PASS hunter22").startswith("-ERR")
+    assert client.ask("USER alice").startswith("+OK")
+    assert client.ask("PASS secret").startswith("+OK")
+    assert client.ask("NOOP").startswith("-ERR")
+    assert client.ask("STAT") == "+OK 0 0"
+    client.quits()
+    gateway.wait_for("session ended")
+    assert gateway.workers() == workers
+    assert re.search(r"Office: callback Office\.fails failed on the request NOOP: .*SyntaxError", gateway.log)
+    assert re.search(r"Office: callback Office\.tells failed on the request PASS: .*SyntaxError", gateway.log)
+    assert "hunter22" not in gateway.log  # which is its stderr
+
+
 def test_a_template_that_dies_is_replaced_while_sessions_go_on(make: Make) -> None:
     gateway = make().start()
     client = gateway.connect().logged_in()

@@ -66,6 +66,7 @@ ALONE = {
     "rich": {"top"},
     "twisted": {"demo.server"},
     "typing_extensions": {"demo.server"},
+    "traceback": {"backtrace"},  # what it raises of its own must end nothing
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pwd
 import sys
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def test_a_template_that_is_ready_when_nobody_waits_any_more_just_leaves(
         pass
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert capfd.readouterr().err == ""
+
+
+def test_what_can_not_be_shown_is_told_by_its_class(tmp_path: Path) -> None:
+    (tmp_path / "office.py").write_text("def __getattr__(_):\n    raise SyntaxError('x', ('f', 1, 2, 3))\n")
+    loaded = config.from_command_line("127.0.0.1:0", "127.0.0.1:110", "office:Office")
+    loaded = dataclasses.replace(loaded, policy_path=(str(tmp_path),), user=pwd.getpwuid(os.geteuid()).pw_name)
+    (problem,) = template.check(loaded)
+    assert "SyntaxError" in str(problem)
+    assert "ended the process" not in str(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pop3gw import fdpass, logs
+from pop3gw import fdpass, logs, worker
 from pop3gw.credit import CREDIT
 from pop3gw.fdpass import Channel, Message
 from pop3gw.net import Peer
@@ -321,6 +322,20 @@ def test_what_it_does_not_understand_makes_it_leave(make: Callable[[int], Bench]
     bench = make(1)
     bench.channel.send(fdpass.Forked(1, 1))
     assert bench.left()
+
+
+def test_a_fault_that_can_not_be_shown_is_named_and_ends_it_with_a_status(capfd: pytest.CaptureFixture[str]) -> None:
+    def relays(**_: object) -> Echo:
+        odd: Any = ("f", 1, 2, 3)
+        raise SyntaxError("x", odd)
+
+    service = Service(name="one", listen=(), server=Address("192.0.2.1", 110))
+    channel, end = Channel.pair()
+    with contextlib.closing(channel), end:
+        assert worker.main(Duty(service, logs.current(), relays, title=lambda _: None), end, Board(1, 1).slot(0)) == 1
+    said = capfd.readouterr().err
+    assert "this worker ends by a fault of the gateway" in said
+    assert "SyntaxError" in said
 
 
 def test_whoever_said_something_before_the_time_was_over_is_heard_first(
