@@ -179,6 +179,8 @@ class Requests:
         shown = self._asking.shown
         if row.secret is Secret.ALL:
             shown["password"] = argument
+            if (stamp := shown.get("timestamp")) is not None:
+                self._asking.journal.secret(f"{stamp}{argument}")  # whose MD5 an APOP sends
             return
         if not argument:  # AUTH, which only lists mechanisms
             return

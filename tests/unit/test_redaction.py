@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import subprocess
+import sys
 import traceback
 
 import pytest
@@ -112,6 +116,63 @@ def test_a_session_that_names_too_many_secrets_shows_nothing() -> None:
 def test_nothing_to_hide() -> None:
     assert hide("", "text") == "text"
     assert Secrets().redacted("text") == "text"
+
+
+def base64_of(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunter22", "1234", "a", "ab", "abc", "Grüße99", "caf\udce9-latin1", "~~~?>>>", "é"]
+)
+def test_a_secret_is_hidden_in_base64(secret: str) -> None:
+    octets = secret.encode("utf-8", "surrogateescape")
+    for spelling in (base64.b64encode(octets), base64.urlsafe_b64encode(octets), base64.b64encode(octets).rstrip(b"=")):
+        assert hide(secret, f"-ERR pw={spelling.decode()}, no") == f"-ERR pw={HIDDEN}, no"
+        assert hide(secret, f"ValueError: {spelling!r}") == f"ValueError: b'{HIDDEN}'"
+
+
+@pytest.mark.parametrize("user", ["", "a", "al", "alice", "bob"])
+@pytest.mark.parametrize("authzid", ["", "bob"])
+def test_base64_that_holds_a_secret_is_hidden_as_a_whole(user: str, authzid: str) -> None:
+    for word in (base64_of(f"{authzid}\0{user}\0hunter22"), base64_of(f"user={user}\1auth=Bearer hunter22\1\1")):
+        assert hide("hunter22", f"-ERR {word} {word}: no") == f"-ERR {HIDDEN} {HIDDEN}: no"
+
+
+def test_base64_is_not_torn_apart_by_that_of_a_part() -> None:
+    secrets = Secrets()
+    for secret in ("the cat sat", "the", "cat", "sat"):
+        secrets.add(secret)
+    assert secrets.redacted(f"-ERR {base64_of('the cat sat')}") == f"-ERR {HIDDEN}"
+
+
+def test_other_base64_stays() -> None:
+    text = f"-ERR {base64_of('alice')} {base64_of('hunter2')} {base64_of('unter22')}"
+    assert hide("hunter22", text) == text
+
+
+def test_a_digest_of_a_secret_is_hidden() -> None:
+    digest = hashlib.md5(b"<1.2@mail>hunter22", usedforsecurity=False).hexdigest()
+    other = hashlib.md5(b"<1.2@mail>hunter23", usedforsecurity=False).hexdigest()
+    secrets = Secrets()
+    secrets.add("<1.2@mail>hunter22")
+    assert secrets.redacted(f"{digest} {digest.upper()} {other}") == f"{HIDDEN} {HIDDEN} {other}"
+    secrets.add("<1.2@mail>hunter23")
+    assert secrets.redacted(f"{digest} {other}") == f"{HIDDEN} {HIDDEN}"
+
+
+def test_no_digest_is_made_before_a_text_could_hold_one() -> None:
+    code = (
+        "import sys; from pop3gw.redaction import Secrets; one = Secrets(); one.add('hunter22')\n"
+        "one.redacted('-ERR no'); sys.exit('hashlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@given(st.text(min_size=4), st.binary(), st.binary())
+def test_no_long_secret_survives_in_base64(secret: str, before: bytes, after: bytes) -> None:
+    octets = secret.encode("utf-8", "surrogatepass")
+    assert hide(secret, base64.b64encode(before + octets + after).decode()) == HIDDEN
 
 
 @given(st.text(min_size=4), st.text(), st.text())
