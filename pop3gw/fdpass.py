@@ -19,15 +19,16 @@ from pop3gw.errors import ChannelError
 
 TEXT_LIMIT: Final = 16384
 SEATS_LIMIT: Final = 24
-_RECORD_LIMIT: Final = TEXT_LIMIT + 64
+RECORD_LIMIT: Final = TEXT_LIMIT + 64
 _BRIEF_LIMIT: Final = 256  # octets of a record that ``hear()`` takes; a small buffer costs the half of a large one
+QUEUED: Final = 1024  # more records than a channel holds
 _DESCRIPTOR: Final = struct.Struct("i")
 # As plain numbers: combining these enumerations costs more than the system call.
 _WAIT_NEVER: Final = int(socket.MSG_DONTWAIT)
 _NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
 _RECEIVE: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 _CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
-_ANCILLARY_SPACE: Final = socket.CMSG_SPACE(_DESCRIPTOR.size)
+_ANCILLARY_SPACE: Final = socket.CMSG_LEN(_DESCRIPTOR.size)  # with the padding of CMSG_SPACE it holds two
 
 
 # Master to template.
@@ -359,7 +360,7 @@ class Channel:
         BlockingIOError: there is none now. ChannelError: what came is no message of ours.
         """
         try:
-            record, ancillary, flags, _ = self.socket.recvmsg(_RECORD_LIMIT, _ANCILLARY_SPACE, _RECEIVE)
+            record, ancillary, flags, _ = self.socket.recvmsg(RECORD_LIMIT, _ANCILLARY_SPACE, _RECEIVE)
         except ConnectionResetError:  # it died with messages of ours unread
             return None
         if not record:
@@ -377,19 +378,19 @@ class Channel:
                 socket.close(descriptor)
             raise
 
-    def hear(self) -> Message | None:
-        """The next message of a worker, which sends short ones and no descriptor; None at the end of file.
+    def hear(self, limit: int = _BRIEF_LIMIT) -> Message | None:
+        """The next message of who sends no descriptor, of less than ``limit`` octets; None at the end of file.
 
         A descriptor that comes all the same is closed by the system: nobody asked to have it. Raises as ``receive()``.
         """
         try:
-            record = self.socket.recv(_BRIEF_LIMIT, _WAIT_NEVER)
+            record = self.socket.recv(limit, _WAIT_NEVER)
         except ConnectionResetError:  # it died with messages of ours unread
             return None
         if not record:
             return None
-        if len(record) == _BRIEF_LIMIT:
-            raise ChannelError(f"a record of {_BRIEF_LIMIT} octets or more is no message of a worker")
+        if len(record) == limit:
+            raise ChannelError(f"a record of {limit} octets or more is no message")
         return decode(record)
 
     def close(self) -> None:

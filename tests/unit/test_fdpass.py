@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -140,6 +141,16 @@ def test_what_is_no_message_is_an_error(ends: tuple[Channel, Channel], record: b
         ends[1].receive()
 
 
+def test_no_descriptor_of_several_that_come_at_once_is_kept(ends: tuple[Channel, Channel]) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    socket.send_fds(ends[1].socket, [fdpass.encode(fdpass.Retire())], [0, 1])
+    with pytest.raises(ChannelError, match="cut"):
+        ends[0].receive()
+    socket.send_fds(ends[1].socket, [fdpass.encode(fdpass.Failed("", "", "x" * 1000))], [0, 1])
+    assert isinstance(ends[0].hear(fdpass.RECORD_LIMIT), fdpass.Failed)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_what_a_worker_says_is_heard_whole(ends: tuple[Channel, Channel]) -> None:
     address = "2001:db8:ffff:ffff:ffff:ffff:192.168.100.100%an-interface"
     for message in (fdpass.Free(24, tuple(range(fdpass.SEATS_LIMIT))), fdpass.Client(999, address), fdpass.Leaving()):
@@ -159,10 +170,10 @@ def test_what_a_worker_does_not_say_is_an_error(ends: tuple[Channel, Channel]) -
 
 
 def test_a_descriptor_that_a_worker_sends_is_closed(ends: tuple[Channel, Channel]) -> None:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, not paths
+    before = len(list(Path("/proc/self/fd").iterdir()))
     ends[1].send(fdpass.Leaving(), ends[1].fileno())
     assert ends[0].hear() == fdpass.Leaving()
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_more_seats_than_a_message_holds_are_not_sent_in_part() -> None:
@@ -171,12 +182,12 @@ def test_more_seats_than_a_message_holds_are_not_sent_in_part() -> None:
 
 
 def test_a_descriptor_of_what_is_no_message_is_closed(ends: tuple[Channel, Channel]) -> None:
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count, not paths
+    before = len(list(Path("/proc/self/fd").iterdir()))
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, ends[0].fileno().to_bytes(4, "little"))]
     ends[0].socket.sendmsg([b"\xff"], rights)
     with pytest.raises(ChannelError):
         ends[1].receive()
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_descriptor_that_was_cut_is_an_error(ends: tuple[Channel, Channel]) -> None:
