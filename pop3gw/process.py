@@ -20,8 +20,9 @@ import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.machinery import PathFinder
-from signal import SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2, strsignal
+from signal import NSIG, SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2, strsignal
 from types import ModuleType
 from typing import Final
 
@@ -32,6 +33,7 @@ from pop3gw.errors import StartError
 UMASK: Final = 0o027
 _DESCRIPTORS: Final = 1 << 20  # more than this helps nobody and makes some kernels slow
 _PR_SET_DUMPABLE: Final = 4
+_STATUS_MOST: Final = 0xFFFF
 _DEFAULT_USERS: Final = ("pop3gw", "nobody")
 
 
@@ -276,6 +278,13 @@ def _close_others(keep: Iterable[int]) -> None:
     os.closerange(after, _DESCRIPTORS)
 
 
+def is_end(status: int) -> bool:
+    """Whether this is what os.waitpid() says of a process that has ended: a template may report any number."""
+    if not 0 <= status <= _STATUS_MOST:
+        return False
+    return os.WIFEXITED(status) or (os.WIFSIGNALED(status) and os.WTERMSIG(status) < NSIG)
+
+
 def describe_status(status: int) -> str:
     """How a process ended, from what os.waitpid() says: ``exit status 1``, ``signal 9 (Killed)``."""
     if os.WIFSIGNALED(status):
@@ -285,26 +294,60 @@ def describe_status(status: int) -> str:
 
 
 def kill(pid: int) -> None:
-    """Kill a process that may be gone."""
-    with contextlib.suppress(ProcessLookupError):
+    """Kill a child that may be gone: once it was reaped, its pid may be another's."""
+    if _is_child(pid):
         os.kill(pid, SIGKILL)
+
+
+def kill_as(account: Account | None, pid: int) -> None:
+    """Kill a process that somebody has named, with this account's rights (None: it is ours) and no others.
+
+    A child does it for root, so the system sees to it. OSError: there is no room for that child.
+    """
+    if account is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, SIGKILL)
+    else:
+        fork(partial(_kill_as, account, pid), (), FOR_MASTER)
+
+
+def _kill_as(account: Account, pid: int) -> int:
+    drop_privileges(account)
+    forbid_dumps()
+    kill_as(None, pid)
+    return 0
+
+
+def _is_child(pid: int) -> bool:
+    """Whether it is a child that has not been reaped yet."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def wait_for(pid: int, seconds: float) -> None:
     """Wait until this child, which leaves or was killed, is gone; after so many seconds it is killed."""
+    if not _is_child(pid):
+        return
+    if not _ends_within(pid, seconds):
+        os.kill(pid, SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def _ends_within(pid: int, seconds: float) -> bool:
     try:
         descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
+    except OSError:  # there is none left to wait by
+        return False
     try:
         end = select.poll()  # select() knows no descriptor above 1023
         end.register(descriptor, select.POLLIN)
-        if not end.poll(seconds * 1000):
-            os.kill(pid, SIGKILL)
+        return bool(end.poll(seconds * 1000))
     finally:
         os.close(descriptor)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
 
 
 def reap() -> list[tuple[int, int]]:

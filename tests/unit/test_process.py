@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -110,6 +111,65 @@ def test_one_that_is_gone_can_be_killed_too() -> None:
     process.kill(pid)
     assert os.WTERMSIG(wait(pid)) == signal.SIGKILL
     process.kill(pid)
+
+
+def sleeper(user: str | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "60"], user=user)
+
+
+def test_only_a_child_is_killed_or_waited_for() -> None:
+    """A pid that has been reaped may be another's by now."""
+    script = (
+        "import sys; from pop3gw import process; process.kill(int(sys.argv[1])); process.wait_for(int(sys.argv[1]), 0)"
+    )
+    with sleeper() as other:
+        subprocess.run([sys.executable, "-c", script, str(other.pid)], check=True, timeout=20)
+        assert other.poll() is None
+        other.kill()
+
+
+def test_a_child_that_there_is_no_descriptor_to_wait_by_for_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_pid: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", full)
+
+    def child() -> int:
+        signal.pause()
+        return 0
+
+    pid = process.fork(child, [], [])
+    process.wait_for(pid, 60)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_who_is_named_by_others_is_killed_with_their_rights_only() -> None:
+    account = process.find_account("nobody", None)
+    with sleeper() as ours, sleeper("nobody") as theirs:
+        process.kill_as(account, ours.pid)
+        process.kill_as(account, theirs.pid)
+        assert theirs.wait(20) == -signal.SIGKILL
+        assert ours.poll() is None
+        ours.kill()
+    while process.reap():
+        pass
+
+
+def test_what_nobody_may_kill_is_left_alone() -> None:
+    process.kill_as(None, 1 << 22)
+
+
+@pytest.mark.parametrize("status", [0, 3 << 8, 9, 0x80 | 11, 64])
+def test_what_waitpid_says_is_an_end(status: int) -> None:
+    assert process.is_end(status)
+    assert process.describe_status(status)
+
+
+@pytest.mark.parametrize("status", [-1, -9, 127, 65407, 0xFFFF, 100, 0x10000, 1 << 40, (1 << 63) - 1])
+def test_what_waitpid_never_says_is_none(status: int) -> None:
+    assert not process.is_end(status)
 
 
 def test_how_a_process_ended_is_told_in_words() -> None:
