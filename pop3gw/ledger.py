@@ -1,6 +1,7 @@
 """What the master says of a service, what it counts, and what the service's ended workers have counted.
 
-Shared memory as that of the ``scoreboard``, inherited and without a name outside; the master alone writes it. When a
+Shared memory as that of the ``scoreboard``, inherited and without a name outside; the master alone writes it, as far as
+policies mean no harm: their code can, so a sum that is no word any more begins anew. When a
 worker ends, however it ended, its slot is folded into the ledger, which outlives generations. Readers add to it what
 the slots of running workers hold; whoever reads while a slot is folded reads again, so nothing counts twice or not at
 all.
@@ -16,8 +17,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pop3gw.proto.counts import COUNTERS, FROM_CLIENT, SESSIONS, SESSIONS_ENDED, SESSIONS_LOST, TO_CLIENT
-from pop3gw.scoreboard import CALLBACKS_AT, WORD, Board
+from pop3gw.proto.counts import CALLBACKS, COUNTERS, FROM_CLIENT, SESSIONS, SESSIONS_ENDED, SESSIONS_LOST, TO_CLIENT
+from pop3gw.scoreboard import CALLBACKS_AT, WORD, WORD_MOST, Board
 
 
 class Gauge(enum.IntEnum):
@@ -48,9 +49,12 @@ class Ledger:
         self.callbacks: list[tuple[str, str]] = []
 
     def rows(self, policy: str, names: Iterable[str]) -> list[int]:
-        """The rows for these callbacks of a class, in their order; more than there is room for share the last."""
+        """The rows for these callbacks of a class, in their order; more than there is room for share the last.
+
+        Those beyond the counters that a slot has for them get none.
+        """
         rows = []
-        for name in names:
+        for name in list(names)[:CALLBACKS]:
             key = (policy, name) if len(self.callbacks) < CALLBACK_ROWS - 1 else ("other", "other")
             if (policy, name) in self.callbacks:
                 key = (policy, name)
@@ -61,11 +65,11 @@ class Ledger:
 
     def add(self, index: int, amount: int = 1) -> None:
         """Count something that the master sees."""
-        self._words[_COUNTERS_AT + index] += amount
+        self._add(_COUNTERS_AT + index, amount)
 
     def show(self, gauge: Gauge, value: int) -> None:
         """Say what is so now."""
-        self._words[_GAUGES_AT + gauge] = value
+        self._words[_GAUGES_AT + gauge] = max(0, value)
 
     def shown(self, gauge: Gauge) -> int:
         """What was said last."""
@@ -78,22 +82,25 @@ class Ledger:
         ``rows`` are those of its class' callbacks.
         """
         words, counters = self._words, board.slot(number).counters
-        words[0] += 1
+        words[0] |= 1
         lost = counters[SESSIONS.at] - sum(counters[SESSIONS_ENDED.at : SESSIONS_ENDED.at + SESSIONS_ENDED.size])
         for index, count in enumerate(counters[:COUNTERS]):
             if count:
-                words[_COUNTERS_AT + index] += count
+                self._add(_COUNTERS_AT + index, count)
                 counters[index] = 0
-        words[_COUNTERS_AT + SESSIONS_LOST.at] += max(0, lost)
+        self._add(_COUNTERS_AT + SESSIONS_LOST.at, max(0, lost))
         for index, octets in zip((FROM_CLIENT, TO_CLIENT), board.octets(number), strict=True):
-            words[_COUNTERS_AT + index] += octets
+            self._add(_COUNTERS_AT + index, octets)
         board.forget_octets(number)
         for at, row in enumerate(rows):
             if counters[CALLBACKS_AT + at]:
-                words[_ROWS_AT + row] += counters[CALLBACKS_AT + at]
+                self._add(_ROWS_AT + row, counters[CALLBACKS_AT + at])
                 counters[CALLBACKS_AT + at] = 0
-        words[0] += 1
+        words[0] = ((words[0] | 1) + 1) & WORD_MOST
         board.release(number)
+
+    def _add(self, at: int, amount: int) -> None:
+        self._words[at] = (self._words[at] + amount) & WORD_MOST
 
     def totals(self, boards: Iterable[tuple[Board, Sequence[int]]]) -> tuple[list[int], list[int]]:
         """All counters, and the rows of callback errors: of ended and of running workers, each counted once.
@@ -109,9 +116,9 @@ class Ledger:
             errors = words[_ROWS_AT:].tolist()
             for board, rows in boards:
                 sums = board.sums()
-                counters = [one + more for one, more in zip(counters, sums, strict=False)]
+                counters = [(one + more) & WORD_MOST for one, more in zip(counters, sums, strict=False)]
                 for at, row in enumerate(rows):
-                    errors[row] += sums[CALLBACKS_AT + at]
+                    errors[row] = (errors[row] + sums[CALLBACKS_AT + at]) & WORD_MOST
             if (before == words[0] and not before % 2) or time.monotonic() > until:
                 return counters, errors
             time.sleep(0.001)

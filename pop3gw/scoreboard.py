@@ -6,7 +6,9 @@ ever sees less than before. Octets are counted by the seats, for all their sessi
 ended workers have counted is the ``ledger``'s.
 
 Boards are made by the master before it forks who uses them, so they are inherited and have no name outside. Untouched
-parts take no memory. Known limits: a text that is read while it is written may be torn; texts are cut to their field.
+parts take no memory. The code of a policy can write anything anywhere in it: a reader raises at none of it, and leaves
+out what can't be. Known limits: a text that is read while it is written may be torn; texts are cut to their field; a
+worker whose counters another one's policy has filled to the brim fails when it counts.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pop3gw.proto.counts import CALLBACKS, COUNTERS, FROM_CLIENT, TO_CLIENT
+from pop3gw.redaction import escaped
 from pop3gw.values import host_and_port
 
 WORD: Final = 8
+WORD_MOST: Final = (1 << 64) - 1
 CALLBACKS_AT: Final = COUNTERS
 _PID: Final = COUNTERS + CALLBACKS
 _SLOT: Final = _PID + 1  # words
@@ -46,6 +50,9 @@ _SERVER_TLS: Final = (264, 8)
 _SEAT_WORDS: Final = _SEAT.size // WORD
 _OCTETS_WORD: Final = _OCTETS_AT // WORD
 _LEAVING: Final = "LEAVING"  # in place of a state
+PID_MOST: Final = 1 << 22  # of the system
+_OCTETS_MOST: Final = (1 << 62) - 1
+_STARTED_MOST: Final = 1e11  # s; no clock shows the year 5138
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,7 @@ def _field(text: str, size: int) -> bytes:
 def _text(field: bytes) -> str:
     octets = field.rstrip(b"\0")
     # What is no UTF-8 reads as in the log.
-    return codecs.utf_8_decode(octets, "backslashreplace", len(octets) < len(field))[0]
+    return escaped(codecs.utf_8_decode(octets, "backslashreplace", len(octets) < len(field))[0])
 
 
 class Seat:
@@ -118,7 +125,8 @@ class Seat:
         self.state, self.user, self.client, self.lasts = "", "", client, False
         memory, at, named = self._memory, self._at, session.encode()
         words, counted = self._words, self._octets_at
-        self._received, self._sent = before = words[counted], words[counted + 1]
+        # A sum with what passes yet is a word, whatever stands there.
+        self._received, self._sent = before = words[counted] & _OCTETS_MOST, words[counted + 1] & _OCTETS_MOST
         self._passed = self._passed_back = 0
         _SESSION.pack_into(memory, at + _SESSION_AT, *before, port, named, b"", b"", client.encode(), b"", b"", b"")
         _STARTED.pack_into(memory, at, time.time())
@@ -172,12 +180,13 @@ class Seat:
     @property
     def taken(self) -> bool:
         """Whether a session is here."""
-        return bool(_STARTED.unpack_from(self._memory, self._at)[0])
+        started: float = _STARTED.unpack_from(self._memory, self._at)[0]
+        return 0.0 < started < _STARTED_MOST
 
     def read(self) -> Shown | None:
         """What is shown now; None where no session is."""
         started, received, sent, before, sent_before, port, *fields = _SEAT.unpack_from(self._memory, self._at)
-        if not started:
+        if not 0.0 < started < _STARTED_MOST:
             return None
         from_client, to_client = max(received - before, 0), max(sent - sent_before, 0)
         session, state, user, client, server, client_tls, server_tls = map(_text, fields)
@@ -205,9 +214,9 @@ class Slot:
 
     @property
     def pid(self) -> int:
-        """The worker's pid; 0: none has begun here."""
+        """The worker's pid, as it says; 0: none has begun here, or it says what is none."""
         pid: int = self.counters[_PID]
-        return pid
+        return pid if pid <= PID_MOST else 0
 
     def unfinished(self) -> list[Shown]:
         """The sessions here that have not ended."""
@@ -219,6 +228,7 @@ class Board:
     """The slots of one generation of a service."""
 
     def __init__(self, workers: int, sessions_per_worker: int) -> None:
+        self._workers = workers
         self._seats_per_slot = sessions_per_worker
         self._seats_at = (1 + workers * _SLOT) * WORD
         self._memory = mmap.mmap(-1, self._seats_at + workers * sessions_per_worker * _SEAT.size)
@@ -230,7 +240,7 @@ class Board:
     def take(self) -> int:
         """The number of a free slot. IndexError: there is none."""
         number = self._free.pop()
-        self._words[0] = max(self._words[0], number + 1)
+        self._words[0] = max(self._used, number + 1)
         return number
 
     def release(self, number: int) -> None:
@@ -252,11 +262,11 @@ class Board:
 
     def slots(self) -> Iterator[Slot]:
         """The slots of all workers, in whichever process this is."""
-        return (slot for slot in map(self.slot, range(self._words[0])) if slot.pid)
+        return (slot for slot in map(self.slot, range(self._used)) if slot.pid)
 
     def sums(self) -> list[int]:
         """The counters of all its workers together."""
-        used, words = self._words[0], self._words
+        used, words = self._used, self._words
         sums = [sum(words[1 + at : 1 + used * _SLOT : _SLOT]) if used else 0 for at in range(_PID)]
         sums[FROM_CLIENT], sums[TO_CLIENT] = self.octets(0, used)
         return sums
@@ -271,6 +281,12 @@ class Board:
         words = self._words_of_seats(number, 1)
         for at in (_OCTETS_WORD, _OCTETS_WORD + 1):
             words[at::_SEAT_WORDS] = memoryview(bytes(self._seats_per_slot * WORD)).cast("Q")
+
+    @property
+    def _used(self) -> int:
+        """How many slots were ever taken."""
+        used: int = self._words[0]
+        return min(used, self._workers)
 
     def _words_of_seats(self, first: int, slots: int) -> memoryview:
         words = self._seats_per_slot * _SEAT_WORDS

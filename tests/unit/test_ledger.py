@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import random
 
+import pytest
+
+from pop3gw import fdpass
 from pop3gw.ledger import CALLBACK_ROWS, Gauge, Ledger
 from pop3gw.proto import counts
 from pop3gw.scoreboard import CALLBACKS_AT, Board
+from pop3gw.view import Watched
 
 
 def test_folding_keeps_the_counts_and_clears_the_seats() -> None:
@@ -108,6 +115,44 @@ def test_the_rows_of_callbacks_are_bounded() -> None:
     assert len(ledger.callbacks) == CALLBACK_ROWS
     assert ledger.rows("Late", ("other",)) == [CALLBACK_ROWS - 1]
     assert ledger.callbacks[-1] == ("other", "other")
+
+
+@pytest.mark.parametrize(
+    "octets", [b"\xff", b"\x7f", bytes(random.Random(3).randbytes(4096))], ids=("ff", "7f", "random")
+)
+def test_whatever_a_policy_writes_over_the_memory_is_read_and_folded(octets: bytes) -> None:
+    board, ledger, gateway = Board(3, 2), Ledger(), Ledger()
+    rows = ledger.rows("Office", ("other", "greet"))
+    numbers = [board.take(), board.take()]
+    for memory in (board._memory, ledger._memory, gateway._memory):
+        memory[:] = (octets * len(memory))[: len(memory)]
+    for _ in range(2):
+        ledger.add(counts.WORKERS_STARTED.at)
+        gateway.add(counts.RELOADS.at, 3)
+        ledger.show(Gauge.FREE_SEATS, -1)
+        watched = Watched("inbound", "Office", "", (), 3, True, ledger, ((board, rows),))
+        assert watched.workers().total <= 3
+        assert watched.running() <= 6
+        totals = watched.totals()
+        assert all(0 <= totals[at] < 1 << 64 for at in range(counts.COUNTERS))
+        for family in filter(lambda family: family.buckets, counts.FAMILIES):
+            totals.histogram(family)
+        for running in watched.sessions():
+            json.dumps([running.pid, running.shown.started, running.shown.user], allow_nan=False)
+            fdpass.encode(fdpass.Kill(1, running.pid, running.seat.number, running.shown.session))
+        for number in numbers:
+            assert all(math.isfinite(shown.started) for shown in board.slot(number).unfinished())
+            ledger.fold(board, number, rows)
+        numbers = [board.take(), board.take()]
+    assert ledger._words[0] % 2 == 0  # readers need not wait
+
+
+def test_a_policy_with_more_callbacks_than_a_slot_has_counters_for_is_counted_all_the_same() -> None:
+    board, ledger = Board(1, 1), Ledger()
+    rows = ledger.rows("Office", [f"callback{number}" for number in range(200)])
+    assert len(rows) == counts.CALLBACKS
+    ledger.totals([(board, rows)])
+    ledger.fold(board, board.take(), rows)
 
 
 def test_the_master_says_how_things_are() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import struct
 import time
 
 import pytest
@@ -125,6 +127,46 @@ def test_octets_of_the_wire_are_shown_as_in_the_log(octets: bytes, shown: str) -
     running = seat.read()
     assert running is not None
     assert running.user == shown == escaped(name)
+
+
+@pytest.mark.parametrize("started", [math.nan, math.inf, -math.inf, -1.0, 1e300])
+def test_a_seat_that_began_at_no_time_is_left_out(started: float) -> None:
+    board = Board(1, 1)
+    slot = board.slot(board.take())
+    slot.seats[0].open("192.0.2.7")
+    struct.pack_into("=d", board._memory, slot.seats[0]._at, started)
+    assert (slot.seats[0].taken, slot.seats[0].read(), slot.unfinished()) == (False, None, [])
+
+
+def test_no_more_slots_are_read_than_there_are_nor_any_whose_pid_is_none() -> None:
+    board = Board(2, 1)
+    board.take()
+    board._words[0] = (1 << 32) - 1
+    board.slot(0).begin(1 << 40)
+    board.slot(1).begin(4711)
+    assert [slot.pid for slot in board.slots()] == [4711]
+    assert sum(board.sums()) == 0
+    board.take()
+    assert board._words[0] == 2
+
+
+def test_octets_that_were_made_up_are_no_hindrance_to_the_next_session() -> None:
+    board = Board(1, 1)
+    seat = board.slot(board.take()).seats[0]
+    board._memory[:] = b"\xff" * len(board._memory)
+    seat.open("192.0.2.7")
+    seat.passed(10, 20)
+    shown = seat.read()
+    assert shown is not None
+    assert (shown.from_client, shown.to_client) == (10, 20)
+
+
+def test_what_would_tear_a_line_is_shown_escaped() -> None:
+    seat = Board(1, 1).slot(0).seats[0]
+    seat.open("192.0.2.7\n", 0, "3f2a\n2026 x: y")
+    shown = seat.read()
+    assert shown is not None
+    assert (shown.session, shown.client) == ("3f2a\\n2026 x: y", "192.0.2.7\\n")
 
 
 def test_a_seat_that_closes_shows_nothing_and_the_next_one_nothing_of_it() -> None:
