@@ -12,9 +12,10 @@ import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from pop3gw import attendant, fdpass
+from pop3gw import attendant, fdpass, process
 from pop3gw.agenda import Agenda
 from pop3gw.attendant import Asker, Attendant
+from pop3gw.backtrace import backtrace
 from pop3gw.doors import Doors
 from pop3gw.fdpass import Message
 from pop3gw.ledger import Ledger
@@ -128,6 +129,13 @@ class Attendance:
     # Requests.
 
     def _hear(self, asker: Asker, message: Message) -> None:
+        try:
+            self._heed(asker, message)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, it is this process's
+            self._log.error(f"process {asker.pid} is killed by a fault of the gateway: {backtrace(fault)}")
+            process.kill(asker.pid)  # the end of its channel says so
+
+    def _heed(self, asker: Asker, message: Message) -> None:
         match message:
             case fdpass.Kill(token, pid, seat, session):
                 found = any(serving.end_session(pid, seat, session) for serving in self._all())

@@ -31,11 +31,11 @@ class Worker:
     generation: Generation
     slot: int
     channel: Channel
-    pid: int = 0  # 0: not yet forked
+    pid: int = 0  # 0: not yet forked; else what its template has said, where the policy's code runs
 
     def kill(self) -> None:
-        """Kill it; while its channel is open its pid is no other's."""
-        process.kill(self.pid)
+        """Kill it, or whatever else its account may kill. OSError: there is no process to do that in."""
+        process.kill_as(self.generation.plan.account, self.pid)
 
 
 @dataclass(slots=True, eq=False)

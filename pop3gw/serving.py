@@ -1,7 +1,8 @@
 """One service at work in the master: accepts, hands over, forks and reaps, as its pool decides.
 
 The effects of a service are here, the decisions in ``pool``, the templates in ``succession``, who gets no session in
-``refusals``. It never touches a client's octets, and nothing that a worker or a client does may raise out of it.
+``refusals``. It never touches a client's octets, and nothing that a worker or a client does may raise out of it; what a
+template reports may, where no template of ours would say so: then ``succession`` gives it up.
 
 Known limit: a connection that was handed to a worker which is killed before it looked is lost with that worker.
 """
@@ -21,6 +22,7 @@ from typing import Final
 
 from pop3gw import fdpass, listeners, process
 from pop3gw.agenda import Agenda
+from pop3gw.backtrace import backtrace
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation, Stage, Worker
 from pop3gw.ledger import Gauge, Ledger
@@ -32,6 +34,7 @@ from pop3gw.pool import Act, Order, Phase, Pool
 from pop3gw.proto import counts
 from pop3gw.proto.counts import Reason, WorkerEnd
 from pop3gw.refusals import TOO_MANY_LOGGED, Refusals
+from pop3gw.scoreboard import PID_MOST
 from pop3gw.stream import tune
 from pop3gw.succession import Succession
 from pop3gw.times import NEVER
@@ -195,30 +198,39 @@ class Serving:
         self.pool.suspend()
 
     def forked(self, worker: int, pid: int) -> None:
-        """The worker runs."""
+        """The worker runs. ChannelError: not under such a pid, which is none or means several processes."""
+        if not 1 < pid <= PID_MOST:
+            raise ChannelError(f"{pid} is no pid of a worker")
         self.ledger.add(counts.WORKERS_STARTED.at)
         if worker in self._workers:
             self._workers[worker].pid = pid
             self._unreported[worker] = self._workers[worker].generation
 
     def fork_failed(self, worker: int, reason: str, now: float) -> None:
-        """The worker does not run, and won't."""
+        """The worker does not run, and won't. ChannelError: it does."""
+        if worker in self._workers and self._workers[worker].pid:
+            raise ChannelError("a worker that runs was not forked")
         self.pool.spawn_failed(worker, reason, now)
         if worker in self._workers:
             self._lose(self._workers[worker], now)
         self.carry_out(now)
 
     def exited(self, worker: int, pid: int, status: int, now: float) -> None:
-        """The worker is gone."""
+        """The worker is gone. ChannelError: nothing ends so."""
+        if not process.is_end(status):
+            raise ChannelError(f"{status} is no status that a process ends with")
         end = WorkerEnd.SIGNAL if os.WIFSIGNALED(status) else WorkerEnd.EXIT if status else WorkerEnd.RETIRED
         self.ledger.add(counts.WORKERS_ENDED.index(end))
         self._unreported.pop(worker, None)
         if status:
             log().error(f"worker {pid} ended: {process.describe_status(status)}", self.name)
         # What it had sent before is still to be read. Its channel may outlive it, in a process that its policy started.
-        while (known := self._workers.get(worker)) is not None:
-            if not self._hear(known, 0):
-                self._lose(known, now)
+        known = self._workers.get(worker)
+        if known is not None:
+            left = fdpass.QUEUED
+            while left and self._hear(known, 0):
+                left -= 1
+            self._lose(known, now)
         self.carry_out(now)
 
     # Clients.
@@ -323,6 +335,20 @@ class Serving:
         except (ChannelError, OSError) as error:
             log().error(f"worker {worker.pid} is given up: {error}", self.name)
             message = None
+        try:
+            heeded = message is not None and self._heed(worker, message, now)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, it is this worker's
+            log().error(f"worker {worker.pid} is given up by a fault of the gateway: {backtrace(fault)}", self.name)
+            heeded = False
+        if not heeded:
+            if not worker.pid:  # it was never there, or not for long: its template may have said why
+                self.templates.catch_up(worker.generation)
+            self._lose(worker, now)
+        self._took_note()
+        return True
+
+    def _heed(self, worker: Worker, message: fdpass.Message, now: float) -> bool:
+        """Do what follows from the message; False: no worker says so."""
         match message:
             case fdpass.Free(credit, seats):
                 self.pool.freed(worker.number, seats, credit, now)
@@ -333,10 +359,7 @@ class Serving:
             case fdpass.Leaving():
                 self.pool.leaving(worker.number, now)
             case _:
-                if not worker.pid:  # it was never there, or not for long: its template may have said why
-                    self.templates.catch_up(worker.generation)
-                self._lose(worker, now)
-        self._took_note()
+                return False
         return True
 
     def _lose(self, worker: Worker, now: float) -> None:
@@ -348,9 +371,10 @@ class Serving:
         worker.generation.workers.discard(worker)
         for lost in worker.generation.board.slot(worker.slot).unfinished():
             SessionLog(lost.session, self.name).error(
-                f"lost with its worker (process {worker.pid}): client={lost.client} server={lost.server or '-'}"
-                f" user={quoted(lost.user or None)} state={lost.state or '-'} from_client={lost.from_client}"
-                f" to_client={lost.to_client} seconds={max(0.0, time.time() - lost.started):.3f}"
+                f"lost with its worker (process {worker.pid}): client={quoted(lost.client or None)}"
+                f" server={quoted(lost.server or None)} user={quoted(lost.user or None)}"
+                f" state={quoted(lost.state or None)} from_client={lost.from_client} to_client={lost.to_client}"
+                f" seconds={max(0.0, time.time() - lost.started):.3f}"
             )
         self.ledger.fold(worker.generation.board, worker.slot, worker.generation.rows)
         self.pool.ended(worker.number, now)
@@ -389,11 +413,15 @@ class Serving:
         worker = self._workers.get(order.worker)
         if worker is None:
             return
+        now = time.monotonic()
         if worker.pid:
             log().warning(f"worker {worker.pid} does not do what it is told and is killed", self.name)
-            worker.kill()
+            try:
+                worker.kill()
+            except OSError as error:
+                log().error(f"worker {worker.pid} can't be killed ({error.strerror}) and is given up", self.name)
         else:
             log().error("the template does not fork what it is told and is killed", self.name)
             worker.generation.kill()
-            self.pool.spawn_failed(worker.number, "no answer from the template", time.monotonic())
-            self._lose(worker, time.monotonic())
+            self.pool.spawn_failed(worker.number, "no answer from the template", now)
+        self._lose(worker, now)  # its end is not waited for: its pid may be another's

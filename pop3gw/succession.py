@@ -14,12 +14,19 @@ from typing import Final, Protocol
 from pop3gw import fdpass, process, template
 from pop3gw.agenda import Agenda
 from pop3gw.backoff import Backoff
+from pop3gw.backtrace import backtrace
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation, Stage
 from pop3gw.logs import current as log
 from pop3gw.times import NEVER
 
 _LIVED: Final = 60.0  # s after which a template's end is no consequence of its start
+
+
+def _misspoken(plan: template.Plan) -> fdpass.Failed:
+    """What to say of a template that said what none of ours says."""
+    said = f"{plan.service.policy} wrote to the gateway's own channel in the process that loaded it"
+    return fdpass.Failed("policy", "", f"{said}; imported, it must use no descriptor but its own")
 
 
 class Owner(Protocol):
@@ -32,7 +39,7 @@ class Owner(Protocol):
         """The template that served is gone; nothing can be forked until another one ``began``."""
 
     def forked(self, worker: int, pid: int) -> None:
-        """The worker runs."""
+        """The worker runs. ChannelError, here as below: no template of ours says so."""
 
     def fork_failed(self, worker: int, reason: str, now: float) -> None:
         """The worker does not run, and won't."""
@@ -54,6 +61,7 @@ class Succession:
         self._owner = owner
         self._older: list[Generation] = []
         self._backoff = Backoff(first=1.0)
+        self._catching_up = False
         self._replaces = False  # whether the coming one is a replacement, taken as soon as it is ready
         self._replace_at = NEVER
         self._missed: set[int] = set()  # templates that have left, and it is not known how
@@ -110,8 +118,13 @@ class Succession:
 
     def catch_up(self, generation: Generation) -> None:
         """Take all that this template has said so far."""
-        while self._hear(generation, 0):
-            pass
+        if self._catching_up:  # what it has said led here: the call before goes on
+            return
+        self._catching_up = True
+        left = fdpass.QUEUED  # one that never stops is heard with all the others again
+        while left and self._hear(generation, 0):
+            left -= 1
+        self._catching_up = False
 
     def ended(self, pid: int, status: int) -> None:
         """A child of the master has ended: say so where it was a template that is missed.
@@ -153,33 +166,57 @@ class Succession:
             return False
         now = time.monotonic()
         try:
-            received = generation.channel.receive()
+            message = generation.channel.hear(fdpass.RECORD_LIMIT)
         except BlockingIOError:
             return False
         except (ChannelError, OSError) as error:
-            log().error(f"template {generation.pid} is given up: {error}", self._service)
-            received = None
-        match received:
-            case fdpass.Forked(worker, pid), _:
-                self._owner.forked(worker, pid)
-            case fdpass.ForkFailed(worker, reason), _:
-                self._owner.fork_failed(worker, reason, now)
-            case fdpass.Exited(worker, pid, status), _:
-                self._owner.exited(worker, pid, status, now)
-                self.deadline = now if self._older else self.deadline
-            case fdpass.Prepared(callbacks), _:
+            self._renounce(generation, str(error), now)
+            return True
+        if message is None:
+            self._lost(generation, template.ended(generation.plan), now)
+            return True
+        try:
+            self._heed(generation, message, now)
+        except ChannelError as wrong:
+            self._renounce(generation, str(wrong), now)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, it is this template's
+            self._renounce(generation, f"a fault of the gateway: {backtrace(fault)}", now)
+        return True
+
+    def _heed(self, generation: Generation, message: fdpass.Message, now: float) -> None:
+        """Do what follows from the message. ChannelError: no template says so, or not now."""
+        loading = generation.stage is Stage.LOADING
+        match message:
+            case fdpass.Prepared(callbacks) if loading:
                 generation.callbacks = tuple(callbacks.split())
                 generation.stage = Stage.READY
                 generation.ready_at = now
                 if self._replaces:
                     self.commit(now)
-            case fdpass.Failed() as failed, _:
-                self._failed(generation, failed, now)
-            case _ if generation is self.coming:
-                self._failed(generation, template.ended(generation.plan), now)
+            case fdpass.Failed() if loading:
+                self._failed(generation, message, now)
+            case fdpass.Forked(worker, pid) if generation is not self.coming:
+                self._owner.forked(worker, pid)
+            case fdpass.ForkFailed(worker, reason) if generation is not self.coming:
+                self._owner.fork_failed(worker, reason, now)
+            case fdpass.Exited(worker, pid, status) if generation is not self.coming:
+                self._owner.exited(worker, pid, status, now)
+                self.deadline = now if self._older else self.deadline
             case _:
-                self._gone(generation, now)
-        return True
+                raise ChannelError(f"{type(message).__name__} is no message of a template now")
+
+    def _renounce(self, generation: Generation, reason: str, now: float) -> None:
+        """Go on without a template that has said what none of ours says; only what its policy does can be why."""
+        log().error(f"template {generation.pid} is given up and killed: {reason}", self._service)
+        generation.kill()
+        if generation.channel.fileno() >= 0:
+            self._lost(generation, _misspoken(generation.plan), now)
+
+    def _lost(self, generation: Generation, failed: fdpass.Failed, now: float) -> None:
+        if generation is self.coming:
+            self._failed(generation, failed, now)
+        else:
+            self._gone(generation, now)
 
     def _failed(self, generation: Generation, failed: fdpass.Failed, now: float) -> None:
         generation.failed = failed

@@ -5,14 +5,16 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from pop3gw import fdpass, template
 from pop3gw.agenda import Agenda
+from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation
 from pop3gw.settings import Config, Service
 from pop3gw.succession import Succession
@@ -30,6 +32,7 @@ class Templates:
     def __init__(self, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ends: dict[int, fdpass.Channel] = {}
         self.told: list[str] = []
+        self.fault: Exception | None = None  # what the owner raises
         self._stack = stack
         self._selector = stack.enter_context(selectors.DefaultSelector())
         self.succession = Succession("inbound", self._selector, Agenda(), self)
@@ -46,11 +49,15 @@ class Templates:
         self.ends[pid] = fdpass.Channel(self._stack.enter_context(end.dup()), waits=True)
         return pid
 
+    def prepare(self) -> fdpass.Channel:
+        """Another template loads its policy; returns its end."""
+        self.succession.prepare(self._plan, time.monotonic())
+        return self.ends[max(self.ends)]
+
     def serve(self) -> int:
         """Another template serves from now on; returns its pid."""
-        self.succession.prepare(self._plan, time.monotonic())
-        (*_, (pid, end)) = self.ends.items()
-        end.send(fdpass.Prepared(""))
+        self.prepare().send(fdpass.Prepared(""))
+        pid = max(self.ends)
         self.hear()
         self.succession.commit(time.monotonic())
         return pid
@@ -75,6 +82,8 @@ class Templates:
         self.told.append("orphaned")
 
     def forked(self, worker: int, _pid: int) -> None:
+        if self.fault is not None:
+            raise self.fault
         self.told.append(f"{worker} forked")
 
     def fork_failed(self, worker: int, _reason: str, _now: float) -> None:
@@ -134,3 +143,62 @@ def test_one_that_was_replaced_is_not_missed(templates: Templates, capfd: pytest
     templates.kill(first)
     assert capfd.readouterr().err == ""
     assert templates.told == ["0 began", "1 began"]
+
+
+@pytest.mark.parametrize("fault", [ChannelError("no pid"), ValueError("whatever"), BlockingIOError()])
+def test_a_template_that_makes_its_owner_raise_is_given_up(
+    templates: Templates, capfd: pytest.CaptureFixture[str], fault: Exception
+) -> None:
+    first = templates.serve()
+    templates.fault = fault
+    templates.ends[first].send(fdpass.Forked(1, 1))
+    templates.hear()
+    assert f"template {first} is given up and killed: " in capfd.readouterr().err
+    assert templates.told == ["0 began", "orphaned"]
+    templates.fault = None
+    templates.serve()
+    assert templates.told[2:] == ["1 began"]
+
+
+@pytest.mark.parametrize("message", [fdpass.Prepared("other"), fdpass.Failed("", "", ""), fdpass.Offer(1)])
+def test_a_template_that_says_at_the_wrong_time_what_it_may_say_once_is_given_up(
+    templates: Templates, capfd: pytest.CaptureFixture[str], message: fdpass.Message
+) -> None:
+    first = templates.serve()
+    templates.ends[first].send(message)
+    templates.hear()
+    said = capfd.readouterr().err
+    assert f"given up and killed: {type(message).__name__} is no message of a template now" in said
+    assert templates.told == ["0 began", "orphaned"]
+
+
+def test_a_template_that_reports_workers_before_it_serves_fails(templates: Templates) -> None:
+    templates.prepare().send(fdpass.Forked(1, 1))
+    templates.hear()
+    coming = templates.succession.coming
+    assert coming is not None
+    assert coming.failed is not None
+    assert "wrote to the gateway's own channel" in coming.failed.found
+    assert templates.told == []
+
+
+def test_a_template_that_never_stops_talking_holds_nobody_up(templates: Templates) -> None:
+    first = templates.serve()
+    end = templates.ends[first]
+    ended = threading.Event()
+
+    def talk() -> None:
+        while not ended.is_set():
+            with suppress(OSError):
+                end.send(fdpass.Exited(1, 1, 0))
+
+    talking = threading.Thread(target=talk)
+    talking.start()
+    try:
+        serving = templates.succession.serving
+        assert serving is not None
+        templates.succession.catch_up(serving)
+    finally:
+        ended.set()
+        templates.succession.close()
+        talking.join()

@@ -1,0 +1,172 @@
+"""Serving: what templates and workers that mean harm report, over real channels and without their processes."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from pop3gw import fdpass, process, template
+from pop3gw.agenda import Agenda
+from pop3gw.ledger import Ledger
+from pop3gw.pool import Act, Order, Pool
+from pop3gw.proto import counts
+from pop3gw.serving import Serving
+from pop3gw.settings import Config, Service
+from pop3gw.values import Address
+
+pytestmark = pytest.mark.interpreted
+
+NO_PROCESS = 1 << 30  # beyond any pid
+PID = 4711
+
+
+class Gateway:
+    """A service whose template and workers are the test."""
+
+    def __init__(self, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.killed: list[int] = []
+        self._stack = stack
+        self._selector = stack.enter_context(selectors.DefaultSelector())
+        self.ledger = Ledger()
+        self.serving = Serving("inbound", self._selector, Agenda(), self.ledger)
+        service = Service(
+            name="inbound", listen=(), server=Address("192.0.2.1", 110), min_spare=1, max_spare=1, max_workers=2
+        )
+        monkeypatch.setattr(template, "start", self._start)
+        monkeypatch.setattr(process, "kill_as", lambda _account, pid: self.killed.append(pid))
+        plan = template.Plan(Config(source="test.conf"), service, None, frozenset())
+        self.serving.templates.prepare(plan, time.monotonic())
+        stack.callback(self.serving.close)
+        self.template.send(fdpass.Prepared("other"))
+        self.hear()
+        self.serving.commit([])
+        fork, end = self.template.receive() or (None, -1)
+        assert isinstance(fork, fdpass.Fork)
+        self.worker = fdpass.Channel(stack.enter_context(socket.socket(fileno=end)), waits=True)
+        self.number, self.slot = fork
+
+    def _start(self, _plan: template.Plan, _board: object, end: socket.socket) -> int:
+        self.template = fdpass.Channel(self._stack.enter_context(end.dup()), waits=True)
+        return NO_PROCESS
+
+    def hear(self) -> None:
+        for key, mask in self._selector.select(0):
+            key.data(mask)
+        self.serving.carry_out(time.monotonic())
+
+    def told(self, message: fdpass.Message) -> None:
+        self.template.send(message)
+        self.hear()
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    with ExitStack() as stack:
+        yield Gateway(stack, monkeypatch)
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 1, -PID, 1 << 31, 1 << 62])
+def test_a_pid_that_is_no_workers_ends_its_template(
+    gateway: Gateway, capfd: pytest.CaptureFixture[str], pid: int
+) -> None:
+    gateway.told(fdpass.Forked(gateway.number, pid))
+    assert f"given up and killed: {pid} is no pid of a worker" in capfd.readouterr().err
+    gateway.serving._kill(Order(Act.KILL, gateway.number))
+    assert gateway.killed == []
+
+
+def test_a_worker_that_is_killed_is_not_waited_for(gateway: Gateway) -> None:
+    gateway.told(fdpass.Forked(gateway.number, PID))
+    gateway.serving._kill(Order(Act.KILL, gateway.number))
+    assert gateway.killed == [PID]
+    assert gateway.serving.pool.workers == 0
+
+
+def test_a_worker_that_can_not_be_killed_is_given_up(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(_account: object, _pid: int) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(process, "kill_as", full)
+    gateway.told(fdpass.Forked(gateway.number, PID))
+    gateway.serving._kill(Order(Act.KILL, gateway.number))
+    assert f"worker {PID} can't be killed (Resource temporarily unavailable)" in capfd.readouterr().err
+    assert gateway.serving.pool.workers == 0
+
+
+@pytest.mark.parametrize("status", [127, 65407, 100, 1 << 40, -9])
+def test_an_end_that_is_none_ends_its_template(
+    gateway: Gateway, capfd: pytest.CaptureFixture[str], status: int
+) -> None:
+    gateway.told(fdpass.Forked(gateway.number, PID))
+    gateway.told(fdpass.Exited(gateway.number, PID, status))
+    assert f"given up and killed: {status} is no status that a process ends with" in capfd.readouterr().err
+
+
+def test_a_worker_that_runs_was_forked(gateway: Gateway, capfd: pytest.CaptureFixture[str]) -> None:
+    gateway.told(fdpass.Forked(gateway.number, PID))
+    gateway.told(fdpass.ForkFailed(gateway.number, "no"))
+    assert "given up and killed: a worker that runs was not forked" in capfd.readouterr().err
+
+
+def test_a_worker_that_makes_the_master_raise_is_given_up(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def faulty(*_: object) -> None:
+        raise KeyError("whatever")
+
+    monkeypatch.setattr(Pool, "offered", faulty)
+    gateway.told(fdpass.Forked(gateway.number, PID))
+    gateway.worker.send(fdpass.Offer(1))
+    gateway.hear()
+    said = capfd.readouterr().err
+    assert f"worker {PID} is given up by a fault of the gateway: Traceback" in said
+    assert "KeyError: 'whatever'" in said
+    assert gateway.ledger.totals([])[0][counts.WORKERS_STARTED.at] == 1
+
+
+def test_a_worker_that_never_stops_talking_ends_when_its_template_says_so(gateway: Gateway) -> None:
+    gateway.told(fdpass.Forked(gateway.number, PID))
+    ended = threading.Event()
+
+    def talk() -> None:
+        with suppress(OSError):
+            while not ended.is_set():
+                gateway.worker.send(fdpass.Offer(0))
+
+    talking = threading.Thread(target=talk)
+    talking.start()
+    try:
+        gateway.serving.exited(gateway.number, PID, 9, time.monotonic())
+        assert gateway.number not in gateway.serving._workers
+    finally:
+        ended.set()
+        talking.join()
+
+
+def test_ends_that_are_told_again_and_again_do_not_pile_up(gateway: Gateway, capfd: pytest.CaptureFixture[str]) -> None:
+    gateway.worker.close()
+    for _ in range(250):
+        gateway.template.send(fdpass.Exited(gateway.number, PID, 0))
+    gateway.hear()
+    assert "given up" not in capfd.readouterr().err
+
+
+def test_sessions_that_are_lost_are_logged_in_a_line_each(gateway: Gateway, capfd: pytest.CaptureFixture[str]) -> None:
+    gateway.told(fdpass.Forked(gateway.number, PID))
+    generation = gateway.serving.templates.serving
+    assert generation is not None
+    seat = generation.board.slot(gateway.slot).seats[0]
+    seat.open("192.0.2.7 end=quit", 110, "3f2a\nforged")
+    seat.stand("a b", 'x" y')
+    gateway.told(fdpass.Exited(gateway.number, PID, 9))
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "lost with its worker" in line]
+    assert 'inbound 3f2a\\nforged: lost with its worker (process 4711): client="192.0.2.7 end=quit:110"' in line
+    assert r'user="x\" y" state="a b"' in line
