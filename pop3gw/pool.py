@@ -497,7 +497,11 @@ class Pool:
     def _report_full(self, rules: Service, now: float) -> None:
         if self._credit or self.starting or self._taken(rules) < rules.max_workers:
             return
-        if self._full or now < self._quiet_until or (self.vacant and now < self._dry_since + STALL):
+        if self._full:
+            return
+        due = max(self._quiet_until, self._dry_since + STALL) if self.vacant else self._quiet_until
+        if now < due:
+            self._wake(due)
             return
         self._full = True
         self._quiet_until = now + QUIET

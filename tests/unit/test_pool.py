@@ -325,6 +325,19 @@ def test_a_pool_that_was_full_once_says_so_again_much_later() -> None:
     assert len(gateway.reports) == 2
 
 
+def test_a_pool_that_became_full_again_and_stays_so_says_it_once_it_may() -> None:
+    gateway = Gateway(min_spare=1, max_spare=1, max_workers=1).start()
+    gateway.hang_up(gateway.connect())
+    gateway.wait(1)
+    gateway.connect()
+    gateway.wait(pool_module.QUIET - 2)
+    assert len(gateway.reports) == 1
+    gateway.wait(1)
+    assert len(gateway.reports) == 2
+    gateway.wait(3600)
+    assert len(gateway.reports) == 2
+
+
 def test_a_worker_is_replaced_after_max_sessions() -> None:
     gateway = Gateway(min_spare=1, max_spare=1, max_sessions=10).start()
     workers = []
