@@ -35,7 +35,7 @@ LEAVE_LIMIT: Final = 30.0  # s in which a worker without sessions must be gone
 END_LIMIT: Final = 3.0  # s in which a worker that was told to end at once must be gone
 ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
 JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replaced early
-QUIET: Final = 60.0  # s between two reports of a full pool
+QUIET: Final = 60.0  # s between two reports of a full pool, or of failures whose wait has not grown
 
 
 class Act(enum.Enum):
@@ -96,13 +96,13 @@ class Pool:
     __slots__ = (
         "_affordable",
         "_backoff",
-        "_backs_off",
         "_calm_from",
         "_calm_to",
         "_clientele",
         "_credit",
         "_dry_since",
         "_end_untold",
+        "_failed_at",
         "_forks",
         "_full",
         "_jitter",
@@ -122,6 +122,9 @@ class Pool:
         "_serving",
         "_shutdown_timeout",
         "_surplus",
+        "_told_until",
+        "_told_wait",
+        "_unforked",
         "_waiting",
         "_workers",
         "deadline",
@@ -158,7 +161,10 @@ class Pool:
         self._calm_from = 0
         self._calm_to = -1
         self._backoff = Backoff()
-        self._backs_off = False
+        self._failed_at = NO_BOUND  # the last worker asked for when one failed: younger ones may show that it works
+        self._unforked = False  # it could not be forked: that one offers itself shows that it works
+        self._told_wait = 0.0
+        self._told_until = -NEVER  # until then only a longer wait is reported
         self._paused_until = -NEVER
         self._pause_reported = False
         self._quiet_until = -NEVER
@@ -225,7 +231,8 @@ class Pool:
         self._forks = True
         self._shutdown_timeout = rules.shutdown_timeout
         self._backoff = Backoff()
-        self._backs_off = False
+        self._failed_at = NO_BOUND
+        self._told_until = -NEVER
         self._clientele.begin(rules.max_sessions_per_client, behind_proxy=bool(rules.proxy_protocol_from))
         self._quiet_until = -NEVER
         self.restless = True
@@ -262,10 +269,8 @@ class Pool:
                 self.restless = True
         elif self.vacant > self._calm_to or not self._credit:
             self.restless = True
-        if self._backs_off:
-            self._backs_off = False
-            self._backoff.worked()
-            self.restless = True
+        if number > self._failed_at:
+            self._mended()
         if credit > 0:
             self._trust(worker, credit)
 
@@ -282,6 +287,8 @@ class Pool:
             worker.state = _State.SERVING
             worker.due = NEVER
             self.restless = True
+            if self._unforked and worker.number > self._failed_at:
+                self._mended()
         if not worker.credit:
             # One that has not served yet comes last: it shares its memory with its template as long as it does not.
             (self._open.appendleft if fresh else self._open.append)(worker)
@@ -304,6 +311,7 @@ class Pool:
         if worker is None:
             return
         if worker.state is not _State.LEAVING and not worker.served:
+            self._unforked = False
             self._back_off("workers end before they have served a session", now)
         self._leave(worker, now)
         for client in worker.clients.values():
@@ -315,6 +323,7 @@ class Pool:
         worker = self._workers.get(number)
         if worker is None:
             return
+        self._unforked = True
         self._back_off(f"a worker can't be forked ({reason})", now)
         self._leave(worker, now)
         self._forget(worker)
@@ -573,10 +582,18 @@ class Pool:
         self.restless = True
 
     def _back_off(self, what: str, now: float) -> None:
-        self._backs_off = True
+        self._failed_at = self._last_number
+        if now >= self._backoff.until + QUIET:  # so long after the last one it is the first again
+            self._backoff.worked()
         wait = self._backoff.failed(now)
-        if wait is not None:
+        if wait is not None and (wait > self._told_wait or now >= self._told_until):
+            self._told_wait = wait
+            self._told_until = now + QUIET
             self._reports.append(f"{what}; the next try is in {wait:g} s")
+
+    def _mended(self) -> None:
+        self._failed_at = NO_BOUND
+        self._backoff.worked()
 
     def _wake(self, at: float) -> None:
         if at < self.deadline:

@@ -397,14 +397,72 @@ def test_a_worker_that_dies_in_a_session_is_replaced_at_once_however_often() -> 
     assert gateway.reports == []
 
 
-def test_once_a_session_has_been_served_the_back_off_is_over() -> None:
+def wait_of(gateway: Gateway) -> float:
+    """How long the pool waits before it forks again."""
+    return gateway.pool._backoff.until - gateway.now
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_sessions_of_workers_that_were_there_before_end_no_back_off(forks: bool) -> None:
+    """What fails is tried no more often, and reported no more often, where sessions come and go meanwhile."""
+    gateway = Gateway(min_spare=2, max_spare=8).start()
+    for _ in range(40):
+        gateway.connect()
+    gateway.works, gateway.forks = False, forks
+    before = gateway.forked
+    for _ in range(1000):
+        gateway.wait(0.01)
+        gateway.connect()
+        gateway.hang_up(next(iter(gateway.seats)))
+        gateway.connect()
+    assert [report.partition("try is in ")[2] for report in gateway.reports] == [
+        f"{wait:g} s" for wait in (0.25, 0.5, 1, 2, 4, 8)
+    ]
+    assert gateway.forked - before <= 12
+    gateway.works = gateway.forks = True
+    gateway.wait(10)
+    assert gateway.pool.settled
+
+
+def test_once_a_younger_worker_has_served_the_back_off_is_over() -> None:
     gateway = Gateway(min_spare=2).start()
     gateway.works = False
     gateway.connect()
-    assert gateway.pool.spare == 1
+    gateway.wait(10)
     gateway.works = True
-    gateway.hang_up(next(iter(gateway.seats)))
-    assert gateway.pool.spare == 2
+    gateway.wait(10)
+    gateway.end_worker(gateway.alive[-1])
+    assert wait_of(gateway) == 16.0, "that it offered itself shows nothing: they did not before they ended"
+    gateway.wait(16)
+    for hand in [gateway.connect() for _ in range(2)]:
+        gateway.hang_up(hand)
+    gateway.end_worker(next(worker for worker in gateway.alive if not gateway.pool._workers[worker].served))
+    assert wait_of(gateway) == 0.25
+
+
+def test_once_a_worker_could_be_forked_the_back_off_is_over_and_nothing_is_said_twice_a_minute() -> None:
+    gateway = Gateway(min_spare=1, max_spare=1, max_sessions=1, max_workers=500).start()
+    for _ in range(100):
+        gateway.forks = False
+        gateway.hang_up(gateway.connect())
+        assert wait_of(gateway) == 0.25
+        gateway.forks = True
+        gateway.wait(0.5)
+        assert gateway.pool.settled
+    assert len(gateway.reports) == 1
+    gateway.wait(pool_module.QUIET)
+    gateway.forks = False
+    gateway.connect()
+    assert len(gateway.reports) == 2
+
+
+def test_a_failure_long_after_the_last_is_the_first_again() -> None:
+    gateway = Gateway(min_spare=2).start()
+    for _ in range(10):
+        gateway.end_worker(gateway.alive[0])
+        gateway.settle()
+        assert wait_of(gateway) == 0.25
+        gateway.wait(2 * pool_module.QUIET)
 
 
 def test_when_no_process_can_be_forked_it_waits_and_recovers() -> None:
