@@ -70,6 +70,8 @@ class Attendance:
         self._asked_reload: list[tuple[Asker, int]] = []  # answered by the next reload
         self._await_reload: list[tuple[Asker, int]] = []  # answered by the one that is under way
         self._reloaded = ""  # what to answer them, once whoever asks next sees it
+        self._all_drained = False  # by the administrator: what services that come later begin with
+        self._others: set[str] = set()  # services with which it is the other way round, also while they are gone
         kinds = (("control", attendant.control(account), doors.control), ("metrics", attendant.metrics, doors.metrics))
         self._attendants = [
             Attendant(name, make, door, account=account, log=log, selector=selector, agenda=agenda, hear=self._hear)
@@ -94,6 +96,10 @@ class Attendance:
         """There is more to see than attendants know."""
         for one in self._attendants:
             one.renew()
+
+    def drained(self, service: str) -> bool:
+        """Whether a service of this name begins drained: that holds until resume, whatever a reload brings."""
+        return self._all_drained is not (service in self._others)
 
     def close(self) -> None:
         """End them all."""
@@ -156,13 +162,22 @@ class Attendance:
                 self._log.error(f"{type(message).__name__} is no message of an attendant")
 
     def _drain(self, asker: Asker, token: int, service: str, on: bool) -> None:
-        wanted = [serving for serving in self._owner.servings()[0] if service in ("", serving.name)]
+        servings = self._owner.servings()[0]
+        wanted = [serving for serving in servings if service in ("", serving.name)]
         if not wanted:
-            names = ", ".join(serving.name for serving in self._owner.servings()[0])
+            names = ", ".join(serving.name for serving in servings)
             asker.tell(token, f"there is no service {service}; the services are: {names}", done=False)
             return
+        if not service:
+            self._all_drained = on
+            self._others.clear()
+        elif self.drained(service) is not on:
+            self._others ^= {service}
         for serving in wanted:
             serving.turn_away(on)
+        if self._all_drained and not any(serving.drained for serving in servings):  # resumed one after another
+            self._all_drained = False
+            self._others.clear()
         said = [
             f"{serving.name}: new clients are turned away, {serving.pool.sessions} sessions go on"
             if on

@@ -311,6 +311,7 @@ class Master:
                 serving = self._services[service.name] = Serving(
                     service.name, self._selector, self._agenda, self._ledgers.setdefault(service.name, Ledger())
                 )
+                serving.drained = self._attendance.drained(service.name)
             plan = template.Plan(config, service, self._account, addresses, self._log)
             try:
                 serving.templates.prepare(plan, now)

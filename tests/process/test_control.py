@@ -304,6 +304,38 @@ def test_drain_turns_clients_away_until_resume_also_over_a_reload(one: tuple[Gat
         assert f"pop3gwctl: {command} {named}, asked for by uid {os.geteuid()}\n" in gateway.log
 
 
+def test_a_service_that_comes_while_all_are_drained_is_too(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    first, second, third = gateway.name, f"b{gateway.name}", f"c{gateway.name}"
+
+    def reload(*more: str) -> dict[str, str]:
+        """How the services stand that are configured beside the first one."""
+        server = gateway.settings["server"]
+        gateway.more = "".join(f"  [[{name}]]\n  listen = 127.0.0.1:0\n  server = {server}\n" for name in more)
+        gateway.write_config()
+        assert control("reload")[0] == 0
+        until("no other is left", lambda: len(states()) == 1 + len(more))
+        return states()
+
+    def states() -> dict[str, str]:
+        return {service["name"]: service["state"] for service in control.json("status")["services"]}
+
+    control("drain")
+    assert set(reload(second).values()) == {"drained"}
+    assert Client(gateway.port_of(second)).hear() == "-ERR [SYS/TEMP] this service takes no new sessions now"
+    control("resume", second)
+    reload()
+    assert reload(second, third) == {first: "drained", second: "serving", third: "drained"}
+    control("resume")
+    control("drain", second)
+    assert set(reload(third).values()) == {"serving"}
+    assert reload(second, third) == {first: "serving", second: "drained", third: "serving"}
+    for command in ("drain", f"resume {first}", f"resume {second}", f"resume {third}"):
+        control(*command.split())
+    reload()
+    assert set(reload(second).values()) == {"serving"}, "all were resumed, if by name"
+
+
 @pytest.mark.parametrize("command", ["drain", "resume"])
 def test_an_empty_name_is_no_service(control: Ctl, command: str) -> None:
     """A variable of a shell script that was not set: that must not be every service."""
