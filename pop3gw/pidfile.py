@@ -1,12 +1,13 @@
 """The pid file: one gateway a file, found by its lock, named by its number.
 
 The lock (flock) is what counts: a file that nobody holds is stale, whatever number is in it, unless that process calls
-itself pop3gw. A file that holds anything else is somebody's, and is left alone. Children must close the descriptor
-(``process.fork`` does), else they would hold the lock when the master is gone.
+itself pop3gw; so is an empty or blank one. A file that holds anything else is somebody's, and is left alone. Children
+must close the descriptor (``process.fork`` does), else they would hold the lock when the master is gone.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -16,6 +17,7 @@ from typing import Final
 from pop3gw.errors import StartError
 
 _LONGEST: Final = 32  # octets: no process id has as many
+_TRIAL: Final = b" " * 8  # nobody's number: shows, while there is a terminal to say it on, whether there is room
 
 
 class PidFile:
@@ -31,24 +33,25 @@ class PidFile:
             self._path.parent.mkdir(mode=0o755, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
-            raise StartError(
-                f"the pid file {path} can't be written: {error.strerror};"
-                " set pid_file to a file in a folder that exists and that this account may write"
-            ) from error
+            raise self._unwritable(error) from error
         try:
             self._lock()
-            os.ftruncate(self._descriptor, 0)  # the number of one that has ended
         except BaseException:
             os.close(self._descriptor)
+            raise
+        try:
+            self._put(_TRIAL)
+            self._put(b"")  # nor the number of one that has ended
+        except BaseException:
+            self.remove()
             raise
 
     def fileno(self) -> int:
         return self._descriptor
 
     def write(self) -> None:
-        """Put this process's number into the file."""
-        os.fchmod(self._descriptor, 0o644)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        """Put this process's number into the file. StartError: it can't be written."""
+        self._put(f"{os.getpid()}\n".encode())
 
     def remove(self) -> None:
         """Remove the file, where it still is the one that was claimed, and give up the claim."""
@@ -59,6 +62,21 @@ class PidFile:
             pass
         finally:
             os.close(self._descriptor)
+
+    def _put(self, text: bytes) -> None:
+        try:
+            os.fchmod(self._descriptor, 0o644)
+            os.ftruncate(self._descriptor, 0)
+            if os.pwrite(self._descriptor, text, 0) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StartError:
+        return StartError(
+            f"the pid file {self._path} can't be written: {error.strerror};"
+            " set pid_file to a file in a folder that exists and that this account may write, on a disk with room"
+        )
 
     def _lock(self) -> None:
         pid = self._number()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,7 +38,33 @@ def test_a_claim_is_refused_while_another_holds(tmp_path: Path) -> None:
     PidFile(path).remove()
 
 
-@pytest.mark.parametrize("content", ["", "999999999", "0\n"])
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """Within, no file can grow, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_without_room_it_is_not_claimed_and_none_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "pop3gw.pid"
+    with no_room(), pytest.raises(StartError, match=r"can't be written: File too large; .* on a disk with room$"):
+        PidFile(str(path))
+    assert not path.exists()
+    PidFile(str(path)).remove()
+
+
+def test_without_room_later_the_number_can_not_be_written(tmp_path: Path) -> None:
+    claim = PidFile(str(tmp_path / "pop3gw.pid"))
+    with no_room(), pytest.raises(StartError, match=r"can't be written: File too large; set pid_file"):
+        claim.write()
+    claim.remove()
+
+
+@pytest.mark.parametrize("content", ["", "999999999", "0\n", " " * 8])
 def test_what_nobody_holds_is_stale(tmp_path: Path, content: str) -> None:
     path = tmp_path / "pop3gw.pid"
     path.write_text(content)
