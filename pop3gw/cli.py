@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from pop3gw import __version__, config, process, reference
+from pop3gw import __version__, config, process, reference, signals
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, Problem, StartError
 from pop3gw.redaction import escaped
 from pop3gw.settings import Config
@@ -33,6 +33,7 @@ More is in pop3gw(8), pop3gw.conf(5) and pop3gw-policy(7).
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     process.open_standard_streams()
+    signals.disinherit()
     parser = _parser()
     options = parser.parse_args(arguments)
     if fault := _misused(options):

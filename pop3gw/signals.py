@@ -44,6 +44,12 @@ def block_only(numbers: Iterable[int]) -> None:
     _signal.pthread_sigmask(_SETMASK, numbers)
 
 
+def disinherit() -> None:
+    """Whoever has started us may have let signals wait, or ignored the end of children: here it is as usual."""
+    block_only(())
+    handle(signal.SIGCHLD, DEFAULT)
+
+
 def forget_inbox() -> None:
     """After a fork: signals are no longer written to the parent's inbox."""
     signal.set_wakeup_fd(-1)

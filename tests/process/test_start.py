@@ -16,10 +16,12 @@ from tests.process.gateway import Client, Gateway, Make, until
 ROOT = Path(__file__).parents[2]
 COMMAND = f"import sys; sys.path[0] = {str(ROOT)!r}; from pop3gw.cli import main; sys.exit(main())"
 
+FIRST = 'exec "$0" -c "import os, signal, sys; {}; os.execv(sys.argv[1], sys.argv[1:])" "$@"'  # then the command
+
 
 def started(gateway: Gateway, script: str, *options: str) -> Gateway:
     """Start it by a shell's script, which finds the command and its arguments in $@; its log is in a file."""
-    gateway.command = ["/bin/sh", "-c", script, "sh", sys.executable, "-c", COMMAND, *options, "--config"]
+    gateway.command = ["/bin/sh", "-c", script, sys.executable, sys.executable, "-c", COMMAND, *options, "--config"]
     gateway.main["log_target"] = gateway.folder / "log"
     gateway.launch()
     gateway.log_file = gateway.folder / "log"
@@ -69,3 +71,21 @@ def test_a_daemon_finds_its_configuration_again_that_was_named_from_another_fold
         os.kill(pid, signal.SIGHUP)
         until("the outcome", lambda: "the configuration was" in gateway.log)
         assert "the configuration was reloaded" in gateway.log
+
+
+def test_a_daemon_started_by_one_that_ignores_the_end_of_children(make: Make) -> None:
+    gateway = make(max_sessions=1)
+    with daemon(gateway, FIRST.format("signal.signal(signal.SIGCHLD, signal.SIG_IGN)")):
+        for _ in range(3):
+            gateway.connect().logged_in().quits()
+
+
+def test_started_by_one_that_lets_signals_wait(make: Make) -> None:
+    waiting = "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
+    gateway = started(make(), FIRST.format(waiting), "--foreground")
+    gateway.signal(signal.SIGHUP)
+    gateway.wait_for("the configuration was reloaded")
+    gateway.signal(signal.SIGUSR1)
+    gateway.wait_for("the log was reopened")
+    gateway.signal(signal.SIGTERM)
+    assert gateway.wait() == 0

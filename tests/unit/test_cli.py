@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -44,6 +45,18 @@ def run_with(redirection: str, *arguments: str, **environment: str) -> subproces
         env={**os.environ, **environment},
         check=False,
     )
+
+
+def test_it_may_be_started_by_one_that_ignores_the_end_of_children(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, "--check", "--config", write(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def write(tmp_path: Path, text: str = SMALLEST, policy: str = "") -> str:
