@@ -109,10 +109,10 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]
     return _check if options.check else _run
 
 
-def _load(options: argparse.Namespace) -> Config:
+def _load(options: argparse.Namespace, *, again: bool = False) -> Config:
     if options.listen is not None:
         return config.from_command_line(options.listen, options.server, options.policy)
-    return config.load(options.config or CONFIG_FILE, foreground=options.foreground)
+    return config.load(options.config or CONFIG_FILE, foreground=options.foreground, again=again)
 
 
 def _print_sample(_options: argparse.Namespace) -> int:
@@ -171,7 +171,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigurationError(problems) if loaded.log_target == "stderr" else StartError(str(problems[0]))
     if options.listen is None:
         options.config = loaded.source  # its whole path: a daemon is in another folder when it reads it again
-    return master.run(loaded, foreground=foreground, reload=lambda: _load(options))
+    return master.run(loaded, foreground=foreground, reload=lambda: _load(options, again=True))
 
 
 def _demo(_options: argparse.Namespace) -> int:

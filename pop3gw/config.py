@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,9 @@ _SHAPE = "[main], [workers] or [services], and below [services] one [[NAME]] a s
 _KINDS = {item.row.kind.check: item.row.kind for item in SETTINGS}
 _PATHS = ("path", "files", "folders", "certificates", "log_target")  # kinds of settings that name files
 
+_LARGEST = 1 << 20  # octets of a file
+_OWN_DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # what is read from there ends some time
+
 _FOREGROUND: dict[str, Any] = {"pid_file": None, "control_socket": None, "log_target": "stderr"}
 
 Place = tuple[str, ...]
@@ -72,25 +76,26 @@ class _Checks:
             raise ValidateError(str(error)) from None
 
 
-def load(path: str, *, foreground: bool) -> Config:
+def load(path: str, *, foreground: bool, again: bool = False) -> Config:
     """Read and check a configuration file.
 
     ``foreground`` decides two defaults: there the log goes to stderr, and there is no pid file. Relative paths start at
-    the file's folder. Raises ConfigurationError with every problem that was found.
+    the file's folder. ``again``: at a reload, which waits for no writer. Raises ConfigurationError with every problem
+    that was found.
     """
-    config, problems = examine(path, foreground=foreground)
+    config, problems = examine(path, foreground=foreground, again=again)
     if problems:
         raise ConfigurationError(problems)
     return config
 
 
-def examine(path: str, *, foreground: bool) -> tuple[Config, list[Problem]]:
+def examine(path: str, *, foreground: bool, again: bool = False) -> tuple[Config, list[Problem]]:
     """What ``load`` would make of the file, as far as it can be read, and what is wrong with it.
 
     For ``--check``, which goes on to the policies. Raises ConfigurationError where there is no text to read at all.
     """
     file = path if Path(path).is_absolute() else str(_current_folder() / path)
-    document = _Document(file, _read(file))
+    document = _Document(file, _read(file, again))
     config = document.config(foreground)
     problems = document.problems + consistency.problems(config, whole=not document.problems)
     return config, sorted(problems, key=lambda problem: problem.line)
@@ -131,19 +136,32 @@ def _current_folder() -> Path:
         raise StartError(f"the current folder is gone ({error.strerror}); go to another one") from None
 
 
-def _read(file: str) -> list[str]:
+def _read(file: str, again: bool) -> list[str]:
     """The lines of the file; ConfigurationError where it is not there, not readable, or not text."""
     expected = "a readable configuration file; pop3gw --print-sample writes one with explanations"
     try:
-        data = Path(file).read_bytes()
+        data = _content(file, wait=not again and file.startswith(_OWN_DESCRIPTORS))
     except OSError as error:
         raise ConfigurationError([Problem(file, 0, "", error.strerror or str(error), expected)]) from None
+    if data is None:
+        raise ConfigurationError([Problem(file, 0, "", "is no plain file", expected)])
+    if len(data) > _LARGEST:
+        raise ConfigurationError([Problem(file, 0, "", "holds more than 1 MiB", expected)])
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     except UnicodeDecodeError as error:
         line = len((data[: error.start] + b"?").splitlines())
         found = f"the byte 0x{data[error.start]:02x}, which is no UTF-8"
         raise ConfigurationError([Problem(file, line, "", found, "text in UTF-8")]) from None
+
+
+def _content(file: str, *, wait: bool) -> bytes | None:
+    """What the file holds, as far as it is not too much; None: it is no plain file, and nobody waits for its writer."""
+    flags = os.O_NOCTTY | (0 if wait else os.O_NONBLOCK)
+    with open(file, "rb", opener=lambda path, usual: os.open(path, usual | flags)) as stream:
+        if not wait and not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return None
+        return stream.read(_LARGEST + 1)
 
 
 def _home(key: str) -> str:

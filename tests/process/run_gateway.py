@@ -29,11 +29,11 @@ def main() -> int:
     if given.load_limit is not None:
         loading.LOAD_LIMIT = given.load_limit
 
-    def load() -> Config:
-        return config.load(given.config, foreground=not given.daemon)
+    def load(*, again: bool = False) -> Config:
+        return config.load(given.config, foreground=not given.daemon, again=again)
 
     try:
-        return master.run(load(), foreground=not given.daemon, reload=load)
+        return master.run(load(), foreground=not given.daemon, reload=lambda: load(again=True))
     except Pop3gwError as error:
         print(error, file=sys.stderr)
         return error.exit

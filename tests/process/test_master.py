@@ -202,6 +202,15 @@ def test_a_reload_with_a_broken_configuration_keeps_everything_and_says_why(make
     gateway.connect().logged_in().quits()
 
 
+def test_a_reload_does_not_wait_for_a_configuration_that_has_become_a_fifo(make: Make) -> None:
+    gateway = make().start()
+    gateway.config_file.unlink()
+    os.mkfifo(gateway.config_file)
+    gateway.signal(signal.SIGHUP)
+    gateway.wait_for(f"the configuration was not reloaded, the old one stays: {gateway.config_file}: is no plain file")
+    gateway.connect().logged_in().quits()
+
+
 def test_a_reload_with_a_port_in_use_keeps_everything(make: Make) -> None:
     gateway = make().start()
     with socket.create_server(("127.0.0.1", 0)) as taken:

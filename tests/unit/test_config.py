@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -335,6 +336,38 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="Is a directory"):
         config.load(str(tmp_path), foreground=False)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFCHR])
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path: Path, kind: int) -> None:
+    file = tmp_path / "pop3gw.conf"
+    if kind == stat.S_IFIFO:
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero")
+    with pytest.raises(ConfigurationError, match=r"pop3gw\.conf: is no plain file; expected a readable"):
+        config.load(str(file), foreground=False)
+
+
+@pytest.mark.parametrize("source", ["/dev/fd/{}", "/proc/self/fd/{}"])
+def test_a_start_reads_a_pipe_that_it_has_and_a_reload_waits_for_none(source: str) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "w", encoding="utf-8") as text:
+        with pytest.raises(ConfigurationError, match="is no plain file"):
+            config.load(source.format(reader), foreground=True, again=True)
+        text.write(SMALLEST)
+        text.close()
+        assert config.load(source.format(reader), foreground=True).services[0].name == "inbound"
+
+
+def test_a_file_that_has_no_end_in_sight(tmp_path: Path) -> None:
+    small = SMALLEST + "#"
+    file = Path(write(tmp_path, small + "#" * ((1 << 20) - len(small))))
+    config.load(str(file), foreground=False)
+    with file.open("a") as more:
+        more.write("#")
+    with pytest.raises(ConfigurationError, match="holds more than 1 MiB; expected"):
+        config.load(str(file), foreground=False)
 
 
 def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
