@@ -7,6 +7,7 @@ service is done by ``serving`` as ``pool`` decides; here stands only what concer
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import selectors
 import signal
@@ -374,7 +375,9 @@ class Master:
 
     def _commit(self, config: Config, bound: list[Listener]) -> None:
         """From now on this configuration holds."""
-        old, self._config, self._change = self._config, config, None
+        old, self._change = self._config, None
+        stays = {} if old is None else {key: getattr(old, key) for key in _ONLY_AT_START}
+        self._config = dataclasses.replace(config, **stays)
         gone = listeners.without(self._bound, bound)
         fresh = listeners.without(bound, self._bound)
         self._bound = bound

@@ -379,6 +379,16 @@ def test_reload_waits_and_says_what_has_changed(one: tuple[Gateway, Ctl]) -> Non
     running.quits()
 
 
+def test_a_reload_says_what_differs_from_what_runs_until_a_restart(one: tuple[Gateway, Ctl]) -> None:
+    gateway, control = one
+    differs = "[main] log_format: text -> json (when pop3gw is restarted)\n"
+    same = "no setting has changed; the policies were loaded anew\n"
+    for log_format, said in (("json", differs), ("json", differs), ("text", same)):
+        gateway.main["log_format"] = log_format
+        gateway.write_config()
+        assert control("reload") == (0, said)
+
+
 def test_a_reload_that_fails_says_why(one: tuple[Gateway, Ctl]) -> None:
     gateway, control = one
     gateway.policy("class Office(:\n")

@@ -47,6 +47,16 @@ def test_user_and_group_are_those_of_the_settings(make: Make) -> None:
     assert status(template, "Gid").split() == [str(grp.getgrnam(group).gr_gid)] * 4
 
 
+def test_what_takes_a_restart_is_said_as_long_as_it_differs_from_what_runs(make: Make) -> None:
+    gateway = make().start()
+    said = "warning: log_format was changed: that takes effect when pop3gw is restarted"
+    for times, (log_format, warnings) in enumerate((("json", 1), ("json", 2), ("text", 2), ("json", 3)), 1):
+        gateway.main["log_format"] = log_format
+        gateway.reload()
+        gateway.wait_for("the configuration was reloaded", times)
+        assert gateway.count(said) == warnings
+
+
 @pytest.mark.skipif(not ROOT, reason="only root can name another account")
 def test_another_user_is_for_the_next_start(make: Make) -> None:
     gateway = make()
