@@ -73,7 +73,7 @@ class _Checks:
         try:
             return _KINDS[check].parse(value)
         except ValueError as error:
-            raise ValidateError(str(error)) from None
+            raise ValidateError(*error.args) from None
 
 
 def load(path: str, *, foreground: bool, again: bool = False) -> Config:
@@ -113,7 +113,7 @@ def from_command_line(listen: str, server: str, policy: str | None) -> Config:
         try:
             values[key] = kind.parse(re.split(r"\s*,\s*", text) if key == "listen" else text)
         except ValueError as error:
-            problems.append(Problem(source, 0, f"--{key}", str(error), kind.expected))
+            problems += [Problem(source, 0, f"--{key}", fault, kind.expected) for fault in error.args]
     if problems:
         raise ConfigurationError(problems)
     config = Config(
@@ -305,7 +305,9 @@ class _Document:
     def _report_values(self) -> None:
         for path, error in self._bad.items():
             item = next((item for item in SETTINGS if item.key == path[-1]), None)
-            self._add(path[:-1], path[-1], str(error), item.row.kind.expected if item else _SHAPE)
+            faults = error.args if isinstance(error, ValidateError) else (str(error),)
+            for fault in faults:
+                self._add(path[:-1], path[-1], fault, item.row.kind.expected if item else _SHAPE)
         for path, section in self._sections():
             for key in section.scalars:
                 comment = section.inline_comments.get(key) or ""

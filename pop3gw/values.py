@@ -1,7 +1,8 @@
 """What a setting's value can be: its type, how it is read from text, how it is written again.
 
 Each kind turns what ConfigObj found (a text, or a list of texts where commas split it) into a value or raises
-ValueError with a phrase for the administrator. Nothing here knows a setting, opens a file or resolves a name.
+ValueError with a phrase for the administrator, of a list one for each bad item. Nothing here knows a setting, opens a
+file or resolves a name.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 Raw = str | list[str]
+T = TypeVar("T")
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -105,6 +107,8 @@ class Address:
         if not (port.isascii() and port.isdigit() and int(port) <= 65535):
             raise ValueError(f'"{text}": "{port}" is no port')
         bracketed = host.startswith("[") and host.endswith("]")
+        if host.startswith("[") and not bracketed:
+            raise ValueError(f'"{text}": the bracket is not closed')
         bare = host[1:-1] if bracketed else host
         if ":" in bare and not bracketed:
             raise ValueError(f'"{text}": an IPv6 address is written in brackets, [{bare}]:{port}')
@@ -171,11 +175,19 @@ def _one(raw: Raw) -> str:
     return text
 
 
-def _many(raw: Raw) -> list[str]:
-    items = [_one(item) for item in ([raw] if isinstance(raw, str) else raw)]
+def _many(raw: Raw, parse: Callable[[str], T]) -> tuple[T, ...]:
+    items: list[T] = []
+    faults: list[str] = []
+    for text in [raw] if isinstance(raw, str) else raw:
+        try:
+            items.append(parse(_one(text)))
+        except ValueError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise ValueError(*dict.fromkeys(faults))
     if not items:
         raise ValueError("an empty list")
-    return items
+    return tuple(items)
 
 
 def whole_number(low: int, high: int) -> Kind:
@@ -207,18 +219,13 @@ def choice(words: type[enum.StrEnum]) -> Kind:
     return Kind(f"choice({listed})", f"one of {listed}", parse)
 
 
-def _parse_listeners(raw: Raw) -> tuple[Address, ...]:
-    addresses = tuple(Address.parse(text) for text in _many(raw))
-    for address in addresses:
-        if address.ip is None:
-            raise ValueError(f'"{address.host}", which is a name; the gateway resolves none for itself')
-        if isinstance(address.ip, ipaddress.IPv6Address) and (mapped := address.ip.ipv4_mapped) is not None:
-            raise ValueError(f'"{address}", an IPv4 address written as IPv6: it is {mapped}:{address.port}')
-    return addresses
-
-
-def _parse_listener(raw: Raw) -> Address:
-    return _parse_listeners(_one(raw))[0]
+def _parse_listener(text: str) -> Address:
+    address = Address.parse(text)
+    if address.ip is None:
+        raise ValueError(f'"{address.host}", which is a name; the gateway resolves none for itself')
+    if isinstance(address.ip, ipaddress.IPv6Address) and (mapped := address.ip.ipv4_mapped) is not None:
+        raise ValueError(f'"{address}", an IPv4 address written as IPv6: it is {mapped}:{address.port}')
+    return address
 
 
 def _parse_server(raw: Raw) -> Address:
@@ -245,14 +252,18 @@ def _parse_log_target(raw: Raw) -> str:
 LISTENERS = Kind(
     "listeners",
     "numeric addresses of this machine with their ports, as 127.0.0.1:110, [::1]:110 or 0.0.0.0:110",
-    _parse_listeners,
+    lambda raw: _many(raw, _parse_listener),
 )
-LISTENER = Kind("listener", "a numeric address of this machine with a port, as 127.0.0.1:9110", _parse_listener)
+LISTENER = Kind(
+    "listener",
+    "a numeric address of this machine with a port, as 127.0.0.1:9110",
+    lambda raw: _parse_listener(_one(raw)),
+)
 SERVER = Kind("server", "a host and a port, as mail.example.com:110 or [2001:db8::1]:110", _parse_server)
 POLICY = Kind("policy", "module:Class, as office:UToAPop3", lambda raw: PolicyName.parse(_one(raw)))
 ACCOUNT = Kind("account", "the name of an account or group of this machine", _parse_account)
 PATH = Kind("path", "the path of a file", _one)
-FOLDERS = Kind("folders", "the paths of folders", lambda raw: tuple(_many(raw)))
+FOLDERS = Kind("folders", "the paths of folders", lambda raw: _many(raw, str))
 LOG_TARGET = Kind("log_target", "syslog, stderr, or the path of a file", _parse_log_target)
 
 
@@ -265,16 +276,6 @@ def _parse_certificate(text: str) -> Certificate:
     return Certificate(name.lower(), file)
 
 
-def _parse_networks(raw: Raw) -> tuple[IPNetwork, ...]:
-    networks = []
-    for text in _many(raw):
-        try:
-            networks.append(ipaddress.ip_network(text))
-        except ValueError as fault:
-            raise ValueError(str(fault)) from None
-    return tuple(networks)
-
-
 def _parse_host(raw: Raw) -> str:
     text = _one(raw)
     if not _HOST_NAME.fullmatch(text):
@@ -282,21 +283,28 @@ def _parse_host(raw: Raw) -> str:
     return text.lower()
 
 
-def _parse_fingerprints(raw: Raw) -> tuple[str, ...]:
-    digests = tuple(text.replace(":", "").lower() for text in _many(raw))
-    for digest in digests:
-        if not re.fullmatch(r"[0-9a-f]{64}", digest):
-            raise ValueError(f'"{digest}", which is no SHA-256 digest')
-    return digests
+def _parse_fingerprint(text: str) -> str:
+    digest = text.replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ValueError(f'"{digest}", which is no SHA-256 digest')
+    return digest
 
 
-FILES = Kind("files", "the paths of files", lambda raw: tuple(_many(raw)))
+FILES = Kind("files", "the paths of files", lambda raw: _many(raw, str))
 CERTIFICATES = Kind(
     "certificates",
     "PEM files, each as FILE or NAME=FILE",
-    lambda raw: tuple(_parse_certificate(text) for text in _many(raw)),
+    lambda raw: _many(raw, _parse_certificate),
 )
-NETWORKS = Kind("networks", "addresses and networks, as 192.0.2.7 or 2001:db8::/32", _parse_networks)
+NETWORKS = Kind(
+    "networks",
+    "addresses and networks, as 192.0.2.7 or 2001:db8::/32",
+    lambda raw: _many(raw, ipaddress.ip_network),
+)
 HOST_NAME = Kind("host_name", "a host name", _parse_host)
-FINGERPRINTS = Kind("fingerprints", "SHA-256 digests of certificates, in hex", _parse_fingerprints)
+FINGERPRINTS = Kind(
+    "fingerprints",
+    "SHA-256 digests of certificates, in hex",
+    lambda raw: _many(raw, _parse_fingerprint),
+)
 TEXT = Kind("text", "a text", _one)

@@ -53,6 +53,23 @@ def service(*lines: str) -> str:
     return SMALLEST + "".join(f"  {line}\n" for line in lines)
 
 
+def test_each_bad_item_of_a_list_is_a_problem(tmp_path: Path) -> None:
+    found = problems(tmp_path, service("proxy_protocol_from = 10.0.0.1/8, foo"))
+    assert [(line, key) for line, key, _ in found] == [(5, "[inbound] proxy_protocol_from")] * 2
+    assert ["10.0.0.1/8" in text for *_, text in found] == [True, False]
+    assert "'foo'" in found[1][2]
+
+
+def test_each_bad_item_of_the_command_line_is_a_problem() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        config.from_command_line("127.0.0.1:99999, foo,[::1", "mail:110", None)
+    assert [problem.found for problem in caught.value.problems] == [
+        '"127.0.0.1:99999": "99999" is no port',
+        '"foo" has no port',
+        '"[::1": the bracket is not closed',
+    ]
+
+
 def test_the_smallest_configuration(tmp_path: Path) -> None:
     loaded = load(tmp_path, SMALLEST)
     (inbound,) = loaded.services

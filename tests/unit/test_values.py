@@ -119,6 +119,28 @@ def test_a_kind_refuses_what_it_should(kind: Kind, raw: values.Raw) -> None:
         kind.parse(raw)
 
 
+DIGEST = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "faults"),
+    [
+        (values.LISTENERS, ["127.0.0.1:99999", "127.0.0.1:1", "foo", "[::1"], ["99999", "foo", "[::1"]),
+        (values.LISTENERS, ["mail:1", "[::ffff:192.0.2.1]:1"], ["mail", "192.0.2.1:1"]),
+        (values.NETWORKS, ["10.0.0.1/8", "192.0.2.7", "foo"], ["10.0.0.1/8", "foo"]),
+        (values.FINGERPRINTS, ["ab", DIGEST, "cd"], ["ab", "cd"]),
+        (values.CERTIFICATES, ["a b=/x", "/y", "mail="], ["a b", "mail="]),
+        (values.FOLDERS, ["/a\nb", "/c", ""], ["/a\\nb", "nothing"]),
+        (values.FILES, ["", ""], ["nothing"]),
+    ],
+)
+def test_of_a_list_each_bad_item_is_told_once(kind: Kind, raw: list[str], faults: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        kind.parse(raw)
+    assert len(caught.value.args) == len(faults)
+    assert all(said in fault for fault, said in zip(caught.value.args, faults, strict=True))
+
+
 def test_two_kinds_of_the_same_name_are_the_same_check() -> None:
     """The configspec names kinds: a name must lead to one meaning."""
     kinds: dict[str, str] = {}
