@@ -162,7 +162,7 @@ def _of_log(loaded: Config, foreground: bool) -> list[Problem]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pop3gw import master
+    from pop3gw import startup
 
     loaded = _load(options)
     foreground = _in_foreground(options)
@@ -171,7 +171,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigurationError(problems) if loaded.log_target == "stderr" else StartError(str(problems[0]))
     if options.listen is None:
         options.config = loaded.source  # its whole path: a daemon is in another folder when it reads it again
-    return master.run(loaded, foreground=foreground, reload=lambda: _load(options, again=True))
+    return startup.run(loaded, foreground=foreground, reload=lambda: _load(options, again=True))
 
 
 def _demo(_options: argparse.Namespace) -> int:

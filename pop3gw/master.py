@@ -8,14 +8,13 @@ service is done by ``serving`` as ``pool`` decides; here stands only what concer
 from __future__ import annotations
 
 import dataclasses
-import os
 import selectors
 import signal
 import time
 from collections.abc import Callable
 from typing import Final
 
-from pop3gw import activation, heap, listeners, notify, process, signals, template
+from pop3gw import heap, listeners, notify, process, signals, template
 from pop3gw.agenda import Agenda
 from pop3gw.attendance import Attendance
 from pop3gw.backtrace import backtrace
@@ -35,82 +34,6 @@ from pop3gw.times import NEVER
 
 _SIGNALS: Final = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 _ONLY_AT_START: Final = [item.key for item in of_section(Section.MAIN) if item.row.applies is Applies.RESTART]
-
-
-def run(
-    config: Config,
-    *,
-    foreground: bool,
-    reload: Callable[[], Config],
-    ready: Callable[[], None] | None = None,
-) -> int:
-    """Run the gateway until it is stopped; returns the exit status.
-
-    ``reload`` reads the configuration anew (HUP), ``ready`` is called once every service can serve. Raises Pop3gwError
-    where the gateway can't start: ConfigurationError names all that is wrong.
-    """
-    if config.pid_file is None:
-        return _run(config, foreground, None, reload, ready)
-    pid_file = PidFile(config.pid_file)
-    try:
-        return _run(config, foreground, pid_file, reload, ready)
-    finally:
-        pid_file.remove()
-
-
-def _run(
-    config: Config,
-    foreground: bool,
-    pid_file: PidFile | None,
-    reload: Callable[[], Config],
-    ready: Callable[[], None] | None,
-) -> int:
-    account = process.find_account(config.user, config.group)
-    bound = listeners.bind(config, activation.take(os.environ))
-    doors = Doors.open(config, account)
-    try:
-        return _serve(config, foreground, pid_file, account, bound, doors, reload, ready)
-    finally:
-        doors.close()
-
-
-def _serve(
-    config: Config,
-    foreground: bool,
-    pid_file: PidFile | None,
-    account: Account | None,
-    bound: list[Listener],
-    doors: Doors,
-    reload: Callable[[], Config],
-    ready: Callable[[], None] | None,
-) -> int:
-    log = Log.open(config.log_target, config.log_level, config.log_format, account=account)
-    if not foreground:
-        problems = template.check(config)  # while there is a terminal to say it on
-        if problems:
-            raise ConfigurationError(problems)
-        kept = [listener.socket.fileno() for listener in bound]
-        kept += doors.descriptors()
-        kept += [] if pid_file is None else [pid_file.fileno()]
-        process.detach([*kept, *log.descriptors()])
-    process.limit_resources()
-    process.title(f"pop3gw: master {config.source}")
-    if (metrics := doors.metrics_at()) is not None:
-        log.info(f"metrics are at http://{metrics}/metrics")
-    if account is not None and account.assumed:
-        log.info(f"started as root without user: workers run as the account {account.name}")
-    if account is not None and account.uid == 0:
-        log.warning("user = root: policies and sessions run as root; name another account unless that is really wanted")
-    try:
-        master = Master(log, reload, ready, notify.manager(os.environ), doors, account, pid_file)
-        return master.run(config, bound)
-    except Pop3gwError as error:
-        if not foreground:
-            log.error(f"the gateway can't start: {error}")
-        raise
-    except Exception as fault:  # noqa: BLE001 - the last place where it can be said
-        log.error(f"the master ends by a fault of the gateway; running sessions may finish: {backtrace(fault)}")
-        return Exit.FAILED
 
 
 class Master:

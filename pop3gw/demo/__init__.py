@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pop3gw import config, master, process
+from pop3gw import config, process, startup
 from pop3gw.errors import Exit, StartError
 from pop3gw.settings import Config
 from pop3gw.values import LogLevel
@@ -49,7 +49,7 @@ def run_demo() -> int:
     try:
         with server() as port:
             settings = configuration(port)
-            return master.run(settings, foreground=True, reload=lambda: settings, ready=welcome)
+            return startup.run(settings, foreground=True, reload=lambda: settings, ready=welcome)
     except KeyboardInterrupt:  # before the master takes signals, or after
         return Exit.OK
 

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-from pop3gw import config, loading, master
+from pop3gw import config, loading, startup
 from pop3gw.errors import Pop3gwError
 from pop3gw.settings import Config
 
@@ -33,7 +33,7 @@ def main() -> int:
         return config.load(given.config, foreground=not given.daemon, again=again)
 
     try:
-        return master.run(load(), foreground=not given.daemon, reload=lambda: load(again=True))
+        return startup.run(load(), foreground=not given.daemon, reload=lambda: load(again=True))
     except Pop3gwError as error:
         print(error, file=sys.stderr)
         return error.exit

@@ -462,23 +462,6 @@ def test_a_daemon_that_can_not_start_says_so_before_it_detaches(make: Make) -> N
     assert not (gateway.folder / "run" / "pop3gw.pid").exists()
 
 
-@pytest.mark.skipif(not ROOT, reason="only root can mount")
-def test_a_daemon_whose_pid_file_has_no_room_says_so_before_it_detaches(make: Make) -> None:
-    gateway = daemon(make())
-    full = gateway.folder / "run"
-    full.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", full], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("mount is not allowed here")
-    try:
-        (full / "more").write_bytes(b"x" * 4096)
-        assert gateway.launch().wait() == 1
-        assert "pop3gw.pid can't be written: No space left on device; set pid_file" in gateway.log
-        assert not (full / "pop3gw.pid").exists()
-    finally:
-        subprocess.run(["umount", "--lazy", full], check=True)
-
-
 def test_a_second_gateway_is_refused_with_the_pid_of_the_first(make: Make) -> None:
     first, second = make(), make()
     pid_file = first.folder / "pop3gw.pid"

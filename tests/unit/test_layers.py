@@ -44,6 +44,7 @@ succession
 serving
 attendance
 master
+startup
 demo
 top
 cli ctl
