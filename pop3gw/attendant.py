@@ -23,7 +23,7 @@ from pop3gw.answering import Answering, Service
 from pop3gw.backoff import Backoff
 from pop3gw.backtrace import backtrace
 from pop3gw.errors import ChannelError, StartError
-from pop3gw.fdpass import Channel, Message, Outcome, Retire
+from pop3gw.fdpass import RECORD_LIMIT, Channel, Message, Outcome, Retire
 from pop3gw.logs import Log
 from pop3gw.process import Account
 from pop3gw.times import NEVER
@@ -174,13 +174,13 @@ class Attendant:
         if asker.channel.fileno() < 0:  # closed since, by an event of the same turn
             return
         try:
-            received = asker.channel.receive()
+            message = asker.channel.hear(RECORD_LIMIT)
         except BlockingIOError:
             return
         except (ChannelError, OSError):
-            received = None
-        if received is not None:
-            self._told(asker, received[0])
+            message = None
+        if message is not None:
+            self._told(asker, message)
             return
         self._forget(asker)
         if asker is self._current:
