@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import traceback
 from types import TracebackType
-from typing import Final
-
-_LINE_END: Final = "\n"
 
 
 def backtrace(fault: BaseException) -> str:
@@ -24,18 +21,15 @@ def backtrace(fault: BaseException) -> str:
 
 def bare(fault: BaseException) -> str:
     """Where it came from and its class, without its text: that may hold anything."""
-    return "".join(
-        ["Traceback (most recent call last):\n", *traceback.format_tb(_trace(fault)), _kind(fault), _LINE_END]
-    )
+    frames = "".join(traceback.format_tb(_trace(fault)))
+    return f"Traceback (most recent call last):\n{frames}{_kind(fault)}\n"
 
 
 def summed_up(fault: BaseException) -> str:
     """Its class and its text, without where it came from; the class alone where the text can't be had."""
     try:
-        lines = traceback.format_exception_only(fault)
-        return next(
-            line for line in lines if not line.startswith(" ")
-        ).strip()  # not source before it, nor notes behind
+        # Not the source before it, nor notes behind.
+        return next(line for line in traceback.format_exception_only(fault) if not line.startswith(" ")).strip()
     except BaseException:  # noqa: BLE001 - as above
         return _kind(fault)
 

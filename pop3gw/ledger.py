@@ -1,10 +1,9 @@
 """What the master says of a service, what it counts, and what the service's ended workers have counted.
 
 Shared memory as that of the ``scoreboard``, inherited and without a name outside; the master alone writes it, as far as
-policies mean no harm: their code can, so a sum that is no word any more begins anew. When a
-worker ends, however it ended, its slot is folded into the ledger, which outlives generations. Readers add to it what
-the slots of running workers hold; whoever reads while a slot is folded reads again, so nothing counts twice or not at
-all.
+policies mean no harm: their code can, so a sum that is no word any more begins anew. When a worker ends, however it
+ended, its slot is folded into the ledger, which outlives generations. Readers add to it what the slots of running
+workers hold; whoever reads while a slot is folded reads again, so nothing counts twice or not at all.
 
 Known limit: a worker that the master gave up while it serves goes on with its octets, which then count twice.
 """

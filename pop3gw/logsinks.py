@@ -22,9 +22,9 @@ from typing import Protocol
 from pop3gw.logfile import open_log
 from pop3gw.logline import Entry, Form, file_line
 from pop3gw.process import Account
+from pop3gw.scoreboard import WORD_MOST
 from pop3gw.values import LogLevel
 
-_LARGEST = (1 << 64) - 1  # a word: a policy may have put anything there, and must not stop the log by it
 _PATIENCE = 100  # ms that the first line to find its reader stuck may wait
 
 
@@ -58,7 +58,7 @@ class Losses:
 
     def add(self, *, torn: bool = False) -> None:
         """One line more."""
-        self._words[0] = (self._words[0] + 1) & _LARGEST
+        self._words[0] = (self._words[0] + 1) & WORD_MOST  # a policy may have put anything there
         if torn:
             self._words[1] = 1
 

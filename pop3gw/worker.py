@@ -126,8 +126,7 @@ class Worker:
         only = seats[0] if len(seats) == 1 else None
         credit = self._credit
         while credit.busy or not self._leaves:
-            due = min(self._show_at, self._report_at)
-            due = min(due, deadline())
+            due = min(min(self._show_at, self._report_at), deadline())  # compiled, min() of two is a comparison
             now = monotonic()
             for call, events in poll(None if due == NEVER else max(0.0, due - now)):
                 call(events)

@@ -1,6 +1,6 @@
 """The PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt): who is really at the other end.
 
-Pure: one parser and one writer, for headers as bytes. It must not know whom to believe: ``conversation`` does.
+Pure: one parser and one writer, for headers as bytes. It must not know whom to believe: ``admission`` does.
 Known limit: TLVs behind the addresses of version 2 are skipped, CRC32c included.
 """
 
