@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 COMPILED = {
     "protocol": [
         *sorted(str(path.relative_to(HERE)) for path in HERE.glob("pop3gw/proto/[a-z]*.py")),
-        "pop3gw/times.py",
+        *("pop3gw/times.py", "pop3gw/values.py"),
     ],
     "master": [
         *("pop3gw/master.py", "pop3gw/serving.py", "pop3gw/generation.py", "pop3gw/succession.py"),
@@ -36,7 +36,8 @@ COMPILED = {
         *("pop3gw/arrival.py", "pop3gw/handshake.py"),
         *("pop3gw/farewell.py", "pop3gw/tally.py", "pop3gw/net.py", "pop3gw/loops.py", "pop3gw/poller.py"),
         *("pop3gw/stream.py", "pop3gw/tlsstream.py", "pop3gw/fdpass.py", "pop3gw/scoreboard.py", "pop3gw/ledger.py"),
-        *("pop3gw/logs.py", "pop3gw/logline.py", "pop3gw/redaction.py", "pop3gw/credit.py", "pop3gw/signals.py"),
+        *("pop3gw/logs.py", "pop3gw/logline.py", "pop3gw/logsinks.py", "pop3gw/redaction.py"),
+        *("pop3gw/credit.py", "pop3gw/signals.py"),
     ],
 }
 

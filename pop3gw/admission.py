@@ -7,7 +7,6 @@ are counted by client, the master is asked. It knows one connection and its cloc
 from __future__ import annotations
 
 import enum
-import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from time import monotonic
@@ -18,6 +17,7 @@ from pop3gw.net import Peer
 from pop3gw.poller import Poller
 from pop3gw.proto.proxyheader import Header
 from pop3gw.settings import Service
+from pop3gw.stream import Connection
 from pop3gw.values import IPNetwork
 
 # How long the master may take to count a client's sessions: it does so at once, or it is gone.
@@ -47,7 +47,7 @@ class Admission:
 
     def __init__(
         self,
-        client: socket.socket,
+        client: Connection,
         service: Service,
         *,
         named: Callable[[Peer, Peer], None],

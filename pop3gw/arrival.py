@@ -12,6 +12,7 @@ from typing import Final
 
 from pop3gw.poller import READ, Poller
 from pop3gw.proto.proxyheader import LONGEST, Header, ProxyHeaderError, parse
+from pop3gw.stream import Connection
 
 SECONDS: Final = 10.0  # in which the header must come
 
@@ -21,7 +22,7 @@ class Arrival:
 
     def __init__(
         self,
-        client: socket.socket,
+        client: Connection,
         *,
         poller: Poller,
         now: float,

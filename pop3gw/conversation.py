@@ -30,7 +30,7 @@ from pop3gw.proto.proxyheader import Endpoint, written
 from pop3gw.proto.session import Session
 from pop3gw.refusals import TOO_MANY, TOO_MANY_LOGGED
 from pop3gw.scoreboard import Seat
-from pop3gw.stream import Stream, reason_of
+from pop3gw.stream import Connection, Stream, reason_of
 from pop3gw.tally import Tally
 from pop3gw.times import NEVER
 from pop3gw.values import SendProxy
@@ -104,7 +104,7 @@ class Conversation:
         "settled",
     )
 
-    def __init__(self, relay: Relay, client: socket.socket, peer: Peer, seat: Seat) -> None:
+    def __init__(self, relay: Relay, client: Connection, peer: Peer, seat: Seat) -> None:
         self.identity = identity = os.urandom(6).hex()
         terms = relay.terms
         service = terms.service
@@ -210,7 +210,7 @@ class Conversation:
             self._relay.schedule(when, self)
 
     @_contained
-    def _connected(self, connection: socket.socket | None, peer: Peer | None, reason: str) -> None:
+    def _connected(self, connection: Connection | None, peer: Peer | None, reason: str) -> None:
         connector, self._connector = self._connector, None
         now = monotonic()
         if connection is None or peer is None or connector is None:
@@ -450,7 +450,7 @@ class Conversation:
         self.settled = True
         session, client = self._session, self._client
         self.seat.passed(client.received, client.sent)
-        if session.moved:
+        if session.moved and not session.over:
             session.moved = False
             self._tally.show(session)
         if session.changed:

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from pop3gw.proto.events import Summary
 from pop3gw.redaction import escaped
@@ -25,15 +25,29 @@ _FACILITY_MAIL: Final = 2 << 3
 _SYSLOG_SEVERITY: Final = {LogLevel.DEBUG: 7, LogLevel.INFO: 6, LogLevel.WARNING: 4, LogLevel.ERROR: 3}
 
 
-class Entry(NamedTuple):
-    """What is logged. ``service`` and ``session`` say of what; ``logger`` is another's name in Python's logging."""
+class Entry:
+    """What is logged. ``service`` and ``session`` say of what; ``logger`` is another's name in Python's logging.
 
-    level: LogLevel
-    text: str
-    service: str = ""
-    session: str = ""
-    logger: str = ""
-    summary: Summary | None = None  # then ``text`` says only that the session has ended
+    With a ``summary`` the ``text`` says only that the session has ended.
+    """
+
+    __slots__ = ("level", "logger", "service", "session", "summary", "text")
+
+    def __init__(
+        self,
+        level: LogLevel,
+        text: str,
+        service: str = "",
+        session: str = "",
+        logger: str = "",
+        summary: Summary | None = None,
+    ) -> None:
+        self.level: Final = level
+        self.text: Final = text
+        self.service: Final = service
+        self.session: Final = session
+        self.logger: Final = logger
+        self.summary: Final = summary
 
     @property
     def tag(self) -> str:
@@ -59,6 +73,10 @@ def _body(entry: Entry) -> str:
     return f"{entry.level} {tag}: {text}" if tag else f"{entry.level}: {text}"
 
 
+def _thousandths(number: int) -> str:
+    return str(number).zfill(3)
+
+
 class _Clock:
     """The local time as text; all but the milliseconds is made once a second."""
 
@@ -76,8 +94,7 @@ class _Clock:
             self._second = second
             self._text = time.strftime("%Y-%m-%dT%H:%M:%S", local)
             self._offset = f"{zone[:3]}:{zone[3:]}"
-        milliseconds = str(int((now - second) * 1000)).zfill(3)
-        return f"{self._text}.{milliseconds}{self._offset}"
+        return f"{self._text}.{_thousandths(int((now - second) * 1000))}{self._offset}"
 
 
 _clock = _Clock()
@@ -152,7 +169,7 @@ def summary_fields(summary: Summary) -> dict[str, str | int | float]:
         "deleted": summary.deleted,
         "from_client": summary.from_client,
         "to_client": summary.to_client,
-        "seconds": round(summary.seconds, 3),
+        "seconds": summary.milliseconds / 1000,
         "end": str(summary.end),
         "by": str(summary.by),
         "client_tls": summary.client_tls,
@@ -168,7 +185,7 @@ def quoted(text: str | None) -> str:
     if text is None:
         return "-"
     plain = escaped(text)
-    if plain != "-" and _PLAIN.fullmatch(plain):
+    if plain.isalnum() or (plain != "-" and _PLAIN.fullmatch(plain)):
         return plain
     return '"' + plain.replace('"', '\\"') + '"'
 
@@ -178,7 +195,7 @@ def _pairs(summary: Summary) -> str:
 
     No conversions within the text: compiled, one of them makes all of its parts go through str.format().
     """
-    seconds = format(summary.seconds, ".3f")
+    seconds = f"{summary.milliseconds // 1000}.{_thousandths(summary.milliseconds % 1000)}"
     return (
         f"client={summary.client} server={summary.server} user={quoted(summary.user)}"
         f" login={quoted(summary.login)} retrieved={summary.retrieved} deleted={summary.deleted}"

@@ -117,7 +117,8 @@ class FileSink:
         while view:
             if not self._gate.poll(0 if self._losses.lines else _PATIENCE):
                 break
-            view = view[os.write(self._fd, view[: select.PIPE_BUF]) :]
+            written = os.write(self._fd, view[: select.PIPE_BUF])
+            view = view[written:]
         return len(view)
 
     def fileno_or_none(self) -> int | None:

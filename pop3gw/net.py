@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from pop3gw.loops import leads_to
 from pop3gw.poller import BROKEN, READ, WRITE, Poller
-from pop3gw.stream import tune
+from pop3gw.stream import Connection, tune
 from pop3gw.times import NEVER
 from pop3gw.values import Address, host_and_port
 
@@ -104,7 +104,7 @@ class Connector:
         *,
         timeout: float,
         poller: Poller,
-        done: Callable[[socket.socket | None, Peer | None, str], None],
+        done: Callable[[Connection | None, Peer | None, str], None],
         due: Callable[[float], None],
         speaks_first: bool = False,
         patience: float = NEVER,
@@ -119,7 +119,7 @@ class Connector:
         self._found: list[Any] | None = None  # what getaddrinfo gives, written by the resolving thread
         self._addresses: list[_Target] = []
         self._reasons: list[str] = []
-        self._trying: socket.socket | None = None
+        self._trying: Connection | None = None
         self._peer: Peer | None = None
         self._resolved = -1  # the descriptor that the resolving thread writes to
         self._ends = self._share_ends = 0.0
@@ -221,8 +221,8 @@ class Connector:
         reason = "; ".join(self._reasons) or "its name has no address"
         self._done(None, None, f"{self._route.server}: {reason}")
 
-    def _begin(self, family: socket.AddressFamily, peer: Peer) -> socket.socket:
-        trying = socket.socket(family, _STREAM)
+    def _begin(self, family: socket.AddressFamily, peer: Peer) -> Connection:
+        trying = Connection(family, _STREAM)
         try:
             tune(trying)
             error = trying.connect_ex(peer)
@@ -244,7 +244,7 @@ class Connector:
             return
         self._connected(trying)
 
-    def _connected(self, trying: socket.socket) -> None:
+    def _connected(self, trying: Connection) -> None:
         self._trying = None
         if not self._speaks_first:
             self._poller.change(trying.fileno(), READ)
@@ -258,7 +258,7 @@ class Connector:
             self._reasons.append(f"{self._peer.address}: {reason}")
 
 
-def _is_connected(trying: socket.socket) -> bool:
+def _is_connected(trying: Connection) -> bool:
     try:
         trying.getpeername()
     except OSError:

@@ -334,11 +334,11 @@ def instance(policy_class: type[AbstractPop3Proxy], facts: SessionFacts) -> Abst
 
 def attribute_faults(policy: AbstractPop3Proxy, names: Iterable[str]) -> list[str]:
     """What is wrong with these attributes, as ``Class.name: reason``: those that were not set the usual way."""
-    faults = []
-    for name in sorted(names):
-        if fault := _ATTRIBUTES[name].fault(getattr(policy, name)):
-            faults.append(f"{type(policy).__name__}.{name}: {fault}")
-    return faults
+    return [
+        f"{type(policy).__name__}.{name}: {fault}"
+        for name in sorted(names)
+        if (fault := _ATTRIBUTES[name].fault(getattr(policy, name)))
+    ]
 
 
 def check(policy_class: type[AbstractPop3Proxy]) -> list[str]:

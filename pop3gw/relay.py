@@ -6,7 +6,6 @@ It knows nothing of POP3 and moves no bytes: each session is a ``conversation``.
 from __future__ import annotations
 
 import heapq
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pop3gw.proto.events import Ending
 from pop3gw.proto.upgrade import SessionRules
 from pop3gw.scoreboard import Seat, Slot
 from pop3gw.settings import Service
+from pop3gw.stream import Connection
 from pop3gw.times import NEVER
 from pop3gw.values import Address, SendProxy, Tls
 
@@ -92,7 +92,7 @@ class Relay:
         self._due: dict[int, Conversation] = {}  # entry -> whose it is: the last one of each session
         self._entries = 0
 
-    def adopt(self, client: socket.socket, peer: Peer, seat: Seat) -> None:
+    def adopt(self, client: Connection, peer: Peer, seat: Seat) -> None:
         """Begin a session."""
         conversation = Conversation(self, client, peer, seat)
         self._running.add(conversation)

@@ -96,7 +96,7 @@ class Tally:
         ending, by = session.ending or Ending.FAULT, session.ended_by or Side.GATEWAY
         self._counters[counts.ENDED_AT[ending, by]] += 1
         self._count_time(counts.SESSION_SECONDS, seconds)
-        facts = session.facts
+        client_tls, server_tls = session.facts.client_tls, session.facts.server_tls
         self._journal.summary(
             Summary(
                 client=str(self._client),
@@ -107,11 +107,11 @@ class Tally:
                 deleted=session.deleted,
                 from_client=client.received,
                 to_client=client.sent,
-                seconds=seconds,
+                milliseconds=int(seconds * 1000 + 0.5),
                 end=ending,
                 by=by,
-                client_tls=facts.client_tls.version if facts.client_tls else None,
-                server_tls=facts.server_tls.version if facts.server_tls else None,
+                client_tls=client_tls.version if client_tls else None,
+                server_tls=server_tls.version if server_tls else None,
             )
         )
         self._seat.leave()

@@ -26,6 +26,7 @@ from pop3gw.net import Peer
 from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Seat, Slot
 from pop3gw.settings import Service
+from pop3gw.stream import Connection
 from pop3gw.times import NEVER
 
 IDLE: Final = "idle"  # the title of a worker without sessions
@@ -33,12 +34,16 @@ TITLE_DELAY: Final = 0.1  # s by which other titles may be late: most of what th
 # Descriptors that a worker and its policy need themselves, and those of a session (client, server, resolver).
 _OWN_DESCRIPTORS: Final = 16
 _SESSION_DESCRIPTORS: Final = 3
+# Plain numbers: what makes a socket turns them into such anyway.
+_IPV4: Final = int(socket.AF_INET)
+_IPV6: Final = int(socket.AF_INET6)
+_STREAM: Final = int(socket.SOCK_STREAM)
 
 
 class Sessions(Protocol):
     """All sessions of one worker (``relay.Relay``). What they watch is on the worker's poller."""
 
-    def adopt(self, client: socket.socket, peer: Peer, seat: Seat) -> None:
+    def adopt(self, client: Connection, peer: Peer, seat: Seat) -> None:
         """Begin a session, and open its seat; never raises.
 
         Once it is over and its sockets are closed, ``ended(seat)`` is called.
@@ -183,7 +188,7 @@ class Worker:
             case _:
                 raise ChannelError(f"{type(message).__name__} is no message to a worker")
 
-    def _serve(self, seat: Seat, peer: Peer, client: socket.socket) -> None:
+    def _serve(self, seat: Seat, peer: Peer, client: Connection) -> None:
         self._credit.taken()
         self._sessions.adopt(client, peer, seat)
         self._moved = True
@@ -255,10 +260,9 @@ class Worker:
             self._title(f"pop3gw: worker [{self._name}] {standing}")
 
 
-def _client(descriptor: int, address: str) -> socket.socket:
+def _client(descriptor: int, address: str) -> Connection:
     """The connection that came with a message; what is known of it is not asked of the system."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return socket.socket(family, socket.SOCK_STREAM, 0, descriptor)
+    return Connection(_IPV6 if address.find(":") >= 0 else _IPV4, _STREAM, 0, descriptor)
 
 
 def main(duty: Duty, end: socket.socket, slot: Slot) -> int:

@@ -6,7 +6,7 @@ Pure. A response callback runs before the built-in check, so that it may repair 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final
 
 from pop3gw.policy import (
     ANY_KNOWN,
@@ -27,7 +27,7 @@ from pop3gw.proto.content import Content, ContentError, Dropped, SeenLines, Whol
 from pop3gw.proto.requests import Relay, check_texts
 
 
-class Status(NamedTuple):
+class Status:
     """What becomes of a status line.
 
     ``ok``: what the client gets; ``content``: lines follow from the server, ``dropped`` unless the client wants them.
@@ -35,13 +35,25 @@ class Status(NamedTuple):
     protocol, the text says how.
     """
 
-    ok: bool
-    line: bytes
-    content: bool = False
-    dropped: bool = False
-    end: bool = False
-    refused: bool = False
-    fault: str | None = None
+    __slots__ = ("content", "dropped", "end", "fault", "line", "ok", "refused")
+
+    def __init__(
+        self,
+        ok: bool,
+        line: bytes,
+        content: bool = False,
+        dropped: bool = False,
+        end: bool = False,
+        refused: bool = False,
+        fault: str | None = None,
+    ) -> None:
+        self.ok: Final = ok
+        self.line: Final = line
+        self.content: Final = content
+        self.dropped: Final = dropped
+        self.end: Final = end
+        self.refused: Final = refused
+        self.fault: Final = fault
 
 
 class Answers:
@@ -62,7 +74,7 @@ class Answers:
                 False, f"-ERR {found.verdict.text or INVALID_COMMAND}".encode("utf-8", "surrogateescape"), refused=True
             )
         if found.response_callback is not None:
-            relay = relay._replace(response_callback=found.response_callback)
+            relay = Relay(relay.name, relay.argument, relay.row, relay.multiline, relay.asked, found.response_callback)
         return self.status(relay, line)
 
     def status(self, relay: Relay, line: bytes) -> Status:

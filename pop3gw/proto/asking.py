@@ -29,6 +29,10 @@ from pop3gw.proto.commands import COMMANDS, Command, Shape, octets
 from pop3gw.proto.events import Journal
 
 PROTOCOL_ERROR: Final = "Error in protocol"
+# Compiled, what is imported is looked up each time, and a constant is not.
+_ANY_KNOWN: Final = ANY_KNOWN
+_BARE: Final = BARE
+_LOCAL: Final = Shape.LOCAL
 REFUSING: Final = (POP3_REQ_REJECT, POP3_REQ_ABORT)
 
 
@@ -106,12 +110,12 @@ class Asking:
         """The entry that decides on a command, or None. A malformed one is logged and refuses."""
         hashed = self.policy.request
         if key not in hashed:
-            if row is None or row.shape is Shape.LOCAL or ANY_KNOWN not in hashed:
+            if row is None or row.shape is _LOCAL or _ANY_KNOWN not in hashed:
                 return None
-            key = ANY_KNOWN
+            key = _ANY_KNOWN
         value = hashed[key]
-        if (row is not None or key == GREETING) and type(value) is int and value in BARE:
-            return BARE[value]
+        if (row is not None or key == GREETING) and type(value) is int and (bare_entry := _BARE.get(value)) is not None:
+            return bare_entry
         try:
             return entry(key, value, self.policy.max_response_line_length)
         except ValueError as fault:
@@ -120,7 +124,7 @@ class Asking:
 
     def entry_of(self, name: str) -> Entry | None:
         """The entry that decides on a request with this name; the keys that are no commands decide on none."""
-        return None if name in (GREETING, ANY_KNOWN) else self.entry(name, COMMANDS.get(name))
+        return None if name in (GREETING, _ANY_KNOWN) else self.entry(name, COMMANDS.get(name))
 
     def permits(self, name: str) -> bool:
         """Whether the policy may let this command be used."""

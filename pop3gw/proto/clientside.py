@@ -111,12 +111,15 @@ class ClientSide(Outcome):
                 self._sasl_response(line, now)
 
     def _line_limit(self) -> int:
+        policy = self.policy
+        usual, long = policy.max_request_line_length, policy.max_authline_length
         if self._turns.phase is RESPONSE:
-            return self.policy.max_authline_length
-        for begin in LONG_LINES:
-            if self._client.starts_with(begin):
-                return self.policy.max_authline_length
-        return self.policy.max_request_line_length
+            return long
+        if self._client.left > min(usual, long):  # else it does not matter
+            for begin in LONG_LINES:
+                if self._client.starts_with(begin):
+                    return long
+        return usual
 
     def _request(self, line: bytes, now: float) -> None:
         word, _space, rest = line.partition(b" ")

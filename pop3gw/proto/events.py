@@ -6,7 +6,7 @@ Pure: values and protocols only. The journal's implementation (files, syslog, re
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple, Protocol
+from typing import Final, Protocol
 
 
 class Side(enum.StrEnum):
@@ -38,22 +38,57 @@ class Ending(enum.StrEnum):
     FAULT = "fault"  # an error of the gateway itself
 
 
-class Summary(NamedTuple):
-    """One session in one line of the log. Octets are those of the wire, times are seconds."""
+class Summary:
+    """One session in one line of the log. Octets are those of the wire.
 
-    client: str
-    server: str
-    user: str | None
-    login: str | None  # "pass", "apop", "sasl PLAIN", ...; None: never logged in
-    retrieved: int
-    deleted: int
-    from_client: int
-    to_client: int
-    seconds: float
-    end: Ending
-    by: Side
-    client_tls: str | None = None  # the version, None in clear
-    server_tls: str | None = None
+    ``login``: "pass", "apop", "sasl PLAIN", ...; None: never logged in. TLS: the version, None in clear.
+    """
+
+    __slots__ = (
+        "by",
+        "client",
+        "client_tls",
+        "deleted",
+        "end",
+        "from_client",
+        "login",
+        "milliseconds",
+        "retrieved",
+        "server",
+        "server_tls",
+        "to_client",
+        "user",
+    )
+
+    def __init__(
+        self,
+        client: str,
+        server: str,
+        user: str | None,
+        login: str | None,
+        retrieved: int,
+        deleted: int,
+        from_client: int,
+        to_client: int,
+        milliseconds: int,
+        end: Ending,
+        by: Side,
+        client_tls: str | None = None,
+        server_tls: str | None = None,
+    ) -> None:
+        self.client: Final = client
+        self.server: Final = server
+        self.user: Final = user
+        self.login: Final = login
+        self.retrieved: Final = retrieved
+        self.deleted: Final = deleted
+        self.from_client: Final = from_client
+        self.to_client: Final = to_client
+        self.milliseconds: Final = milliseconds
+        self.end: Final = end
+        self.by: Final = by
+        self.client_tls: Final = client_tls
+        self.server_tls: Final = server_tls
 
 
 class Journal(Protocol):

@@ -21,13 +21,12 @@ from pop3gw.proto.counts import RELAYED, REQUEST_AT
 from pop3gw.proto.requests import Relay
 from pop3gw.proto.serverside import ServerSide
 from pop3gw.proto.turns import REQUEST, STATUS
-from pop3gw.proto.wire import CONTROL, CRLF, TERMINATOR, terminator_in
+from pop3gw.proto.wire import CONTROL, CRLF, TERMINATOR, good_status, terminator_in
 
 _MOST_KEPT: Final = 512  # lines: message numbers make many of them
 _NUMBERS: Final = re.compile(r"[0-9 ]{,24}")  # an argument that may be kept
 _TRANSACTION: Final = State.TRANSACTION
 _ACCEPT: Final[object] = POP3_REQ_ACCEPT
-_GOOD: Final = re.compile(rb"\+OK(?: [^\r\n\0]*)?\r\n")  # a whole status line that is no error
 
 
 class _Usual(NamedTuple):
@@ -101,14 +100,13 @@ class FastPath(ServerSide):
         if (
             turns.phase is STATUS
             and not self._server.left
-            and (good := _GOOD.match(data)) is not None
+            and (status := good_status(data, policy.max_response_line_length)) >= 0
             and relay.response_callback is None
             and not (row := relay.row).filtered
         ):
-            end = good.end()
-            status = end - 2
+            end = status + len(CRLF)
             form = row.status
-            if status <= policy.max_response_line_length and (form is None or form.fullmatch(data, 4, status)):
+            if form is None or form.fullmatch(data, 4, status):
                 if relay.multiline:
                     unchecked = policy.permit_longline and not policy.strict_line_endings
                     end = terminator_in(data, status) + len(TERMINATOR) if unchecked else -1

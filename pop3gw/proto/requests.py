@@ -101,15 +101,29 @@ class Local:
     __slots__ = ()
 
 
-class Relay(NamedTuple):
-    """The request goes to the server as this; its answer is decided by ``response_callback`` where there is one."""
+class Relay:
+    """The request goes to the server as this; its answer is decided by ``response_callback`` where there is one.
 
-    name: str
-    argument: str
-    row: Command
-    multiline: bool
-    asked: str  # the command that the client sent
-    response_callback: Callable[..., object] | None = None
+    ``asked`` is the command that the client sent.
+    """
+
+    __slots__ = ("argument", "asked", "multiline", "name", "response_callback", "row")
+
+    def __init__(
+        self,
+        name: str,
+        argument: str,
+        row: Command,
+        multiline: bool,
+        asked: str,
+        response_callback: Callable[..., object] | None = None,
+    ) -> None:
+        self.name: Final = name
+        self.argument: Final = argument
+        self.row: Final = row
+        self.multiline: Final = multiline
+        self.asked: Final = asked
+        self.response_callback: Final = response_callback
 
     def line(self) -> bytes:
         """The request on the wire, without its line end."""

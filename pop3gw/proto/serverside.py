@@ -25,7 +25,7 @@ from pop3gw.values import Tls
 NOT_AVAILABLE: Final = "[SYS/TEMP] Server not available"
 
 # RFC 1939 section 7: the timestamp is a msg-id, in angle brackets.
-_TIMESTAMP: Final = re.compile(rb"<[^<>\s]+@[^<>\s]+>")
+_TIMESTAMP: Final = re.compile(rb"<[^<>\s][^<>\s@]*@[^<>\s]+>")
 _NONE: Final[Content] = Dropped()  # that of no answer: nobody feeds it
 
 
@@ -120,8 +120,7 @@ class ServerSide(ClientSide):
         self._turns.take(RESPONSE, now)
 
     def _greeting_came(self, line: bytes, now: float) -> None:
-        stamp = _TIMESTAMP.search(line)
-        if stamp is not None:
+        if (at := line.find(b"<")) >= 0 and (stamp := _TIMESTAMP.search(line, at)) is not None:
             self.policy.__dict__["timestamp"] = stamp[0].decode("utf-8", "surrogateescape")
         self._greeting = line
         if self._rules.asks_server() and line.startswith(b"+OK"):

@@ -128,7 +128,11 @@ class Session(FastPath):
         """The server is connected; its greeting is awaited (after TLS, where that comes first)."""
         if self.over:
             return
-        self._learn(self.facts._replace(server_address=address, server_port=port))
+        # Not by _replace(), which takes five times as long: this is on every session's way.
+        session, client, client_port, _, _, began, client_tls, server_tls, certificate = self.facts
+        self._learn(
+            SessionFacts(session, client, client_port, address, port, began, client_tls, server_tls, certificate)
+        )
         self.changed = True
         if self._rules.server_tls is Tls.IMPLICIT:
             self.tls_wanted = Side.SERVER

@@ -93,7 +93,7 @@ class Turns:
 
     def put_off(self, now: float) -> None:
         """The turn's time begins only now, and so does ``auth_timeout`` where it began with this turn."""
-        if self._auth_since == self.since:
+        if self._auth_since is not None and self._auth_since == self.since:
             self._auth_since = now
         self.since = now
 

@@ -13,6 +13,7 @@ from pop3gw.proto.commands import COMMANDS
 from pop3gw.values import Tls
 
 _BY_STLS: Final = (Tls.STARTTLS, Tls.REQUIRED)
+_REQUIRED: Final = Tls.REQUIRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class ClientTls:
     def demanded_before(self, name: str) -> bool:
         """Whether this command must not be heard in clear."""
         policy = self._asking.policy
-        if self._mode is not Tls.REQUIRED and not policy.tls_required:
+        if self._mode is not _REQUIRED and not policy.tls_required:
             return False
         if policy.session.client_tls is not None:
             return False

@@ -12,19 +12,26 @@ from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, Form, file_json, fil
 from pop3gw.proto.events import Ending, Side, Summary
 from pop3gw.values import LogFormat, LogLevel
 
-SUMMARY = Summary(
-    client="192.0.2.1:40000",
-    server="192.0.2.2:110",
-    user="alice",
-    login="apop",
-    retrieved=2,
-    deleted=1,
-    from_client=77,
-    to_client=16384,
-    seconds=0.12345,
-    end=Ending.QUIT,
-    by=Side.CLIENT,
-)
+
+def summary(*, client_tls: str | None = None, server_tls: str | None = None) -> Summary:
+    return Summary(
+        client="192.0.2.1:40000",
+        server="192.0.2.2:110",
+        user="alice",
+        login="apop",
+        retrieved=2,
+        deleted=1,
+        from_client=77,
+        to_client=16384,
+        milliseconds=123,
+        end=Ending.QUIT,
+        by=Side.CLIENT,
+        client_tls=client_tls,
+        server_tls=server_tls,
+    )
+
+
+SUMMARY = summary()
 
 
 FORMS = [*FILE_FORMS.values(), *SYSLOG_FORMS.values()]
@@ -121,7 +128,7 @@ def test_fields_of_the_journal() -> None:
 
 
 def test_a_user_name_forges_no_field_of_the_journal() -> None:
-    forger = Summary("c", "s", "x\nPRIORITY=0", None, 0, 0, 0, 0, 0.0, Ending.CLOSED, Side.SERVER)
+    forger = Summary("c", "s", "x\nPRIORITY=0", None, 0, 0, 0, 0, 0, Ending.CLOSED, Side.SERVER)
     said = fields(journal_entry(ended(forger)))
     assert said["PRIORITY"] == "6"
     assert said["POP3GW_USER"] == "x\\nPRIORITY=0"
@@ -135,7 +142,7 @@ def test_a_summary() -> None:
 
 
 def test_a_summary_names_the_versions_of_tls_where_there_was_any() -> None:
-    both = SUMMARY._replace(client_tls="TLSv1.3", server_tls="TLSv1.2")
+    both = summary(client_tls="TLSv1.3", server_tls="TLSv1.2")
     assert file_line(ended(both)).endswith(b" by=client client_tls=TLSv1.3 server_tls=TLSv1.2\n")
 
 
@@ -153,5 +160,5 @@ def test_a_summary_names_the_versions_of_tls_where_there_was_any() -> None:
     ],
 )
 def test_a_user_name_forges_no_field(user: str | None, shown: str) -> None:
-    summary = Summary("c", "s", user, None, 0, 0, 0, 0, 0.0, Ending.CLOSED, Side.SERVER)
+    summary = Summary("c", "s", user, None, 0, 0, 0, 0, 0, Ending.CLOSED, Side.SERVER)
     assert f" user={shown} login=- " in file_line(ended(summary)).decode()

@@ -17,7 +17,7 @@ from pop3gw.logs import Log, SessionLog
 from pop3gw.proto.events import Ending, Side, Summary
 from pop3gw.values import LogFormat, LogLevel
 
-SUMMARY = Summary("c:1", "s:2", "hunter22", "user", 0, 0, 0, 0, 1.0, Ending.TIMEOUT, Side.GATEWAY)
+SUMMARY = Summary("c:1", "s:2", "hunter22", "user", 0, 0, 0, 0, 1000, Ending.TIMEOUT, Side.GATEWAY)
 
 
 @pytest.fixture

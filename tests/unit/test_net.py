@@ -17,6 +17,7 @@ import pytest
 
 from pop3gw.net import Connector, Peer, Route
 from pop3gw.poller import Poller
+from pop3gw.stream import Connection
 from pop3gw.values import Address
 from tests.unit.deaf import listens_without_answering
 
@@ -35,7 +36,7 @@ class Attempt:
     speaks_first: bool = False
     patience: float = PATIENCE
     poller: Poller = field(default_factory=Poller)
-    outcome: list[tuple[socket.socket | None, Peer | None, str]] = field(default_factory=list)
+    outcome: list[tuple[Connection | None, Peer | None, str]] = field(default_factory=list)
 
     def begin(self, server: Address) -> Connector:
         connector = Connector(

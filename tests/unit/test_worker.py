@@ -18,6 +18,7 @@ from pop3gw.net import Peer
 from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
+from pop3gw.stream import Connection
 from pop3gw.times import NEVER
 from pop3gw.values import Address
 from pop3gw.worker import Duty, Relays, Worker
@@ -39,21 +40,21 @@ class Echo:
     ) -> None:
         self._poller = poller
         self._ended = ended
-        self._sessions: dict[int, tuple[socket.socket, Seat]] = {}
+        self._sessions: dict[int, tuple[Connection, Seat]] = {}
 
-    def adopt(self, client: socket.socket, peer: Peer, seat: Seat) -> None:
+    def adopt(self, client: Connection, peer: Peer, seat: Seat) -> None:
         seat.open(peer.address, peer.port, "3f2a")
         seat.stand("TRANSACTION", "alice")
         self._sessions[seat.number] = (client, seat)
         self._poller.watch(client.fileno(), READ, lambda _events: self._hear(client, seat))
 
-    def _hear(self, client: socket.socket, seat: Seat) -> None:
+    def _hear(self, client: Connection, seat: Seat) -> None:
         if data := client.recv(100):
             client.send(data)
         else:
             self._end(client, seat)
 
-    def _end(self, client: socket.socket, seat: Seat) -> None:
+    def _end(self, client: Connection, seat: Seat) -> None:
         self._poller.forget(client.fileno())
         client.close()
         del self._sessions[seat.number]
@@ -93,7 +94,7 @@ class Late(Echo):
         super().__init__(**known)
         self._done: list[bytes] = []
 
-    def _hear(self, client: socket.socket, seat: Seat) -> None:
+    def _hear(self, client: Connection, seat: Seat) -> None:
         data = client.recv(5)
         if data == b"hello":
             client.send(data)
