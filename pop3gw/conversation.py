@@ -536,8 +536,10 @@ class Conversation:
             self._handshake = None
             self._close_server()
             self._tally.conclude(self._session, client, now - self._started)
-            farewell = self._farewell = Farewell(client, now)
-            self._hand_over(client, self._client_leaves)
+            farewell = self._farewell = Farewell(client, now, silent=self._session.said_all)
+            if not farewell.over(now):
+                self.seat.leave()
+                self._hand_over(client, self._client_leaves)
         if farewell.over(now):
             self._close()
             return

@@ -1,8 +1,9 @@
 """The end of a session's client: it gets its last answer, then its connection is closed.
 
 Closing over unread input would reset the connection, and the reset would eat the answer. So once all is sent the client
-is told that nothing more comes, and what it still says is taken and dropped, for a while. It knows one connection and
-its clock, nothing of sessions; its caller waits for what ``waits_for`` says, and closes the connection once ``over``.
+is told that nothing more comes, and what it still says is taken and dropped, for a while. Who has said QUIT, and
+nothing behind it, is not waited for (RFC 1939 section 6). It knows one connection and its clock, nothing of sessions;
+its caller waits for what ``waits_for`` says, and closes the connection once ``over``.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ LAST_WORDS_SECONDS: Final = 30.0
 class Farewell:
     """What is left to do for a client whose session is over; ``ends``: when it is to be closed in any case."""
 
-    __slots__ = ("_client", "_drained", "ends")
+    __slots__ = ("_client", "_drained", "_silent", "ends")
 
-    def __init__(self, client: Stream, now: float) -> None:
+    def __init__(self, client: Stream, now: float, *, silent: bool) -> None:
+        """``silent``: by all that is known the client says no more."""
         self._client = client
         self._drained = 0
+        self._silent = silent
         self.ends = now + LAST_WORDS_SECONDS
         if client.unsent is None:
             self._end_writing(now)
@@ -56,7 +59,12 @@ class Farewell:
 
     def _end_writing(self, now: float) -> None:
         self.ends = now + DRAIN_SECONDS
+        client = self._client
         try:
-            self._client.end_writing()
+            client.end_writing()
+            if self._silent:  # but for what has come already: that must not be closed over
+                said = client.read() or b""
+                self._drained += len(said)
+                client.ended = not said
         except OSError:
-            self._client.lose()
+            client.lose()

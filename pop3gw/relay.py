@@ -29,6 +29,7 @@ from pop3gw.values import Address, SendProxy, Tls
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.tls import Contexts
 
+monotonic: Final = time.monotonic  # compiled, a constant is found faster than what was imported
 _FORGOTTEN: Final = 64  # deadlines of no use that may be kept beside as many as there are sessions
 
 
@@ -112,7 +113,7 @@ class Relay:
     def settle(self) -> None:
         """Every session of this round has heard what there was: now let them act."""
         if self.unsettled:
-            now = time.monotonic()
+            now = monotonic()
             if self.guard.used:
                 self.guard.used = False
                 for conversation in self.unsettled:

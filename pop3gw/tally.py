@@ -114,7 +114,6 @@ class Tally:
                 server_tls=server_tls.version if server_tls else None,
             )
         )
-        self._seat.leave()
 
     def _count_time(self, family: counts.Family, seconds: float) -> None:
         self._counters[counts.bucket(family, seconds)] += 1
