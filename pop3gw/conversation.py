@@ -503,8 +503,9 @@ class Conversation:
             reads_client=session.reads_client,
             reads_server=session.reads_server,
         )
-        self._watch(client, of_client, self._client_ready)
-        if server is not None:
+        if client.mask != of_client:
+            self._watch(client, of_client, self._client_ready)
+        if server is not None and server.mask != of_server:
             self._watch(server, of_server, self._server_ready)
 
     def _watch(self, stream: Stream, mask: int, call: Callable[[int], None]) -> None:

@@ -20,13 +20,15 @@ from pop3gw.errors import ChannelError
 TEXT_LIMIT: Final = 16384
 SEATS_LIMIT: Final = 24
 RECORD_LIMIT: Final = TEXT_LIMIT + 64
-_BRIEF_LIMIT: Final = 256  # octets of a record that ``hear()`` takes; a small buffer costs the half of a large one
+_BRIEF_LIMIT: Final = 256  # octets of a record where no long text comes; a small buffer costs the half of a large one
 QUEUED: Final = 1024  # more records than a channel holds
 _DESCRIPTOR: Final = struct.Struct("i")
 # As plain numbers: combining these enumerations costs more than the system call.
 _WAIT_NEVER: Final = int(socket.MSG_DONTWAIT)
 _NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
 _RECEIVE: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_SOCKET_LEVEL: Final = int(socket.SOL_SOCKET)
+_RIGHTS: Final = int(socket.SCM_RIGHTS)
 _CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _ANCILLARY_SPACE: Final = socket.CMSG_LEN(_DESCRIPTOR.size)  # with the padding of CMSG_SPACE it holds two
 
@@ -345,29 +347,29 @@ class Channel:
         if descriptor is None:
             self.socket.send(record, self._flags)
             return
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(descriptor))
+        rights = (_SOCKET_LEVEL, _RIGHTS, _DESCRIPTOR.pack(descriptor))
         self.socket.sendmsg((record,), (rights,), self._flags)
 
     def hand_over(self, seat: int, port: int, address: str, connection: int) -> None:
         """``send(Serve(seat, port, address), connection)``, without what all messages have in common."""
         record = _SERVE.written.pack(_SERVE.code, seat, port) + address.encode()
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(connection))
+        rights = (_SOCKET_LEVEL, _RIGHTS, _DESCRIPTOR.pack(connection))
         self.socket.sendmsg((record,), (rights,), self._flags)
 
-    def receive(self) -> tuple[Message, int] | None:
-        """The next message with its descriptor (-1: none), which is the caller's to close; None at the end of file.
+    def receive(self, limit: int = _BRIEF_LIMIT) -> tuple[Message, int] | None:
+        """The next message of up to ``limit`` octets with its descriptor (-1: none), which is the caller's to close.
 
-        BlockingIOError: there is none now. ChannelError: what came is no message of ours.
+        None at the end of file. BlockingIOError: there is none now. ChannelError: what came is no message of ours.
         """
         try:
-            record, ancillary, flags, _ = self.socket.recvmsg(RECORD_LIMIT, _ANCILLARY_SPACE, _RECEIVE)
+            record, ancillary, flags, _ = self.socket.recvmsg(limit, _ANCILLARY_SPACE, _RECEIVE)
         except ConnectionResetError:  # it died with messages of ours unread
             return None
         if not record:
             return None
         descriptor = -1
         for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(data) == _DESCRIPTOR.size:
+            if level == _SOCKET_LEVEL and kind == _RIGHTS and len(data) == _DESCRIPTOR.size:
                 (descriptor,) = _DESCRIPTOR.unpack(data)
         try:
             if flags & _CUT:

@@ -25,6 +25,7 @@ from pop3gw.stream import Connection, tune
 from pop3gw.times import NEVER
 from pop3gw.values import Address, host_and_port
 
+_UNDER_WAY: Final = (0, int(errno.EINPROGRESS))
 _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _LOOPS_KEPT: Final = 64  # addresses of which it is known whether they loop: a name may have many, one after another
 
@@ -226,7 +227,7 @@ class Connector:
         try:
             tune(trying)
             error = trying.connect_ex(peer)
-            if error not in (0, errno.EINPROGRESS):
+            if error not in _UNDER_WAY:
                 raise OSError(error, "")
             self._poller.watch(trying.fileno(), READ if self._speaks_first else WRITE, self._answered)
         except OSError:

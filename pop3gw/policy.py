@@ -334,11 +334,11 @@ def instance(policy_class: type[AbstractPop3Proxy], facts: SessionFacts) -> Abst
 
 def attribute_faults(policy: AbstractPop3Proxy, names: Iterable[str]) -> list[str]:
     """What is wrong with these attributes, as ``Class.name: reason``: those that were not set the usual way."""
-    return [
-        f"{type(policy).__name__}.{name}: {fault}"
-        for name in sorted(names)
-        if (fault := _ATTRIBUTES[name].fault(getattr(policy, name)))
-    ]
+    faults = []
+    for name in names:
+        if fault := _ATTRIBUTES[name].fault(getattr(policy, name)):
+            faults.append(f"{type(policy).__name__}.{name}: {fault}")
+    return faults
 
 
 def check(policy_class: type[AbstractPop3Proxy]) -> list[str]:
@@ -350,7 +350,7 @@ def check(policy_class: type[AbstractPop3Proxy]) -> list[str]:
     if _never_runs(policy.config):
         return [f"config() {_NEVER_RUNS}"]
     policy.config()
-    if faults := attribute_faults(policy, SETTABLE):
+    if faults := attribute_faults(policy, sorted(SETTABLE)):
         return faults
     for key, value in policy.request.items():
         try:

@@ -29,7 +29,10 @@ from pop3gw.values import Address, SendProxy, Tls
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.tls import Contexts
 
-monotonic: Final = time.monotonic  # compiled, a constant is found faster than what was imported
+# Compiled, a constant is found faster than what was imported.
+monotonic: Final = time.monotonic
+_heappop: Final = heapq.heappop
+_heappush: Final = heapq.heappush
 _FORGOTTEN: Final = 64  # deadlines of no use that may be kept beside as many as there are sessions
 
 
@@ -137,7 +140,7 @@ class Relay:
     def expire(self, now: float) -> None:
         """Do what is due; what had come at that time was heard."""
         while self._deadlines and self._deadlines[0][0] <= now:
-            _when, entry = heapq.heappop(self._deadlines)
+            _when, entry = _heappop(self._deadlines)
             conversation = self._due.get(entry)
             if conversation is not None:
                 self._unschedule(conversation)
@@ -153,7 +156,7 @@ class Relay:
         self._entries += 1
         conversation.scheduled, conversation.entry = when, self._entries
         self._due[self._entries] = conversation
-        heapq.heappush(self._deadlines, (when, self._entries))
+        _heappush(self._deadlines, (when, self._entries))
 
     def _unschedule(self, conversation: Conversation) -> None:
         conversation.scheduled = NEVER

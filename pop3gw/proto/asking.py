@@ -33,6 +33,7 @@ PROTOCOL_ERROR: Final = "Error in protocol"
 _ANY_KNOWN: Final = ANY_KNOWN
 _BARE: Final = BARE
 _LOCAL: Final = Shape.LOCAL
+_SETTABLE: Final = SETTABLE
 REFUSING: Final = (POP3_REQ_REJECT, POP3_REQ_ABORT)
 
 
@@ -99,7 +100,7 @@ class Asking:
         """Run ``config()``; False when it failed, which is logged."""
         try:
             self.guard.call(self.policy.config, (), self.policy.callback_timeout)
-            if faults := attribute_faults(self.policy, SETTABLE.intersection(self.shown)):
+            if faults := attribute_faults(self.policy, [name for name in self.shown if name in _SETTABLE]):
                 raise CallbackError("; ".join(faults))
         except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
             self.failed(self.policy.config, "config()", fault)

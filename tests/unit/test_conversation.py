@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pop3gw import conversation, logs, tls
+from pop3gw import conversation, logs, relay, tls
 from pop3gw.conversation import wanted
 from pop3gw.net import Peer
 from pop3gw.policy import (
@@ -328,7 +328,8 @@ def test_nothing_is_read_for_who_has_not_taken_what_there_was(
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CLOCK, "skew", 0.0)
     monkeypatch.setattr(time, "monotonic", CLOCK)
-    monkeypatch.setattr(conversation, "monotonic", CLOCK)
+    for module in (conversation, relay):
+        monkeypatch.setattr(module, "monotonic", CLOCK)
 
 
 @pytest.mark.interpreted  # its clock stands in the place of the modules' own
