@@ -62,9 +62,10 @@ class Farewell:
         client = self._client
         try:
             client.end_writing()
-            if self._silent:  # but for what has come already: that must not be closed over
-                said = client.read() or b""
-                self._drained += len(said)
-                client.ended = not said
+            if self._silent:
+                if said := client.read():  # all the same: that must not be closed over
+                    self._drained += len(said)
+                else:
+                    client.ended = True
         except OSError:
             client.lose()
