@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from pop3gw.errors import ChannelError
-from pop3gw.fdpass import RECORD_LIMIT, Channel, Message, Retire
+from pop3gw.fdpass import Channel, Message, Retire
 from pop3gw.times import NEVER
 
 GUESTS: Final = 32  # connections at a time
@@ -193,7 +193,7 @@ class Answering:
 
     def _hear(self, _mask: int) -> None:
         try:
-            received = self._channel.receive(RECORD_LIMIT)
+            received = self._channel.receive()
         except BlockingIOError:
             return
         except (ChannelError, OSError):

@@ -20,7 +20,7 @@ from pop3gw.errors import ChannelError
 TEXT_LIMIT: Final = 16384
 SEATS_LIMIT: Final = 24
 RECORD_LIMIT: Final = TEXT_LIMIT + 64
-_BRIEF_LIMIT: Final = 256  # octets of a record where no long text comes; a small buffer costs the half of a large one
+BRIEF_LIMIT: Final = 256  # octets of a record where no long text comes; a small buffer costs the half of a large one
 QUEUED: Final = 1024  # more records than a channel holds
 _DESCRIPTOR: Final = struct.Struct("i")
 # As plain numbers: combining these enumerations costs more than the system call.
@@ -356,7 +356,7 @@ class Channel:
         rights = (_SOCKET_LEVEL, _RIGHTS, _DESCRIPTOR.pack(connection))
         self.socket.sendmsg((record,), (rights,), self._flags)
 
-    def receive(self, limit: int = _BRIEF_LIMIT) -> tuple[Message, int] | None:
+    def receive(self, limit: int = RECORD_LIMIT) -> tuple[Message, int] | None:
         """The next message of up to ``limit`` octets with its descriptor (-1: none), which is the caller's to close.
 
         None at the end of file. BlockingIOError: there is none now. ChannelError: what came is no message of ours.
@@ -380,7 +380,7 @@ class Channel:
                 socket.close(descriptor)
             raise
 
-    def hear(self, limit: int = _BRIEF_LIMIT) -> Message | None:
+    def hear(self, limit: int = BRIEF_LIMIT) -> Message | None:
         """The next message of who sends no descriptor, of less than ``limit`` octets; None at the end of file.
 
         A descriptor that comes all the same is closed by the system: nobody asked to have it. Raises as ``receive()``.

@@ -154,7 +154,7 @@ class Worker:
     def _hear(self, _events: int) -> None:
         """Take one thing that the master sent (mostly there is no more), then say how much more may come."""
         try:
-            received = self._channel.receive()
+            received = self._channel.receive(fdpass.BRIEF_LIMIT)
             if received is None:
                 self._left_alone()
             else:
