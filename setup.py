@@ -33,8 +33,8 @@ COMPILED = {
     ],
     "worker": [
         *("pop3gw/worker.py", "pop3gw/relay.py", "pop3gw/conversation.py", "pop3gw/admission.py"),
-        *("pop3gw/arrival.py", "pop3gw/handshake.py"),
-        *("pop3gw/farewell.py", "pop3gw/tally.py", "pop3gw/net.py", "pop3gw/loops.py", "pop3gw/poller.py"),
+        *("pop3gw/arrival.py", "pop3gw/handshake.py", "pop3gw/farewell.py", "pop3gw/leavers.py"),
+        *("pop3gw/tally.py", "pop3gw/net.py", "pop3gw/loops.py", "pop3gw/poller.py"),
         *("pop3gw/stream.py", "pop3gw/tlsstream.py", "pop3gw/fdpass.py", "pop3gw/scoreboard.py", "pop3gw/ledger.py"),
         *("pop3gw/logs.py", "pop3gw/logline.py", "pop3gw/logsinks.py", "pop3gw/redaction.py"),
         *("pop3gw/credit.py", "pop3gw/signals.py"),

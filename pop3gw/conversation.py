@@ -21,6 +21,7 @@ from pop3gw.admission import Admission, Verdict
 from pop3gw.backtrace import backtrace
 from pop3gw.farewell import Farewell
 from pop3gw.handshake import Handshake
+from pop3gw.leavers import Leavers
 from pop3gw.logs import SessionLog
 from pop3gw.net import Connector, Peer
 from pop3gw.policy import SessionFacts
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
 monotonic: Final = time.monotonic  # compiled, a constant is found faster than what was imported
 # Requests are short. What is read at once is decided at once: a flood of them must not delay a worker's other sessions.
 _CLIENT_READ: Final = 4096
+_QUIT: Final = Ending.QUIT
 P = ParamSpec("P")
 
 
@@ -83,6 +85,7 @@ class Conversation:
     __slots__ = (
         "_admission",
         "_client",
+        "_client_parted",
         "_connector",
         "_failures",
         "_farewell",
@@ -114,6 +117,7 @@ class Conversation:
         self.entry = 0  # of the relay's deadlines, where it is scheduled
         self._relay = relay
         self._client = Stream(client, _CLIENT_READ)
+        self._client_parted = False  # it is the leavers' to close
         self._server: Stream | None = None
         self._admission: Admission | None = None
         self._connector: Connector | None = None
@@ -537,15 +541,26 @@ class Conversation:
             self._handshake = None
             self._close_server()
             self._tally.conclude(self._session, client, now - self._started)
-            farewell = self._farewell = Farewell(client, now, silent=self._session.said_all)
-            if not farewell.over(now):
-                self.seat.leave()
-                self._hand_over(client, self._client_leaves)
+            farewell = self._farewell = Farewell(client, now)
+            if self._session.ending is _QUIT and not farewell.over(now) and client.unsent is None:
+                self._leave_to(self._relay.leavers, farewell, now)
+                return
+            if self._session.moved:
+                self._tally.show(self._session)
+            self.seat.leave()
+            self._hand_over(client, self._client_leaves)
         if farewell.over(now):
             self._close()
             return
         self._watch(client, farewell.waits_for, self._client_leaves)
         self._due(farewell.ends)
+
+    def _leave_to(self, leavers: Leavers, farewell: Farewell, now: float) -> None:
+        """The client has nothing more to say: others close its connection, and this session is done."""
+        self._watch(self._client, 0, self._client_ready)
+        self._client_parted = True
+        leavers.add(farewell, now)
+        self._close()
 
     @_contained
     def _client_leaves(self, _events: int) -> None:
@@ -583,8 +598,9 @@ class Conversation:
         except Exception as fault:  # noqa: BLE001 - a policy may have put anything into its attributes
             self._journal.error(f"this session can't be summarized: {backtrace(fault)}")
         self._close_server()
-        self._watch(self._client, 0, self._client_ready)
-        self._client.close()
+        if not self._client_parted:
+            self._watch(self._client, 0, self._client_ready)
+            self._client.close()
         self.closed = True
         self.settled = False  # an event of this round that still comes for it brings nothing
         self._relay.done(self)

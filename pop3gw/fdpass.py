@@ -29,6 +29,7 @@ _NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
 _RECEIVE: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 _SOCKET_LEVEL: Final = int(socket.SOL_SOCKET)
 _RIGHTS: Final = int(socket.SCM_RIGHTS)
+_TOO_LONG: Final = int(socket.MSG_TRUNC)
 _CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _ANCILLARY_SPACE: Final = socket.CMSG_LEN(_DESCRIPTOR.size)  # with the padding of CMSG_SPACE it holds two
 
@@ -373,7 +374,10 @@ class Channel:
                 (descriptor,) = _DESCRIPTOR.unpack(data)
         try:
             if flags & _CUT:
-                raise ChannelError("a message or its descriptor was cut; is this process out of descriptors?")
+                why = (
+                    "it is too long" if flags & _TOO_LONG else "its descriptor is missing: is this process out of them?"
+                )
+                raise ChannelError(f"a message was cut: {why}")
             return decode(record), descriptor
         except ChannelError:
             if descriptor >= 0:

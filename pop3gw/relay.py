@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pop3gw.callguard import CallGuard
 from pop3gw.conversation import Conversation
+from pop3gw.leavers import Leavers
 from pop3gw.logs import current as log
 from pop3gw.net import Peer, Route
 from pop3gw.policy import AbstractPop3Proxy
@@ -87,6 +88,7 @@ class Relay:
         self.ended = ended
         self._ask = ask
         self.guard = CallGuard(self._give_up)
+        self.leavers = Leavers(poller)
         self._running: set[Conversation] = set()
         self.unsettled: list[Conversation] = []  # who has heard something in this round
         self._asking: dict[int, Conversation] = {}  # seat -> who waits for ``decided``
@@ -135,10 +137,11 @@ class Relay:
 
     def deadline(self) -> float:
         """When ``expire`` is wanted."""
-        return self._deadlines[0][0] if self._deadlines else NEVER
+        return min(self._deadlines[0][0] if self._deadlines else NEVER, self.leavers.deadline)
 
     def expire(self, now: float) -> None:
         """Do what is due; what had come at that time was heard."""
+        self.leavers.sweep(now)
         while self._deadlines and self._deadlines[0][0] <= now:
             _when, entry = _heappop(self._deadlines)
             conversation = self._due.get(entry)
@@ -166,6 +169,11 @@ class Relay:
         """End every session at once."""
         for conversation in list(self._running):
             conversation.end(reason)
+        self.leavers.close()
+
+    def retire(self) -> None:
+        """No more sessions come."""
+        self.leavers.watch()
 
     def end(self, seat: int, session: str, reason: str) -> None:
         """End the session with this id, if it is still at this seat."""

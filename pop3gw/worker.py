@@ -2,8 +2,8 @@
 
 It knows the channel, its slot of the scoreboard and ``relay``; how many sessions it takes, and when it says so, is
 decided by ``credit``. It knows nothing of POP3, and waits for nothing but its poller. While no session runs nothing
-wakes it up, but once for its title and to report what is free. It notices the master's death as the end of its channel:
-then it leaves as soon as no session runs.
+wakes it up, but once for its title, to report what is free and to forget the last clients. It notices the master's
+death as the end of its channel: then it leaves as soon as no session runs.
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ class Sessions(Protocol):
 
     def expire(self, now: float) -> None:
         """Do what is due; what had come at that time was heard."""
+
+    def retire(self) -> None:
+        """No more sessions come: once those that there are have left nothing to do, ``deadline()`` is NEVER."""
 
     def end(self, seat: int, session: str, reason: str) -> None:
         """End the session with this id at once, if it is still at this seat."""
@@ -130,7 +133,7 @@ class Worker:
         seats = self._slot.seats
         only = seats[0] if len(seats) == 1 else None
         credit = self._credit
-        while credit.busy or not self._leaves:
+        while credit.busy or not self._leaves or deadline() != NEVER:
             due = min(min(self._show_at, self._report_at), deadline())  # compiled, min() of two is a comparison
             now = monotonic()
             for call, events in poll(None if due == NEVER else max(0.0, due - now)):
@@ -176,6 +179,7 @@ class Worker:
                 self._sessions.decided(seat, admitted=False)
             case fdpass.Retire():
                 self._leaves = True
+                self._sessions.retire()
                 if self._report_at != NEVER:
                     self._report_freed()
             case fdpass.EndSession(seat, session):
@@ -224,6 +228,7 @@ class Worker:
     def _left_alone(self) -> None:
         """Nothing more comes from the master."""
         self._leaves = True
+        self._sessions.retire()
         self._poller.forget(self._channel.fileno())
 
     def _asked_to_leave(self, _number: int, _frame: object) -> None:

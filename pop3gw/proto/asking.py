@@ -100,7 +100,7 @@ class Asking:
         """Run ``config()``; False when it failed, which is logged."""
         try:
             self.guard.call(self.policy.config, (), self.policy.callback_timeout)
-            if faults := attribute_faults(self.policy, [name for name in self.shown if name in _SETTABLE]):
+            if faults := attribute_faults(self.policy, sorted(_SETTABLE.intersection(self.shown))):
                 raise CallbackError("; ".join(faults))
         except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
             self.failed(self.policy.config, "config()", fault)

@@ -62,11 +62,6 @@ class Session(FastPath):
         return self.policy.username
 
     @property
-    def said_all(self) -> bool:
-        """Whether the client has said QUIT, which is its last word (RFC 1939 section 6)."""
-        return self.ending is Ending.QUIT and not self._client.left
-
-    @property
     def reads_client(self) -> bool:
         """Whether input from the client is wanted."""
         if self._client_eof or self.over or self.tls_wanted:

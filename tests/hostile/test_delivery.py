@@ -89,16 +89,34 @@ def test_requests_behind_an_abort_or_a_quit_are_heard_by_nobody(
 
 
 @pytest.mark.parametrize("behind", [b"DELE 1\r\n" * 2048, b"x" * 65536])
-def test_the_last_answer_is_delivered_though_the_client_goes_on_sending(running: Gateway, behind: bytes) -> None:
+@pytest.mark.parametrize(("last", "answer"), [(b"XYZZY\r\n", b"-ERR Invalid command.\r\n"), (b"QUIT\r\n", BYE)])
+def test_the_last_answer_is_delivered_though_the_client_goes_on_sending(
+    running: Gateway, last: bytes, answer: bytes, behind: bytes
+) -> None:
     with logged_in(dial(running.port("plain"))) as client:
-        client.sendall(b"XYZZY\r\n")
+        client.sendall(last)
         for _ in range(8 * MIB // len(behind)):
             client.sendall(behind)  # raises where a reset has come
         client.shutdown(socket.SHUT_WR)
         data = b""
         while chunk := client.recv(65536):  # here too
             data += chunk
-        assert data == b"-ERR Invalid command.\r\n"
+        assert data == answer
+
+
+def test_what_is_still_on_its_way_is_delivered_though_the_client_speaks_behind_its_quit(
+    running: Gateway, mailbox: tuple[Mailbox, Server]
+) -> None:
+    message = b"x" * 50_000 + b"\r\n.\r\n"
+    before, mailbox[0].content = mailbox[0].content, lambda: [message]
+    try:
+        with logged_in(dial(running.port("plain"), buffer=2048)) as client:
+            client.sendall(b"RETR 1\r\nQUIT\r\n")
+            assert mailbox[0].visits[-1].over.wait(5)
+            client.sendall(b"NOOP\r\n")
+            assert rest(client) == b"+OK\r\n" + message + BYE
+    finally:
+        mailbox[0].content = before
 
 
 def test_a_client_that_never_stops_sending_is_closed_all_the_same(

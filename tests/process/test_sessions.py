@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pop3gw.farewell import DRAIN_SECONDS
 from tests.process.gateway import Make, cpu_seconds, status, until
 
 MODES = pytest.mark.parametrize("sessions_per_worker", [1, 20])
@@ -264,6 +265,7 @@ def test_idle_processes_sleep(make: Make) -> None:
         time.sleep(0.2)
         return stirred() == before
 
+    time.sleep(DRAIN_SECONDS)  # for so long its client is not forgotten
     until("what a session leaves behind is done", rest)
     before = stirred()
     time.sleep(2.0)

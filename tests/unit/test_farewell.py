@@ -25,7 +25,7 @@ def ends() -> Iterator[tuple[Stream, socket.socket]]:
 
 def test_what_the_client_still_says_is_taken_until_it_leaves(ends: tuple[Stream, socket.socket]) -> None:
     client, theirs = ends
-    farewell = Farewell(client, NOW, silent=False)
+    farewell = Farewell(client, NOW)
     assert theirs.recv(10) == b""  # it is told at once
     assert (farewell.waits_for, farewell.ends, farewell.over(NOW)) == (READ, NOW + DRAIN_SECONDS, False)
     theirs.sendall(b"NOOP\r\n")
@@ -36,39 +36,8 @@ def test_what_the_client_still_says_is_taken_until_it_leaves(ends: tuple[Stream,
     assert farewell.over(NOW)
 
 
-def test_one_who_says_no_more_is_not_waited_for(ends: tuple[Stream, socket.socket]) -> None:
-    client, theirs = ends
-    assert client.write(b"+OK\r\n")
-    assert Farewell(client, NOW, silent=True).over(NOW)
-    assert theirs.recv(10) == b"+OK\r\n"
-
-
-def test_one_who_has_said_more_all_the_same_is(ends: tuple[Stream, socket.socket]) -> None:
-    client, theirs = ends
-    theirs.sendall(b"NOOP\r\n")
-    farewell = Farewell(client, NOW, silent=True)
-    assert (farewell.waits_for, farewell.over(NOW)) == (READ, False)
-    theirs.close()
-    farewell.go_on(NOW)
-    assert farewell.over(NOW)
-
-
-def test_one_who_says_no_more_still_gets_all_that_it_is_owed(ends: tuple[Stream, socket.socket]) -> None:
-    client, theirs = ends
-    while client.write(b"x" * 65536):
-        pass
-    farewell = Farewell(client, NOW, silent=True)
-    heard = 0
-    while not farewell.over(NOW):
-        heard += len(theirs.recv(1 << 20))
-        farewell.go_on(NOW)
-    while data := theirs.recv(1 << 20):
-        heard += len(data)
-    assert heard == client.sent
-
-
 def test_one_who_stays_is_closed_when_the_time_has_come(ends: tuple[Stream, socket.socket]) -> None:
-    farewell = Farewell(ends[0], NOW, silent=False)
+    farewell = Farewell(ends[0], NOW)
     assert not farewell.over(NOW + DRAIN_SECONDS - 0.1)
     assert farewell.over(NOW + DRAIN_SECONDS)
 
@@ -79,7 +48,7 @@ def test_one_who_never_stops_talking_is_closed(
 ) -> None:
     monkeypatch.setattr("pop3gw.farewell.DRAIN_OCTETS", 10)
     client, theirs = ends
-    farewell = Farewell(client, NOW, silent=False)
+    farewell = Farewell(client, NOW)
     theirs.sendall(b"x" * 10)
     farewell.go_on(NOW)
     assert not farewell.over(NOW)
@@ -92,7 +61,7 @@ def test_what_is_unsent_goes_out_first_as_long_as_some_of_it_is_taken(ends: tupl
     client, theirs = ends
     while client.write(b"x" * 65536):
         pass
-    farewell = Farewell(client, NOW, silent=False)
+    farewell = Farewell(client, NOW)
     assert (farewell.waits_for, farewell.ends) == (WRITE, NOW + LAST_WORDS_SECONDS)
     farewell.go_on(NOW + 1)
     assert farewell.ends == NOW + 1 + LAST_WORDS_SECONDS
@@ -111,7 +80,7 @@ def test_one_who_is_gone_is_closed_whatever_it_was_owed(ends: tuple[Stream, sock
     client, theirs = ends
     while client.write(b"x" * 65536):
         pass
-    farewell = Farewell(client, NOW, silent=False)
+    farewell = Farewell(client, NOW)
     theirs.close()
     farewell.go_on(NOW)
     assert farewell.over(NOW)

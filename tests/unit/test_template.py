@@ -35,6 +35,16 @@ def test_a_template_that_is_ready_when_nobody_waits_any_more_just_leaves(
     assert capfd.readouterr().err == ""
 
 
+def test_a_policy_may_have_many_callbacks_with_long_names(tmp_path: Path) -> None:
+    methods = "".join(f"    def {'long_name_' * 8}{number}(self, _): return 1\n" for number in range(30))
+    (tmp_path / "office.py").write_text(
+        f"from pop3gw.policy import *\nclass Office(Pop3Proxy):\n{methods}    def config(self): super().config()\n"
+    )
+    loaded = config.from_command_line("127.0.0.1:0", "127.0.0.1:110", "office:Office")
+    loaded = dataclasses.replace(loaded, policy_path=(str(tmp_path),), user=pwd.getpwuid(os.geteuid()).pw_name)
+    assert template.check(loaded) == []
+
+
 def test_what_can_not_be_shown_is_told_by_its_class(tmp_path: Path) -> None:
     (tmp_path / "office.py").write_text("def __getattr__(_):\n    raise SyntaxError('x', ('f', 1, 2, 3))\n")
     loaded = config.from_command_line("127.0.0.1:0", "127.0.0.1:110", "office:Office")

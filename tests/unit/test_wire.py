@@ -16,6 +16,7 @@ from pop3gw.proto.wire import (
     Lines,
     LineTooLongError,
     Terminator,
+    good_status,
     stuffed,
     terminator_in,
 )
@@ -176,3 +177,12 @@ def test_a_terminator_is_found_however_far_the_dots_before_it_are(before: int, d
         at = whole.find(b"\r\n.\r\n")
         assert Terminator().find(whole) == (at + 5 if at >= 0 else -1)
         assert terminator_in(whole, before) == whole.find(b"\r\n.\r\n", before)
+
+
+@given(
+    st.lists(st.sampled_from([b"+OK", b" ", b"\r", b"\n", b"\0", b"a", b"\r\n", b"-ERR"]), max_size=8).map(b"".join),
+    st.integers(1, 12),
+)
+def test_a_good_status_is_whole_and_within_its_limit(data: bytes, limit: int) -> None:
+    good = re.match(rb"\+OK(?: [^\r\n\0]*)?(?=\r\n)", data)
+    assert good_status(data, limit) == (good.end() if good is not None and good.end() <= limit else -1)

@@ -71,6 +71,8 @@ class Echo:
     def expire(self, now: float) -> None:
         raise AssertionError(f"nothing is due at {now}")
 
+    def retire(self) -> None: ...
+
     def end(self, seat: int, session: str, reason: str) -> None:
         assert (session, reason) == ("3f2a", "the administrator ended it")
         for client, one in list(self._sessions.values()):
