@@ -22,8 +22,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from pop3gw.backoff import Backoff
 from pop3gw.clientele import Clientele
+from pop3gw.respawn import Failure, Respawn
 from pop3gw.settings import Service
 from pop3gw.times import NEVER
 
@@ -35,7 +35,7 @@ LEAVE_LIMIT: Final = 30.0  # s in which a worker without sessions must be gone
 END_LIMIT: Final = 3.0  # s in which a worker that was told to end at once must be gone
 ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
 JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replaced early
-QUIET: Final = 60.0  # s between two reports of a full pool, or of failures whose wait has not grown
+QUIET: Final = 60.0  # s between two reports of a full pool
 
 
 class Act(enum.Enum):
@@ -95,7 +95,6 @@ class Pool:
     # More attributes than an instance may have without slots before each access is a search in a dictionary.
     __slots__ = (
         "_affordable",
-        "_backoff",
         "_calm_from",
         "_calm_to",
         "_clientele",
@@ -117,14 +116,12 @@ class Pool:
         "_processors",
         "_quiet_until",
         "_reports",
+        "_respawn",
         "_retired",
         "_rules",
         "_serving",
         "_shutdown_timeout",
         "_surplus",
-        "_told_until",
-        "_told_wait",
-        "_unforked",
         "_waiting",
         "_workers",
         "deadline",
@@ -160,11 +157,8 @@ class Pool:
         # While free seats are between these there is nothing to fork or to retire.
         self._calm_from = 0
         self._calm_to = -1
-        self._backoff = Backoff()
+        self._respawn = Respawn()
         self._failed_at = NO_BOUND  # the last worker asked for when one failed: younger ones may show that it works
-        self._unforked = False  # it could not be forked: that one offers itself shows that it works
-        self._told_wait = 0.0
-        self._told_until = -NEVER  # until then only a longer wait is reported
         self._paused_until = -NEVER
         self._pause_reported = False
         self._quiet_until = -NEVER
@@ -230,9 +224,8 @@ class Pool:
         self._rules = rules
         self._forks = True
         self._shutdown_timeout = rules.shutdown_timeout
-        self._backoff = Backoff()
+        self._respawn = Respawn()
         self._failed_at = NO_BOUND
-        self._told_until = -NEVER
         self._clientele.begin(rules.max_sessions_per_client, behind_proxy=bool(rules.proxy_protocol_from))
         self._quiet_until = -NEVER
         self.restless = True
@@ -270,7 +263,7 @@ class Pool:
         elif self.vacant > self._calm_to or not self._credit:
             self.restless = True
         if number > self._failed_at:
-            self._mended()
+            self._worked(served=True)
         if credit > 0:
             self._trust(worker, credit)
 
@@ -287,8 +280,8 @@ class Pool:
             worker.state = _State.SERVING
             worker.due = NEVER
             self.restless = True
-            if self._unforked and worker.number > self._failed_at:
-                self._mended()
+            if worker.number > self._failed_at:
+                self._worked(served=False)
         if not worker.credit:
             # One that has not served yet comes last: it shares its memory with its template as long as it does not.
             (self._open.appendleft if fresh else self._open.append)(worker)
@@ -311,8 +304,7 @@ class Pool:
         if worker is None:
             return
         if worker.state is not _State.LEAVING and not worker.served:
-            self._unforked = False
-            self._back_off("workers end before they have served a session", now)
+            self._failed(Failure.UNSERVED, now)
         self._leave(worker, now)
         for client in worker.clients.values():
             self._clientele.leave(client)
@@ -323,8 +315,7 @@ class Pool:
         worker = self._workers.get(number)
         if worker is None:
             return
-        self._unforked = True
-        self._back_off(f"a worker can't be forked ({reason})", now)
+        self._failed(Failure.FORK, now, reason)
         self._leave(worker, now)
         self._forget(worker)
 
@@ -485,8 +476,8 @@ class Pool:
             wanted = max(wanted, min(wanted + needed, rules.max_spare))
         room = rules.max_workers - self._taken(rules)
         short = min(wanted - self._workers_for(vacant) - self.starting, room)
-        if short > 0 and now < self._backoff.until:
-            self._wake(self._backoff.until)
+        if short > 0 and now < self._respawn.until:
+            self._wake(self._respawn.until)
             return
         if room > 0:
             enough = (rules.min_spare - self.starting - max(short, 0) - 1) * rules.sessions_per_worker + 1
@@ -581,19 +572,14 @@ class Pool:
             self._leave(worker, now)
         self.restless = True
 
-    def _back_off(self, what: str, now: float) -> None:
+    def _failed(self, what: Failure, now: float, reason: str = "") -> None:
         self._failed_at = self._last_number
-        if now >= self._backoff.until + QUIET:  # so long after the last one it is the first again
-            self._backoff.worked()
-        wait = self._backoff.failed(now)
-        if wait is not None and (wait > self._told_wait or now >= self._told_until):
-            self._told_wait = wait
-            self._told_until = now + QUIET
-            self._reports.append(f"{what}; the next try is in {wait:g} s")
+        if report := self._respawn.failed(what, now, reason):
+            self._reports.append(report)
 
-    def _mended(self) -> None:
-        self._failed_at = NO_BOUND
-        self._backoff.worked()
+    def _worked(self, *, served: bool) -> None:
+        if self._respawn.worked(served=served):
+            self._failed_at = NO_BOUND
 
     def _wake(self, at: float) -> None:
         if at < self.deadline:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from pop3gw import pool as pool_module
+from pop3gw import respawn
 from pop3gw.pool import Act, Order, Phase, Pool
 from pop3gw.settings import Service
 from pop3gw.values import Address
@@ -399,7 +400,7 @@ def test_a_worker_that_dies_in_a_session_is_replaced_at_once_however_often() -> 
 
 def wait_of(gateway: Gateway) -> float:
     """How long the pool waits before it forks again."""
-    return gateway.pool._backoff.until - gateway.now
+    return gateway.pool._respawn.until - gateway.now
 
 
 @pytest.mark.parametrize("forks", [True, False])
@@ -450,7 +451,7 @@ def test_once_a_worker_could_be_forked_the_back_off_is_over_and_nothing_is_said_
         gateway.wait(0.5)
         assert gateway.pool.settled
     assert len(gateway.reports) == 1
-    gateway.wait(pool_module.QUIET)
+    gateway.wait(respawn.QUIET)
     gateway.forks = False
     gateway.connect()
     assert len(gateway.reports) == 2
@@ -462,7 +463,7 @@ def test_a_failure_long_after_the_last_is_the_first_again() -> None:
         gateway.end_worker(gateway.alive[0])
         gateway.settle()
         assert wait_of(gateway) == 0.25
-        gateway.wait(2 * pool_module.QUIET)
+        gateway.wait(2 * respawn.QUIET)
 
 
 def test_when_no_process_can_be_forked_it_waits_and_recovers() -> None:
