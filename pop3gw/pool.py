@@ -25,10 +25,9 @@ from typing import Final, NamedTuple
 from pop3gw.clientele import Clientele
 from pop3gw.respawn import Failure, Respawn
 from pop3gw.settings import Service
+from pop3gw.spares import NO_BOUND, Spares
 from pop3gw.times import NEVER
 
-NO_BOUND: Final = 1 << 62
-LINGER: Final = 0.5  # s: surplus spares stay that long, since the next burst may want them
 STALL: Final = 1.0  # s without credit, after which free seats count as lost to whatever holds their workers
 START_LIMIT: Final = 30.0  # s in which a forked worker must offer itself
 LEAVE_LIMIT: Final = 30.0  # s in which a worker without sessions must be gone
@@ -121,7 +120,7 @@ class Pool:
         "_rules",
         "_serving",
         "_shutdown_timeout",
-        "_surplus",
+        "_spares",
         "_waiting",
         "_workers",
         "deadline",
@@ -152,8 +151,7 @@ class Pool:
         self._serving = 0
         self._dry_since = NEVER  # since when there is no credit
         self._waiting = 0  # clients that are known to wait while there is none
-        # Since when there are too many spares, and the least surplus since.
-        self._surplus: tuple[float, int] | None = None
+        self._spares = Spares(0, 0, 1)
         # While free seats are between these there is nothing to fork or to retire.
         self._calm_from = 0
         self._calm_to = -1
@@ -206,7 +204,7 @@ class Pool:
     @property
     def spare(self) -> int:
         """Workers that have room: as many as the free seats need, since sessions fill one worker after another."""
-        return self._workers_for(self.vacant) if self._rules is not None else 0
+        return self._spares.workers(self.vacant)
 
     # What happened.
 
@@ -222,6 +220,7 @@ class Pool:
         self._older = len(self._workers)
         self._older_sessions = self._clientele.sessions
         self._rules = rules
+        self._spares = Spares(rules.min_spare, rules.max_spare, rules.sessions_per_worker)
         self._forks = True
         self._shutdown_timeout = rules.shutdown_timeout
         self._respawn = Respawn()
@@ -410,9 +409,7 @@ class Pool:
             self._advance_end(now, orders)
         elif self._rules is not None:
             rules = self._rules
-            self._calm_from = 0
-            self._calm_to = rules.max_spare * rules.sessions_per_worker
-            self._retire_surplus(rules, now)
+            self._retire_surplus(now)
             if self._forks:
                 self._spawn(rules, now, orders)
             self._report_full(rules, now)
@@ -444,44 +441,31 @@ class Pool:
             orders += [Order(Act.KILL, number) for number in self._workers]
         self._wake(self._phase_until)
 
-    def _retire_surplus(self, rules: Service, now: float) -> None:
-        surplus = self.spare - rules.max_spare
-        if surplus <= 0:
-            self._surplus = None
-            return
-        since, least = self._surplus or (now, surplus)
-        least = min(least, surplus)
-        if now >= since + LINGER:
-            idle = [worker for worker in self._open if not worker.clients][:least]
+    def _retire_surplus(self, now: float) -> None:
+        spares = self._spares
+        if surplus := spares.surplus(self.vacant, now):
+            idle = [worker for worker in self._open if not worker.clients][:surplus]
             for worker in idle:
                 self._leave(worker, now)
-            self._surplus = None
-            if least == surplus or not idle:
-                return
-            since, least = now, surplus - len(idle)
-        self._surplus = (since, least)
-        self._calm_from = (rules.max_spare + least - 1) * rules.sessions_per_worker + 1
-        self._calm_to = NO_BOUND
-        self._wake(since + LINGER)
+            spares.leave(len(idle), now)
+        self._calm_from, self._calm_to = spares.calm
+        self._wake(spares.until)
 
     def _spawn(self, rules: Service, now: float, orders: list[Order]) -> None:
-        stalled = self.dry and now >= self._dry_since + STALL
-        vacant = 0 if stalled else self.vacant
-        if self.vacant and self.dry and not stalled:
-            self._wake(self._dry_since + STALL)
-        # Who waits gets a worker, of those that wait at once as many as max_spare, beside the spares.
-        wanted = rules.min_spare
-        if self.dry and self._waiting > vacant:
-            needed = self._workers_for(self._waiting - vacant)
-            wanted = max(wanted, min(wanted + needed, rules.max_spare))
+        free = self.vacant
+        waiting = self._waiting if self.dry else 0
+        if free and self.dry:
+            if now < self._dry_since + STALL:
+                self._wake(self._dry_since + STALL)
+            else:
+                free = 0
         room = rules.max_workers - self._taken(rules)
-        short = min(wanted - self._workers_for(vacant) - self.starting, room)
+        short = min(self._spares.short(free, self.starting, waiting), room)
         if short > 0 and now < self._respawn.until:
             self._wake(self._respawn.until)
             return
         if room > 0:
-            enough = (rules.min_spare - self.starting - max(short, 0) - 1) * rules.sessions_per_worker + 1
-            self._calm_from = max(self._calm_from, enough)
+            self._calm_from = max(self._calm_from, self._spares.enough(self.starting + max(short, 0)))
         for _ in range(short):
             orders.append(Order(Act.SPAWN, self._engage(rules, now)))
 
@@ -530,10 +514,6 @@ class Pool:
     def _taken(self, rules: Service) -> int:
         """How much of ``max_workers`` is taken: a few old sessions must not keep hundreds of seats from new ones."""
         return len(self._workers) - self._older + min(self._older, self._older_sessions // rules.sessions_per_worker)
-
-    def _workers_for(self, sessions: int) -> int:
-        per_worker = self._rules.sessions_per_worker if self._rules is not None else 1
-        return -(-sessions // per_worker)
 
     def _leave(self, worker: _Worker, now: float) -> None:
         self.restless = True
