@@ -20,9 +20,11 @@ import enum
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from pop3gw.clientele import Clientele
+from pop3gw.closing import Closing, Phase
+from pop3gw.orders import Act, Order
 from pop3gw.respawn import Failure, Respawn
 from pop3gw.settings import Service
 from pop3gw.spares import NO_BOUND, Spares
@@ -31,37 +33,9 @@ from pop3gw.times import NEVER
 STALL: Final = 1.0  # s without credit, after which free seats count as lost to whatever holds their workers
 START_LIMIT: Final = 30.0  # s in which a forked worker must offer itself
 LEAVE_LIMIT: Final = 30.0  # s in which a worker without sessions must be gone
-END_LIMIT: Final = 3.0  # s in which a worker that was told to end at once must be gone
 ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
 JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replaced early
 QUIET: Final = 60.0  # s between two reports of a full pool
-
-
-class Act(enum.Enum):
-    """What an order asks for."""
-
-    SPAWN = "fork this worker"
-    RETIRE = "tell it to leave once its sessions are over"
-    END = "tell it to end its sessions and leave"
-    KILL = "kill it"
-    REPORT = "log this text as a warning"
-
-
-class Order(NamedTuple):
-    """One thing to do: to the worker of that number, or (REPORT) with that text."""
-
-    act: Act
-    worker: int = 0
-    text: str = ""
-
-
-class Phase(enum.Enum):
-    """How far a pool's end is."""
-
-    RUNNING = "serving"
-    DRAINING = "running sessions may finish"
-    ENDING = "every session is ended"
-    KILLING = "what is left is killed"
 
 
 class _State(enum.Enum):
@@ -97,9 +71,9 @@ class Pool:
         "_calm_from",
         "_calm_to",
         "_clientele",
+        "_closing",
         "_credit",
         "_dry_since",
-        "_end_untold",
         "_failed_at",
         "_forks",
         "_full",
@@ -111,7 +85,6 @@ class Pool:
         "_overdue_at",
         "_pause_reported",
         "_paused_until",
-        "_phase_until",
         "_processors",
         "_quiet_until",
         "_reports",
@@ -119,19 +92,16 @@ class Pool:
         "_retired",
         "_rules",
         "_serving",
-        "_shutdown_timeout",
         "_spares",
         "_waiting",
         "_workers",
         "deadline",
-        "phase",
         "restless",
         "starting",
         "vacant",
     )
 
     def __init__(self, jitter: Callable[[], float], processors: int = 1, affordable: int = NO_BOUND) -> None:
-        self.phase = Phase.RUNNING
         self.deadline = NEVER
         self.restless = True  # whether ``orders()`` may have something to say before its deadline
         self.starting = 0  # workers that have not offered themselves yet
@@ -147,6 +117,7 @@ class Pool:
         self._older_sessions = 0  # those of these workers
         self._open: deque[_Worker] = deque()  # those with credit, the one to take next at the right
         self._clientele = Clientele()
+        self._closing = Closing()
         self._credit = 0  # sessions that may be handed over now
         self._serving = 0
         self._dry_since = NEVER  # since when there is no credit
@@ -160,11 +131,8 @@ class Pool:
         self._paused_until = -NEVER
         self._pause_reported = False
         self._quiet_until = -NEVER
-        self._shutdown_timeout = 0
-        self._phase_until = NEVER
         self._overdue_at = NEVER
         self._retired: list[int] = []  # those that don't know yet that they shall leave
-        self._end_untold = False
         self._full = False
         self._reports: list[str] = []
 
@@ -176,7 +144,12 @@ class Pool:
 
     def room(self, now: float) -> int:
         """How many sessions may be handed over now; 0: only clients that are turned away are to be accepted."""
-        return self._credit if self.phase is Phase.RUNNING and now >= self._paused_until else 0
+        return self._credit if now >= self._paused_until else 0  # a pool that closes has no credit
+
+    @property
+    def phase(self) -> Phase:
+        """How far the pool's end is."""
+        return self._closing.phase
 
     @property
     def dry(self) -> bool:
@@ -222,7 +195,7 @@ class Pool:
         self._rules = rules
         self._spares = Spares(rules.min_spare, rules.max_spare, rules.sessions_per_worker)
         self._forks = True
-        self._shutdown_timeout = rules.shutdown_timeout
+        self._closing.timeout = rules.shutdown_timeout
         self._respawn = Respawn()
         self._failed_at = NO_BOUND
         self._clientele.begin(rules.max_sessions_per_client, behind_proxy=bool(rules.proxy_protocol_from))
@@ -379,18 +352,18 @@ class Pool:
 
     def drain(self, now: float) -> None:
         """The service is no longer configured: its sessions may finish, however long they take."""
-        self._enter(Phase.DRAINING, NEVER, now)
+        self._closing.drain()
+        self._dismiss(now)
 
     def stop(self, now: float) -> None:
         """Let sessions finish within ``shutdown_timeout``."""
-        if self.phase in (Phase.RUNNING, Phase.DRAINING):
-            self._enter(Phase.DRAINING, now + self._shutdown_timeout, now)
+        self._closing.stop(now)
+        self._dismiss(now)
 
     def end(self, now: float) -> None:
         """End every session at once."""
-        if self.phase in (Phase.RUNNING, Phase.DRAINING):
-            self._enter(Phase.ENDING, now + END_LIMIT, now)
-            self._end_untold = True
+        self._closing.end(now)
+        self._dismiss(now)
 
     @property
     def over(self) -> bool:
@@ -426,20 +399,11 @@ class Pool:
         return orders
 
     def _advance_end(self, now: float, orders: list[Order]) -> None:
-        if self.phase is Phase.DRAINING and now >= self._phase_until:
-            if self.sessions:
-                self._reports.append(
-                    f"{self.sessions} sessions go on after shutdown_timeout"
-                    f" ({self._shutdown_timeout} s); they are ended"
-                )
-            self.end(now)
-        if self._end_untold:
-            self._end_untold = False
-            orders += [Order(Act.END, number) for number in self._workers]
-        if self.phase is Phase.ENDING and now >= self._phase_until:
-            self._enter(Phase.KILLING, NEVER, now)
-            orders += [Order(Act.KILL, number) for number in self._workers]
-        self._wake(self._phase_until)
+        acts, report = self._closing.advance(now, self.sessions)
+        orders += [Order(act, number) for act in acts for number in self._workers]
+        if report:
+            self._reports.append(report)
+        self._wake(self._closing.until)
 
     def _retire_surplus(self, now: float) -> None:
         spares = self._spares
@@ -545,9 +509,7 @@ class Pool:
         if at < self._overdue_at:
             self._overdue_at = at
 
-    def _enter(self, phase: Phase, until: float, now: float) -> None:
-        self.phase = phase
-        self._phase_until = until
+    def _dismiss(self, now: float) -> None:
         for worker in self._workers.values():
             self._leave(worker, now)
         self.restless = True

@@ -23,6 +23,7 @@ from typing import Final
 from pop3gw import fdpass, listeners, process
 from pop3gw.agenda import Agenda
 from pop3gw.backtrace import backtrace
+from pop3gw.closing import Phase
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation, Stage, Worker
 from pop3gw.ledger import Gauge, Ledger
@@ -30,7 +31,8 @@ from pop3gw.listeners import Listener
 from pop3gw.logline import quoted
 from pop3gw.logs import SessionLog
 from pop3gw.logs import current as log
-from pop3gw.pool import Act, Order, Phase, Pool
+from pop3gw.orders import Act, Order
+from pop3gw.pool import Pool
 from pop3gw.proto import counts
 from pop3gw.proto.counts import Reason, WorkerEnd
 from pop3gw.refusals import TOO_MANY_LOGGED, Refusals

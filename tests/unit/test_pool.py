@@ -10,7 +10,9 @@ import pytest
 
 from pop3gw import pool as pool_module
 from pop3gw import respawn
-from pop3gw.pool import Act, Order, Phase, Pool
+from pop3gw.closing import END_LIMIT, Phase
+from pop3gw.orders import Act, Order
+from pop3gw.pool import Pool
 from pop3gw.settings import Service
 from pop3gw.values import Address
 
@@ -711,7 +713,7 @@ def test_after_shutdown_timeout_sessions_are_ended_and_then_killed() -> None:
     gateway.wait(1)
     assert gateway.told_to_end == [hand[0]]
     assert "1 sessions go on after shutdown_timeout (5 s)" in gateway.reports[0]
-    gateway.wait(pool_module.END_LIMIT)
+    gateway.wait(END_LIMIT)
     assert gateway.killed == [hand[0]]
     gateway.end_worker(hand[0])
     assert gateway.pool.over

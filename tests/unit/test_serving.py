@@ -14,7 +14,8 @@ import pytest
 from pop3gw import fdpass, process, template
 from pop3gw.agenda import Agenda
 from pop3gw.ledger import Ledger
-from pop3gw.pool import Act, Order, Pool
+from pop3gw.orders import Act, Order
+from pop3gw.pool import Pool
 from pop3gw.proto import counts
 from pop3gw.serving import Serving
 from pop3gw.settings import Config, Service
