@@ -24,6 +24,7 @@ from typing import Final
 
 from pop3gw.clientele import Clientele
 from pop3gw.closing import Closing, Phase
+from pop3gw.congestion import Congestion
 from pop3gw.orders import Act, Order
 from pop3gw.respawn import Failure, Respawn
 from pop3gw.settings import Service
@@ -35,7 +36,6 @@ START_LIMIT: Final = 30.0  # s in which a forked worker must offer itself
 LEAVE_LIMIT: Final = 30.0  # s in which a worker without sessions must be gone
 ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
 JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replaced early
-QUIET: Final = 60.0  # s between two reports of a full pool
 
 
 class _State(enum.Enum):
@@ -67,16 +67,16 @@ class Pool:
 
     # More attributes than an instance may have without slots before each access is a search in a dictionary.
     __slots__ = (
-        "_affordable",
         "_calm_from",
         "_calm_to",
         "_clientele",
         "_closing",
+        "_congestion",
         "_credit",
         "_dry_since",
+        "_dry_spell",
         "_failed_at",
         "_forks",
-        "_full",
         "_jitter",
         "_last_number",
         "_older",
@@ -86,7 +86,6 @@ class Pool:
         "_pause_reported",
         "_paused_until",
         "_processors",
-        "_quiet_until",
         "_reports",
         "_respawn",
         "_retired",
@@ -108,7 +107,6 @@ class Pool:
         self.vacant = 0  # free seats of the workers that take sessions
         self._jitter = jitter
         self._processors = processors
-        self._affordable = affordable
         self._rules: Service | None = None  # None until the first template is ready
         self._forks = False  # whether there is a template to fork from
         self._workers: dict[int, _Worker] = {}
@@ -118,9 +116,11 @@ class Pool:
         self._open: deque[_Worker] = deque()  # those with credit, the one to take next at the right
         self._clientele = Clientele()
         self._closing = Closing()
+        self._congestion = Congestion(affordable)
         self._credit = 0  # sessions that may be handed over now
         self._serving = 0
         self._dry_since = NEVER  # since when there is no credit
+        self._dry_spell = 0  # how often that was over
         self._waiting = 0  # clients that are known to wait while there is none
         self._spares = Spares(0, 0, 1)
         # While free seats are between these there is nothing to fork or to retire.
@@ -130,10 +130,8 @@ class Pool:
         self._failed_at = NO_BOUND  # the last worker asked for when one failed: younger ones may show that it works
         self._paused_until = -NEVER
         self._pause_reported = False
-        self._quiet_until = -NEVER
         self._overdue_at = NEVER
         self._retired: list[int] = []  # those that don't know yet that they shall leave
-        self._full = False
         self._reports: list[str] = []
 
     # What the pool is asked.
@@ -199,7 +197,7 @@ class Pool:
         self._respawn = Respawn()
         self._failed_at = NO_BOUND
         self._clientele.begin(rules.max_sessions_per_client, behind_proxy=bool(rules.proxy_protocol_from))
-        self._quiet_until = -NEVER
+        self._congestion.begin(rules.max_workers, rules.sessions_per_worker)
         self.restless = True
 
     def suspend(self) -> None:
@@ -259,7 +257,7 @@ class Pool:
             (self._open.appendleft if fresh else self._open.append)(worker)
             if not self._credit:  # clients may be waiting
                 self._dry_since = NEVER
-                self._full = False
+                self._dry_spell += 1
                 self.restless = True
         worker.credit += credit
         self._credit += credit
@@ -445,24 +443,12 @@ class Pool:
     def _report_full(self, rules: Service, now: float) -> None:
         if self._credit or self.starting or self._taken(rules) < rules.max_workers:
             return
-        if self._full:
-            return
-        due = max(self._quiet_until, self._dry_since + STALL) if self.vacant else self._quiet_until
+        # Workers with free seats may have credit in a moment.
+        due = self._congestion.due(self._dry_spell, self._dry_since + STALL if self.vacant else -NEVER)
         if now < due:
             self._wake(due)
-            return
-        self._full = True
-        self._quiet_until = now + QUIET
-        more = f"sessions_per_worker (now {rules.sessions_per_worker})"
-        if rules.sessions_per_worker > self._affordable:
-            more = (
-                "the limit of descriptors (LimitNOFILE, ulimit -n), which leaves a worker"
-                f" {self._affordable} of its {rules.sessions_per_worker} sessions"
-            )
-        self._reports.append(
-            f"all {rules.max_workers} workers are taken and new clients wait;"
-            f" where the machine has room, raise max_workers (now {rules.max_workers}) or {more}"
-        )
+        else:
+            self._reports.append(self._congestion.report(self._dry_spell, now))
 
     def _kill_overdue(self, now: float, orders: list[Order]) -> None:
         if now >= self._overdue_at:

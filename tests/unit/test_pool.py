@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from pop3gw import congestion, respawn
 from pop3gw import pool as pool_module
-from pop3gw import respawn
 from pop3gw.closing import END_LIMIT, Phase
 from pop3gw.orders import Act, Order
 from pop3gw.pool import Pool
@@ -323,7 +323,7 @@ def test_a_pool_whose_workers_have_no_descriptors_for_more_sessions_says_that() 
 def test_a_pool_that_was_full_once_says_so_again_much_later() -> None:
     gateway = Gateway(min_spare=1, max_spare=1, max_workers=1).start()
     gateway.hang_up(gateway.connect())
-    gateway.wait(pool_module.QUIET)
+    gateway.wait(congestion.QUIET)
     gateway.connect()
     assert len(gateway.reports) == 2
 
@@ -333,7 +333,7 @@ def test_a_pool_that_became_full_again_and_stays_so_says_it_once_it_may() -> Non
     gateway.hang_up(gateway.connect())
     gateway.wait(1)
     gateway.connect()
-    gateway.wait(pool_module.QUIET - 2)
+    gateway.wait(congestion.QUIET - 2)
     assert len(gateway.reports) == 1
     gateway.wait(1)
     assert len(gateway.reports) == 2
