@@ -26,14 +26,13 @@ from pop3gw.clientele import Clientele
 from pop3gw.closing import Closing, Phase
 from pop3gw.congestion import Congestion
 from pop3gw.orders import Act, Order
+from pop3gw.patience import LEAVE_LIMIT, START_LIMIT, Patience
 from pop3gw.respawn import Failure, Respawn
 from pop3gw.settings import Service
 from pop3gw.spares import NO_BOUND, Spares
 from pop3gw.times import NEVER
 
 STALL: Final = 1.0  # s without credit, after which free seats count as lost to whatever holds their workers
-START_LIMIT: Final = 30.0  # s in which a forked worker must offer itself
-LEAVE_LIMIT: Final = 30.0  # s in which a worker without sessions must be gone
 ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
 JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replaced early
 
@@ -48,7 +47,6 @@ class _State(enum.Enum):
 class _Worker:
     number: int
     limit: int  # sessions, after which it is replaced
-    due: float = NEVER  # when it must have moved on
     state: _State = _State.STARTING
     old: bool = False  # of an older generation than the one that serves
     credit: int = 0
@@ -82,7 +80,7 @@ class Pool:
         "_older",
         "_older_sessions",
         "_open",
-        "_overdue_at",
+        "_patience",
         "_pause_reported",
         "_paused_until",
         "_processors",
@@ -130,7 +128,7 @@ class Pool:
         self._failed_at = NO_BOUND  # the last worker asked for when one failed: younger ones may show that it works
         self._paused_until = -NEVER
         self._pause_reported = False
-        self._overdue_at = NEVER
+        self._patience = Patience()
         self._retired: list[int] = []  # those that don't know yet that they shall leave
         self._reports: list[str] = []
 
@@ -228,7 +226,7 @@ class Pool:
                     self.restless = True  # there may be room for one of the new generation
         if worker.state is _State.LEAVING:
             if not clients:
-                self._expect(worker, now + LEAVE_LIMIT)
+                self._patience.expect(worker.number, now + LEAVE_LIMIT)
                 self.restless = True
         elif self.vacant > self._calm_to or not self._credit:
             self.restless = True
@@ -248,7 +246,7 @@ class Pool:
             self._serving += 1
             self.vacant += len(worker.free)
             worker.state = _State.SERVING
-            worker.due = NEVER
+            self._patience.expect(worker.number, NEVER)
             self.restless = True
             if worker.number > self._failed_at:
                 self._worked(served=False)
@@ -384,7 +382,8 @@ class Pool:
             if self._forks:
                 self._spawn(rules, now, orders)
             self._report_full(rules, now)
-        self._kill_overdue(now, orders)
+        orders += [Order(Act.KILL, number) for number in self._patience.overdue(now)]
+        self._wake(self._patience.until)
         if self._retired:
             orders += [Order(Act.RETIRE, number) for number in self._retired if number in self._workers]
             self._retired.clear()
@@ -437,7 +436,7 @@ class Pool:
         worker = _Worker(self._last_number, limit, free=list(range(rules.sessions_per_worker)))
         self._workers[worker.number] = worker
         self.starting += 1
-        self._expect(worker, now + START_LIMIT)
+        self._patience.expect(worker.number, now + START_LIMIT)
         return worker.number
 
     def _report_full(self, rules: Service, now: float) -> None:
@@ -449,15 +448,6 @@ class Pool:
             self._wake(due)
         else:
             self._reports.append(self._congestion.report(self._dry_spell, now))
-
-    def _kill_overdue(self, now: float, orders: list[Order]) -> None:
-        if now >= self._overdue_at:
-            for worker in self._workers.values():
-                if now >= worker.due:
-                    orders.append(Order(Act.KILL, worker.number))
-                    worker.due = now + START_LIMIT
-            self._overdue_at = min((worker.due for worker in self._workers.values()), default=NEVER)
-        self._wake(self._overdue_at)
 
     # Bookkeeping.
 
@@ -482,18 +472,14 @@ class Pool:
             if not self._credit:
                 self._dry_since = now
         self._retired.append(worker.number)
-        self._expect(worker, NEVER if worker.clients else now + LEAVE_LIMIT)
+        self._patience.expect(worker.number, NEVER if worker.clients else now + LEAVE_LIMIT)
 
     def _forget(self, worker: _Worker) -> None:
         del self._workers[worker.number]
+        self._patience.forget(worker.number)
         if worker.old:
             self._older -= 1
             self._older_sessions -= len(worker.clients)
-
-    def _expect(self, worker: _Worker, at: float) -> None:
-        worker.due = at
-        if at < self._overdue_at:
-            self._overdue_at = at
 
     def _dismiss(self, now: float) -> None:
         for worker in self._workers.values():

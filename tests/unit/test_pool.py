@@ -12,6 +12,7 @@ from pop3gw import congestion, respawn
 from pop3gw import pool as pool_module
 from pop3gw.closing import END_LIMIT, Phase
 from pop3gw.orders import Act, Order
+from pop3gw.patience import LEAVE_LIMIT, START_LIMIT
 from pop3gw.pool import Pool
 from pop3gw.settings import Service
 from pop3gw.values import Address
@@ -676,7 +677,7 @@ def test_a_worker_that_never_offers_itself_is_killed() -> None:
     pool = Pool(lambda: 0.0)
     pool.begin(gateway.rules, 0.0)
     (spawn,) = pool.orders(0.0)
-    assert list(pool.orders(pool_module.START_LIMIT)) == [Order(Act.KILL, spawn.worker)]
+    assert list(pool.orders(START_LIMIT)) == [Order(Act.KILL, spawn.worker)]
 
 
 def test_an_idle_worker_that_does_not_leave_is_killed() -> None:
@@ -684,7 +685,7 @@ def test_an_idle_worker_that_does_not_leave_is_killed() -> None:
     gateway.leaves = False
     old = list(gateway.alive)
     gateway.start()
-    gateway.wait(pool_module.LEAVE_LIMIT)
+    gateway.wait(LEAVE_LIMIT)
     assert gateway.killed == old
 
 
