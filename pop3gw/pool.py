@@ -4,7 +4,8 @@ Pure: no clock (``now`` is seconds, monotonic), no process, no descriptor. ``ser
 out the orders that come back. The unit is a *seat*: a worker has ``sessions_per_worker`` of them, and its *credit* says
 how many sessions it takes now, which may be fewer than its free seats: one that is wedged collects no clients.
 Workers of an older generation take no more sessions: against ``max_workers`` they count as the workers that their
-remaining sessions would fill.
+remaining sessions would fill. The books of all workers are kept here; what is decided by less than these is in
+``spares``, ``respawn``, ``patience``, ``congestion`` and ``closing``.
 
 In the steady state ``orders()`` has nothing to say: each event compares the free seats with bounds that the last
 ``orders()`` has set, and makes the pool ``restless`` only beyond them.
@@ -16,10 +17,8 @@ only wake each other up), not by load.
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from pop3gw.clientele import Clientele
@@ -28,31 +27,13 @@ from pop3gw.congestion import Congestion
 from pop3gw.orders import Act, Order
 from pop3gw.patience import LEAVE_LIMIT, START_LIMIT, Patience
 from pop3gw.respawn import Failure, Respawn
+from pop3gw.seating import State, Worker, engaged
 from pop3gw.settings import Service
 from pop3gw.spares import NO_BOUND, Spares
 from pop3gw.times import NEVER
 
 STALL: Final = 1.0  # s without credit, after which free seats count as lost to whatever holds their workers
 ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
-JITTER: Final = 0.1  # the part of max_sessions by which a worker may be replaced early
-
-
-class _State(enum.Enum):
-    STARTING = "forked, has not offered itself yet"
-    SERVING = "takes sessions"
-    LEAVING = "takes no more"
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    number: int
-    limit: int  # sessions, after which it is replaced
-    state: _State = _State.STARTING
-    old: bool = False  # of an older generation than the one that serves
-    credit: int = 0
-    served: int = 0
-    free: list[int] = field(default_factory=list)  # seats
-    clients: dict[int, str] = field(default_factory=dict)  # seat -> whom it serves, as the clientele counts
 
 
 class Pool:
@@ -107,11 +88,11 @@ class Pool:
         self._processors = processors
         self._rules: Service | None = None  # None until the first template is ready
         self._forks = False  # whether there is a template to fork from
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, Worker] = {}
         self._last_number = 0
         self._older = 0  # workers of older generations
         self._older_sessions = 0  # those of these workers
-        self._open: deque[_Worker] = deque()  # those with credit, the one to take next at the right
+        self._open: deque[Worker] = deque()  # those with credit, the one to take next at the right
         self._clientele = Clientele()
         self._closing = Closing()
         self._congestion = Congestion(affordable)
@@ -219,12 +200,12 @@ class Pool:
             if seat in clients:
                 self._clientele.leave(clients.pop(seat))
                 worker.free.append(seat)
-                if worker.state is _State.SERVING:
+                if worker.state is State.SERVING:
                     self.vacant += 1
                 elif worker.old:
                     self._older_sessions -= 1
                     self.restless = True  # there may be room for one of the new generation
-        if worker.state is _State.LEAVING:
+        if worker.state is State.LEAVING:
             if not clients:
                 self._patience.expect(worker.number, now + LEAVE_LIMIT)
                 self.restless = True
@@ -235,17 +216,17 @@ class Pool:
         if credit > 0:
             self._trust(worker, credit)
 
-    def _trust(self, worker: _Worker, credit: int) -> None:
+    def _trust(self, worker: Worker, credit: int) -> None:
         # Whatever a worker says: more sessions than it has free seats are never sent.
         credit = min(credit, len(worker.free) - worker.credit)
-        if worker.state is _State.LEAVING or credit <= 0:
+        if worker.state is State.LEAVING or credit <= 0:
             return
-        fresh = worker.state is _State.STARTING
+        fresh = worker.state is State.STARTING
         if fresh:
             self.starting -= 1
             self._serving += 1
             self.vacant += len(worker.free)
-            worker.state = _State.SERVING
+            worker.state = State.SERVING
             self._patience.expect(worker.number, NEVER)
             self.restless = True
             if worker.number > self._failed_at:
@@ -271,7 +252,7 @@ class Pool:
         worker = self._workers.get(number)
         if worker is None:
             return
-        if worker.state is not _State.LEAVING and not worker.served:
+        if worker.state is not State.LEAVING and not worker.served:
             self._failed(Failure.UNSERVED, now)
         self._leave(worker, now)
         for client in worker.clients.values():
@@ -432,8 +413,7 @@ class Pool:
 
     def _engage(self, rules: Service, now: float) -> int:
         self._last_number += 1
-        limit = max(1, rules.max_sessions - int(self._jitter() * rules.max_sessions * JITTER))
-        worker = _Worker(self._last_number, limit, free=list(range(rules.sessions_per_worker)))
+        worker = engaged(self._last_number, rules.sessions_per_worker, rules.max_sessions, self._jitter())
         self._workers[worker.number] = worker
         self.starting += 1
         self._patience.expect(worker.number, now + START_LIMIT)
@@ -455,16 +435,16 @@ class Pool:
         """How much of ``max_workers`` is taken: a few old sessions must not keep hundreds of seats from new ones."""
         return len(self._workers) - self._older + min(self._older, self._older_sessions // rules.sessions_per_worker)
 
-    def _leave(self, worker: _Worker, now: float) -> None:
+    def _leave(self, worker: Worker, now: float) -> None:
         self.restless = True
-        if worker.state is _State.LEAVING:
+        if worker.state is State.LEAVING:
             return
-        if worker.state is _State.STARTING:
+        if worker.state is State.STARTING:
             self.starting -= 1
         else:
             self._serving -= 1
             self.vacant -= len(worker.free)
-        worker.state = _State.LEAVING
+        worker.state = State.LEAVING
         if worker.credit:
             self._open.remove(worker)
             self._credit -= worker.credit
@@ -474,7 +454,7 @@ class Pool:
         self._retired.append(worker.number)
         self._patience.expect(worker.number, NEVER if worker.clients else now + LEAVE_LIMIT)
 
-    def _forget(self, worker: _Worker) -> None:
+    def _forget(self, worker: Worker) -> None:
         del self._workers[worker.number]
         self._patience.forget(worker.number)
         if worker.old:
