@@ -17,7 +17,7 @@ lazily joined signals values agenda backoff clientele credit orders redaction sc
 policy
 policies.apop policies.tls
 farewell listing respawn spares closing congestion patience seating
-settings loops proto.wire proto.commands proto.events proto.capabilities proto.proxyheader
+settings loops leavers proto.wire proto.commands proto.events proto.capabilities proto.proxyheader
 proto.asking proto.content proto.counts proto.sasl proto.turns
 proto.upgrade proto.outcome
 proto.requests
