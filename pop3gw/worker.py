@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from pop3gw import fdpass, process, signals
+from pop3gw import fdpass, leavers, process, signals
 from pop3gw.backtrace import backtrace
 from pop3gw.credit import FREED_DELAY, Credit
 from pop3gw.errors import ChannelError
@@ -31,8 +31,8 @@ from pop3gw.times import NEVER
 
 IDLE: Final = "idle"  # the title of a worker without sessions
 TITLE_DELAY: Final = 0.1  # s by which other titles may be late: most of what they say is over by then
-# Descriptors that a worker and its policy need themselves, and those of a session (client, server, resolver).
-_OWN_DESCRIPTORS: Final = 16
+# Descriptors of a worker, of its policy and of who is still leaving, and those of a session (client, server, resolver).
+_OWN_DESCRIPTORS: Final = 16 + leavers.MOST
 _SESSION_DESCRIPTORS: Final = 3
 # Plain numbers: what makes a socket turns them into such anyway.
 _IPV4: Final = int(socket.AF_INET)

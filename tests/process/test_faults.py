@@ -15,8 +15,8 @@ import pytest
 
 from tests.process.gateway import Client, Gateway, Make, cpu_seconds, status, until
 
-ROOM = 16  # sessions of a worker that may have 64 descriptors
-DESCRIPTORS = 64
+ROOM = 16  # sessions of a worker that may have 80 descriptors
+DESCRIPTORS = 80
 
 
 @pytest.mark.own_mode
