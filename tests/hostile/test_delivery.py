@@ -88,8 +88,15 @@ def test_requests_behind_an_abort_or_a_quit_are_heard_by_nobody(
         assert visit.requests[2:] == [b"NOOP\r\n", b"QUIT\r\n"][: 2 if last == b"QUIT\r\n" else 1]
 
 
-@pytest.mark.parametrize("behind", [b"DELE 1\r\n" * 2048, b"x" * 65536])
-@pytest.mark.parametrize(("last", "answer"), [(b"XYZZY\r\n", b"-ERR Invalid command.\r\n"), (b"QUIT\r\n", BYE)])
+@pytest.mark.parametrize(
+    ("last", "answer", "behind"),
+    [
+        (b"XYZZY\r\n", b"-ERR Invalid command.\r\n", b"DELE 1\r\n" * 2048),
+        (b"XYZZY\r\n", b"-ERR Invalid command.\r\n", b"x" * 65536),
+        (b"QUIT\r\n", BYE, b"DELE 1\r\n" * 2048),
+    ],
+    ids=["requests behind an abort", "no line behind an abort", "requests behind a QUIT"],
+)
 def test_the_last_answer_is_delivered_though_the_client_goes_on_sending(
     running: Gateway, last: bytes, answer: bytes, behind: bytes
 ) -> None:
