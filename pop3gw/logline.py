@@ -25,6 +25,7 @@ _FACILITY_MAIL: Final = 2 << 3
 _SYSLOG_SEVERITY: Final = {LogLevel.DEBUG: 7, LogLevel.INFO: 6, LogLevel.WARNING: 4, LogLevel.ERROR: 3}
 
 
+# No named tuple: that is made by interpreted code, this one by compiled (docs/performance.md).
 class Entry:
     """What is logged. ``service`` and ``session`` say of what; ``logger`` is another's name in Python's logging.
 

@@ -27,6 +27,7 @@ from pop3gw.proto.content import Content, ContentError, Dropped, SeenLines, Whol
 from pop3gw.proto.requests import Relay, check_texts
 
 
+# No named tuple: that is made by interpreted code, this one by compiled (docs/performance.md).
 class Status:
     """What becomes of a status line.
 

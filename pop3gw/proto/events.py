@@ -38,6 +38,7 @@ class Ending(enum.StrEnum):
     FAULT = "fault"  # an error of the gateway itself
 
 
+# No named tuple: that is made by interpreted code, this one by compiled (docs/performance.md).
 class Summary:
     """One session in one line of the log. Octets are those of the wire.
 

@@ -101,6 +101,7 @@ class Local:
     __slots__ = ()
 
 
+# No named tuple: that is made by interpreted code, this one by compiled (docs/performance.md).
 class Relay:
     """The request goes to the server as this; its answer is decided by ``response_callback`` where there is one.
 

@@ -21,13 +21,6 @@ Leave = Callable[[float], socket.socket]  # a client that leaves, at this time
 
 
 @pytest.fixture
-def poller() -> Iterator[Poller]:
-    poller = Poller()
-    yield poller
-    poller.close()
-
-
-@pytest.fixture
 def leavers(poller: Poller) -> Iterator[Leavers]:
     leavers = Leavers(poller)
     yield leavers

@@ -11,13 +11,6 @@ from pop3gw.poller import BROKEN, READ, WRITE, Poller
 
 
 @pytest.fixture
-def poller() -> Iterator[Poller]:
-    poller = Poller()
-    yield poller
-    poller.close()
-
-
-@pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
     yield reading, writing
