@@ -17,6 +17,7 @@ from pop3gw import conversation, logs, relay, tls
 from pop3gw.conversation import wanted
 from pop3gw.net import Peer
 from pop3gw.policy import (
+    POP3_REQ_ABORT,
     POP3_REQ_ACCEPT,
     POP3_REQ_POLICY,
     POP3_REQ_REJECT,
@@ -112,6 +113,15 @@ class SlowToBegin(Slow):
         super().config()
         self.request["GREETING"] = (POP3_REQ_POLICY, None, self.answer)
         CLOCK.skew += 1000
+
+
+class Aborts(Pop3Proxy):
+    """Ends each session that names its user."""
+
+    def config(self) -> None:
+        """The usual but for that."""
+        super().config()
+        self.request["USER"] = POP3_REQ_ABORT
 
 
 class Hall:
@@ -420,6 +430,20 @@ def test_a_client_that_half_closes_before_the_greeting_still_gets_it_and_its_ans
         assert connection.recv(100) == b"QUIT\r\n"
         connection.sendall(b"+OK bye\r\n")
         assert hall.hears() == b"+OK bye\r\n"
+
+
+def test_who_lingers_is_shown_as_it_was_at_the_end(stack: ExitStack) -> None:
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    hall = Hall(stack, Aborts, server=Address("127.0.0.1", server.getsockname()[1]))
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"+OK ready\r\n")
+        assert hall.hears() == b"+OK ready\r\n"
+        hall.client.sendall(b"USER alice\r\n")
+        assert hall.hears() == b"-ERR Invalid command.\r\n"
+    shown = hall.slot.seats[0].read()
+    assert shown is not None
+    assert (shown.user, shown.state) == ("alice", "LEAVING")
 
 
 def test_one_that_is_ended_before_it_is_known_who_the_client_is_just_closes(

@@ -47,6 +47,21 @@ def session(policy: type[Pop3Proxy] = Fails) -> tuple[Session, RecordingJournal]
     return made, journal
 
 
+class Odd(Pop3Proxy):
+    """What it keeps beside its attributes is its own affair."""
+
+    def config(self) -> None:
+        """Keys that are no names."""
+        super().config()
+        self.__dict__.update({("cache", 1): 5})
+
+
+def test_a_policy_may_keep_anything_under_any_key() -> None:
+    made, journal = session(Odd)
+    assert made.to_client == [b"+OK ready\r\n"]
+    assert journal.text == ""
+
+
 @pytest.mark.parametrize("request_line", [b"AUTH X-OTHER aHVudGVyMg==", b"XASK alice hunter2", b"XHEAR alice hunter2"])
 def test_a_callback_that_fails_shows_no_secret(request_line: bytes) -> None:
     made, journal = session()
