@@ -43,6 +43,9 @@ COMPILED = {
     ],
 }
 
+# The libraries without what no process of ours reads: tables for unwinding, and names for others to link to.
+SMALLER = ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fvisibility=hidden"]
+
 
 def compiled() -> list[Any]:
     """The extension modules (of setuptools), none where they can't be built here."""
@@ -58,7 +61,10 @@ def compiled() -> list[Any]:
     checks = ["--config-file=", "--ignore-missing-imports"]
     groups: list[tuple[list[str], str | None]] = [(paths, f"pop3gw_{name}") for name, paths in COMPILED.items()]
     paths = [path for group in COMPILED.values() for path in group]
-    return mypycify([*checks, *paths], opt_level="2", debug_level="0", separate=groups)
+    extensions: list[Any] = mypycify([*checks, *paths], opt_level="2", debug_level="0", separate=groups)
+    for extension in extensions:
+        extension.extra_compile_args += SMALLER
+    return extensions
 
 
 def version() -> str:

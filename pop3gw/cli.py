@@ -11,7 +11,8 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from functools import partial
+from typing import Final, TextIO
 
 from pop3gw import __version__, config, process, reference, signals
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, Problem, StartError
@@ -57,12 +58,16 @@ class _Parser(argparse.ArgumentParser):
             raise SystemExit(status)
 
 
+# Without it the terminal is asked, by a module (shutil) that takes 0.4 MiB whether help is wanted or not.
+_HELP_WIDTH: Final = 80
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="pop3gw",
         description="A preforking POP3 gateway whose policies are Python classes.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=_HELP_WIDTH),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"pop3gw {__version__}")

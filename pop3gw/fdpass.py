@@ -281,6 +281,9 @@ def _row(code: int, kind: type[Message]) -> _Row:
 
 _ROWS: Final = {kind: _row(code, kind) for code, kind in enumerate(_KINDS)}
 _SERVE: Final = _ROWS[Serve]
+_OFFER: Final = _ROWS[Offer]
+_FREE: Final = _ROWS[Free].code
+_FREE_WRITTEN: Final = tuple(struct.Struct("=Bq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
 _BY_CODE: Final = tuple(_ROWS.values())
 _new: Final[Any] = tuple.__new__  # a named tuple from its fields, at half of what calling its class costs
 
@@ -301,6 +304,19 @@ def encode(message: Message) -> bytes:
             raise ValueError(f"a message {type(message).__name__} with {len(fields[-1])} numbers")
         return written.pack(code, *fields[:-1]) + array("q", fields[-1]).tobytes()
     return written.pack(code, *fields[:-texts]) + octets[:TEXT_LIMIT]
+
+
+# What a worker says of each session, without what all messages have in common.
+
+
+def offer(credit: int) -> bytes:
+    """``encode(Offer(credit))``."""
+    return _OFFER.written.pack(_OFFER.code, credit)
+
+
+def free(credit: int, seats: tuple[int, ...]) -> bytes:
+    """``encode(Free(credit, seats))``."""
+    return _FREE_WRITTEN[len(seats)].pack(_FREE, credit, *seats)
 
 
 def decode(record: bytes) -> Message:
@@ -329,7 +345,7 @@ class Channel:
 
     __slots__ = ("_flags", "socket")
 
-    def __init__(self, end: socket.socket, *, waits: bool) -> None:
+    def __init__(self, end: socket.SocketType, *, waits: bool) -> None:
         self.socket = end
         self._flags = _NO_SIGNAL | (0 if waits else _WAIT_NEVER)
 
@@ -346,10 +362,14 @@ class Channel:
         """Send a message. OSError: the other process is gone, or takes no messages."""
         record = encode(message)
         if descriptor is None:
-            self.socket.send(record, self._flags)
+            self.put(record)
             return
         rights = (_SOCKET_LEVEL, _RIGHTS, _DESCRIPTOR.pack(descriptor))
         self.socket.sendmsg((record,), (rights,), self._flags)
+
+    def put(self, record: bytes) -> None:
+        """Send a record. OSError: the other process is gone, or takes no messages."""
+        self.socket.send(record, self._flags)
 
     def hand_over(self, seat: int, port: int, address: str, connection: int) -> None:
         """``send(Serve(seat, port, address), connection)``, without what all messages have in common."""

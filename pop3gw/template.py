@@ -28,6 +28,7 @@ from pop3gw.rehearsal import rehearse
 from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board
 from pop3gw.settings import Config, Service
+from pop3gw.stream import Connection
 from pop3gw.values import Address, Tls
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class Template:
     def _fork(self, number: int, slot: int, end: int) -> None:
         try:
             pid = process.fork(
-                lambda: worker.main(self._duty, socket.socket(fileno=end), self._board.slot(slot)),
+                lambda: worker.main(self._duty, Connection(fileno=end), self._board.slot(slot)),
                 [end, *self._duty.log.descriptors()],
                 _NOT_FOR_WORKERS,
             )

@@ -104,7 +104,7 @@ class Duty:
 class Worker:
     """The loop of one worker process."""
 
-    def __init__(self, duty: Duty, end: socket.socket, slot: Slot) -> None:
+    def __init__(self, duty: Duty, end: Connection, slot: Slot) -> None:
         self._name = duty.service.name
         self._log = duty.log
         self._channel = fdpass.Channel(end, waits=True)
@@ -208,20 +208,20 @@ class Worker:
     def _report_freed(self) -> None:
         self._report_at = NEVER
         credit, seats = self._credit.report(leaves=self._leaves)
-        self._tell(fdpass.Free(credit, seats))
+        self._tell(fdpass.free(credit, seats))
 
     def _ask(self, seat: Seat, address: str) -> None:
         """A PROXY header has named the client: only the master knows how many sessions it has."""
-        self._tell(fdpass.Client(seat.number, address))
+        self._tell(fdpass.encode(fdpass.Client(seat.number, address)))
 
     def _offer(self) -> None:
         credit = self._credit.offer(leaves=self._leaves)
         if credit:
-            self._tell(fdpass.Offer(credit))
+            self._tell(fdpass.offer(credit))
 
-    def _tell(self, message: fdpass.Message) -> None:
+    def _tell(self, record: bytes) -> None:
         try:
-            self._channel.send(message)
+            self._channel.put(record)
         except OSError:  # the master is gone; the end of file says so to the loop as well
             self._leaves = True
 
@@ -232,7 +232,7 @@ class Worker:
         self._poller.forget(self._channel.fileno())
 
     def _asked_to_leave(self, _number: int, _frame: object) -> None:
-        self._tell(fdpass.Leaving())
+        self._tell(fdpass.encode(fdpass.Leaving()))
 
     def _standing(self) -> str:
         """What is served."""
@@ -270,7 +270,7 @@ def _client(descriptor: int, address: str) -> Connection:
     return Connection(_IPV6 if address.find(":") >= 0 else _IPV4, _STREAM, 0, descriptor)
 
 
-def main(duty: Duty, end: socket.socket, slot: Slot) -> int:
+def main(duty: Duty, end: Connection, slot: Slot) -> int:
     """Run a worker in a process of its own; returns its exit status."""
     slot.begin(os.getpid())
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+from contextlib import closing
 from typing import NoReturn, cast
 
 import pytest
@@ -31,7 +32,7 @@ def test_an_attendant_that_makes_the_master_raise_is_killed(capfd: pytest.Captur
 
     pid = process.fork(child, [], [])
     channel, end = fdpass.Channel.pair()
-    with end, channel.socket, selectors.DefaultSelector() as selector:
+    with end, closing(channel), selectors.DefaultSelector() as selector:
         owner = cast(attendance.Owner, Faulty())
         attending = Attendance(Doors(None, None), None, log(), selector, Agenda(), owner)
         attending._hear(Asker(pid, channel), fdpass.Kill(1, 4711, 0, "3f2a"))

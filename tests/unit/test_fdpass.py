@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,12 @@ def test_a_connection_is_handed_over_as_by_a_message(ends: tuple[Channel, Channe
     os.close(descriptor)
 
 
+@pytest.mark.parametrize("seats", [(), (0,), (7, 8), tuple(range(976, 1000))], ids=len)
+def test_what_a_worker_says_of_each_session_is_a_message(seats: tuple[int, ...]) -> None:
+    assert fdpass.free(3, seats) == fdpass.encode(fdpass.Free(3, seats))
+    assert fdpass.offer(len(seats)) == fdpass.encode(fdpass.Offer(len(seats)))
+
+
 def test_messages_keep_their_order_and_their_descriptors_apart(ends: tuple[Channel, Channel]) -> None:
     for seat in range(5):
         ends[0].send(fdpass.Serve(seat, seat, "192.0.2.7"), ends[0].fileno())
@@ -143,10 +150,11 @@ def test_what_is_no_message_is_an_error(ends: tuple[Channel, Channel], record: b
 
 def test_no_descriptor_of_several_that_come_at_once_is_kept(ends: tuple[Channel, Channel]) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
-    socket.send_fds(ends[1].socket, [fdpass.encode(fdpass.Retire())], [0, 1])
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", (0, 1)))
+    ends[1].socket.sendmsg([fdpass.encode(fdpass.Retire())], [rights])
     with pytest.raises(ChannelError, match="cut"):
         ends[0].receive()
-    socket.send_fds(ends[1].socket, [fdpass.encode(fdpass.Failed("", "", "x" * 1000))], [0, 1])
+    ends[1].socket.sendmsg([fdpass.encode(fdpass.Failed("", "", "x" * 1000))], [rights])
     assert isinstance(ends[0].hear(fdpass.RECORD_LIMIT), fdpass.Failed)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
