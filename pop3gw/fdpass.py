@@ -31,7 +31,8 @@ _SOCKET_LEVEL: Final = int(socket.SOL_SOCKET)
 _RIGHTS: Final = int(socket.SCM_RIGHTS)
 _TOO_LONG: Final = int(socket.MSG_TRUNC)
 _CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
-_ANCILLARY_SPACE: Final = socket.CMSG_LEN(_DESCRIPTOR.size)  # with the padding of CMSG_SPACE it holds two
+_DESCRIPTOR_SIZE: Final = _DESCRIPTOR.size
+_ANCILLARY_SPACE: Final = socket.CMSG_LEN(_DESCRIPTOR_SIZE)  # with the padding of CMSG_SPACE it holds two
 
 
 # Master to template.
@@ -390,7 +391,7 @@ class Channel:
             return None
         descriptor = -1
         for level, kind, data in ancillary:
-            if level == _SOCKET_LEVEL and kind == _RIGHTS and len(data) == _DESCRIPTOR.size:
+            if level == _SOCKET_LEVEL and kind == _RIGHTS and len(data) == _DESCRIPTOR_SIZE:
                 (descriptor,) = _DESCRIPTOR.unpack(data)
         try:
             if flags & _CUT:

@@ -14,7 +14,7 @@ from pop3gw.values import Address, IPAddress
 
 def leads_to(server: Address, listener: Address) -> bool:
     """Whether a connection to ``server`` arrives at ``listener``; a name leads nowhere yet."""
-    if server.port != listener.port or server.ip is None or listener.ip is None:
+    if server.ip is None or listener.ip is None or server.port != listener.port:
         return False
     to, at = _unmapped(server.ip), _unmapped(listener.ip)
     if to.is_unspecified:  # connecting to 0.0.0.0 means this machine

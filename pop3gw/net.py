@@ -17,7 +17,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pop3gw.loops import leads_to
 from pop3gw.poller import BROKEN, READ, WRITE, Poller
@@ -30,11 +30,20 @@ _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _LOOPS_KEPT: Final = 64  # addresses of which it is known whether they loop: a name may have many, one after another
 
 
-class Peer(NamedTuple):
+class Peer:
     """The other end of a connection: a numeric address and a port."""
 
-    address: str
-    port: int
+    __slots__ = ("address", "port")
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address: Final = address
+        self.port: Final = port
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Peer) and self.address == other.address and self.port == other.port
+
+    def __hash__(self) -> int:
+        return hash((self.address, self.port))
 
     def __str__(self) -> str:
         return host_and_port(self.address, self.port)
@@ -50,7 +59,7 @@ class Route:
 
     def __init__(self, server: Address, listeners: frozenset[Address]) -> None:
         self.server = server
-        self._listeners = listeners
+        self._listeners = [listener for listener in listeners if listener.port == server.port]
         self._loops: dict[Peer, bool] = {}
         self.numeric: _Target | None = None  # None: a name
         try:
@@ -66,8 +75,9 @@ class Route:
         if found is None:
             if len(self._loops) >= _LOOPS_KEPT:
                 self._loops.clear()
-            where = Address(peer.address.partition("%")[0], peer.port)
-            found = self._loops[peer] = any(leads_to(where, listener) for listener in self._listeners)
+            address = peer.address.partition("%")[0]
+            found = any(leads_to(Address(address, peer.port), listener) for listener in self._listeners)
+            self._loops[peer] = found
         return found
 
 
@@ -226,7 +236,7 @@ class Connector:
         trying = Connection(family, _STREAM)
         try:
             tune(trying)
-            error = trying.connect_ex(peer)
+            error = trying.connect_ex((peer.address, peer.port))
             if error not in _UNDER_WAY:
                 raise OSError(error, "")
             self._poller.watch(trying.fileno(), READ if self._speaks_first else WRITE, self._answered)

@@ -47,7 +47,8 @@ _CLIENT: Final = (144, 48)
 _SERVER: Final = (192, 64)
 _CLIENT_TLS: Final = (256, 8)
 _SERVER_TLS: Final = (264, 8)
-_SEAT_WORDS: Final = _SEAT.size // WORD
+_SEAT_SIZE: Final = _SEAT.size
+_SEAT_WORDS: Final = _SEAT_SIZE // WORD
 _OCTETS_WORD: Final = _OCTETS_AT // WORD
 _LEAVING: Final = "LEAVING"  # in place of a state
 PID_MOST: Final = 1 << 22  # of the system
@@ -231,7 +232,7 @@ class Board:
         self._workers = workers
         self._seats_per_slot = sessions_per_worker
         self._seats_at = (1 + workers * _SLOT) * WORD
-        self._memory = mmap.mmap(-1, self._seats_at + workers * sessions_per_worker * _SEAT.size)
+        self._memory = mmap.mmap(-1, self._seats_at + workers * sessions_per_worker * _SEAT_SIZE)
         self._all_words = memoryview(self._memory).cast("Q")
         self._words = self._all_words[: self._seats_at // WORD]  # the first: slots that were ever taken
         self._seat_words = self._all_words[self._seats_at // WORD :]
@@ -254,9 +255,9 @@ class Board:
 
     def slot(self, number: int) -> Slot:
         """The slot of that number, to write or to read."""
-        first = self._seats_at + number * self._seats_per_slot * _SEAT.size
+        first = self._seats_at + number * self._seats_per_slot * _SEAT_SIZE
         seats = tuple(
-            Seat(self._memory, self._all_words, first + seat * _SEAT.size, seat) for seat in range(self._seats_per_slot)
+            Seat(self._memory, self._all_words, first + seat * _SEAT_SIZE, seat) for seat in range(self._seats_per_slot)
         )
         return Slot(self._words[1 + number * _SLOT : 1 + (number + 1) * _SLOT], seats)
 

@@ -76,7 +76,7 @@ def counting() -> Iterator[Gate]:
     gate.close()
 
 
-NAMED = written(1, Endpoint(*CLIENT), Endpoint(*REACHED))
+NAMED = written(1, Endpoint(CLIENT.address, CLIENT.port), Endpoint(REACHED.address, REACHED.port))
 OWN = b"PROXY UNKNOWN\r\n"
 
 
