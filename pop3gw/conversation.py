@@ -507,7 +507,7 @@ class Conversation:
             reads_client=session.reads_client,
             reads_server=session.reads_server,
         )
-        if client.mask != of_client:
+        if client.mask != of_client:  # _watch asks that too, but a bound method costs more than the question
             self._watch(client, of_client, self._client_ready)
         if server is not None and server.mask != of_server:
             self._watch(server, of_server, self._server_ready)
