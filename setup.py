@@ -43,7 +43,8 @@ COMPILED = {
     ],
 }
 
-# The libraries without what no process of ours reads: tables for unwinding, and names for others to link to.
+# The libraries without what no process of ours reads: tables for unwinding (which debuggers miss), and names for others
+# to link to.
 SMALLER = ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fvisibility=hidden"]
 
 
@@ -63,9 +64,10 @@ def compiled() -> list[Any]:
     paths = [path for group in COMPILED.values() for path in group]
     extensions: list[Any] = mypycify([*checks, *paths], opt_level="2", debug_level="0", separate=groups)
     for extension in extensions:
-        # What a session spends in the master's own code is next to nothing.
-        size = ["-Os"] if extension.name == "pop3gw_master__mypyc" else []
-        extension.extra_compile_args = [*extension.extra_compile_args, *SMALLER, *size]  # they share one list
+        extension.extra_compile_args = [*extension.extra_compile_args, *SMALLER]  # until here they share one list
+    # What a session spends in the master's own code is next to nothing.
+    by_name = {extension.name: extension for extension in extensions}
+    by_name["pop3gw_master__mypyc"].extra_compile_args.append("-Os")
     return extensions
 
 

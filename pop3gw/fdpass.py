@@ -283,7 +283,7 @@ def _row(code: int, kind: type[Message]) -> _Row:
 _ROWS: Final = {kind: _row(code, kind) for code, kind in enumerate(_KINDS)}
 _SERVE: Final = _ROWS[Serve]
 _OFFER: Final = _ROWS[Offer]
-_FREE: Final = _ROWS[Free].code
+_FREE: Final = _ROWS[Free]
 _FREE_WRITTEN: Final = tuple(struct.Struct("=Bq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
 _BY_CODE: Final = tuple(_ROWS.values())
 _new: Final[Any] = tuple.__new__  # a named tuple from its fields, at half of what calling its class costs
@@ -316,8 +316,8 @@ def offer(credit: int) -> bytes:
 
 
 def free(credit: int, seats: tuple[int, ...]) -> bytes:
-    """``encode(Free(credit, seats))``."""
-    return _FREE_WRITTEN[len(seats)].pack(_FREE, credit, *seats)
+    """``encode(Free(credit, seats))``, of not more than SEATS_LIMIT seats."""
+    return _FREE_WRITTEN[len(seats)].pack(_FREE.code, credit, *seats)
 
 
 def decode(record: bytes) -> Message:
@@ -342,7 +342,7 @@ def decode(record: bytes) -> Message:
 
 
 class Channel:
-    """One end of a channel. ``receive()`` never waits, in any process; ``send()`` only where ``waits`` was said."""
+    """One end of a channel. ``receive()`` and ``hear()`` never wait; what sends does only where ``waits`` was said."""
 
     __slots__ = ("_flags", "socket")
 

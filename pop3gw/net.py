@@ -5,7 +5,7 @@ A server that speaks first is known to be connected by what it says, which is on
 keeps silent is looked at when its time is over.
 
 Known limits: ``getaddrinfo`` can't be cancelled; a thread that was given up lives until the resolver's own time is
-over. Whether an address is one of the gateway's own listeners is found out once a process.
+over. Whether an address is one of the gateway's own listeners is found out once a process, or before it is forked.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ class Peer:
     def __str__(self) -> str:
         return host_and_port(self.address, self.port)
 
+    def __repr__(self) -> str:
+        return f"Peer({self})"
+
 
 _Target: TypeAlias = tuple[socket.AddressFamily, Peer]
 
@@ -67,7 +70,11 @@ class Route:
         except ValueError:
             return
         family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-        self.numeric = (family, Peer(server.host, server.port))
+        peer = Peer(server.host, server.port)
+        self.numeric = (family, peer)
+        # Whether an address is one of this machine may change. Where that does not matter, all processes know by now.
+        if not any(listener.ip is not None and listener.ip.is_unspecified for listener in self._listeners):
+            self.loops(peer)
 
     def loops(self, peer: Peer) -> bool:
         """Whether a connection to this address would arrive at a listener of this gateway."""

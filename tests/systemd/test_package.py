@@ -69,6 +69,9 @@ def test_its_life_on_a_machine(fresh: Box, tmp_path: Path) -> None:
     assert fresh.show(UNIT, "ActiveState") == "inactive"  # its configuration names no server that exists
     assert fresh.run("id", "-un", "pop3gw").strip() == "pop3gw"
     assert fresh.run("pop3gw", "--check").strip() == f"{CONFIG}: nothing is wrong"
+    loaded = fresh.shell("python3 -X importtime /usr/bin/pop3gw --version 2>&1")
+    assert "pop3gw.names" in loaded
+    assert not {"importlib.metadata", "shutil"} & set(loaded.split())  # for nothing, and in every process
     owners = fresh.shell("stat -c '%U %a' /etc/pop3gw/policies /var/log/pop3gw").splitlines()
     assert owners == ["root 755", "pop3gw 750"]
 
