@@ -110,6 +110,7 @@ def _check(plan: Plan) -> fdpass.Failed | None:
 def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     channel = fdpass.Channel(end, waits=True)
     process.title(f"pop3gw: template [{plan.service.name}]")
+    process.give_way_no_more()
     terms: Terms | None = None
     said: fdpass.Message
     try:

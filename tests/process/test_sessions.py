@@ -43,6 +43,13 @@ def test_a_session_has_a_process_of_its_own_and_titles_say_whose(make: Make) -> 
 
 
 @pytest.mark.own_mode
+def test_the_master_gives_way_to_its_workers(make: Make) -> None:
+    gateway = make().start()
+    assert os.sched_getscheduler(gateway.master) == os.SCHED_BATCH
+    for pid in (*gateway.pids("template"), *gateway.workers()):
+        assert os.sched_getscheduler(pid) == os.SCHED_OTHER
+
+
 def test_with_many_sessions_a_worker_its_title_counts(make: Make) -> None:
     gateway = make(sessions_per_worker=20, min_spare=1, max_spare=1, max_workers=1).start()
     clients = [gateway.connect().logged_in() for _ in range(3)]

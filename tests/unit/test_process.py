@@ -29,6 +29,28 @@ def wait(pid: int) -> int:
     raise AssertionError("the child does not end")
 
 
+def test_who_gives_way_interrupts_nobody_and_can_take_it_back() -> None:
+    def child() -> int:
+        policies = [os.sched_getscheduler(0)]
+        for change in (process.give_way, process.give_way, process.give_way_no_more, process.give_way_no_more):
+            change()
+            policies.append(os.sched_getscheduler(0))
+        return 0 if policies == [os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_BATCH, os.SCHED_OTHER, os.SCHED_OTHER] else 1
+
+    assert wait(process.fork(child, [], [])) == 0
+
+
+def test_what_the_administrator_has_set_stays() -> None:
+    def child() -> int:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        process.give_way()
+        before = os.sched_getscheduler(0)
+        process.give_way_no_more()
+        return 0 if before == os.sched_getscheduler(0) == os.SCHED_IDLE else 1
+
+    assert wait(process.fork(child, [], [])) == 0
+
+
 def test_a_child_keeps_what_it_is_given_and_nothing_else() -> None:
     kept, reader = os.pipe()[0], os.pipe()[0]
 
