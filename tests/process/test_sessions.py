@@ -50,6 +50,7 @@ def test_the_master_gives_way_to_its_workers(make: Make) -> None:
         assert os.sched_getscheduler(pid) == os.SCHED_OTHER
 
 
+@pytest.mark.own_mode
 def test_with_many_sessions_a_worker_its_title_counts(make: Make) -> None:
     gateway = make(sessions_per_worker=20, min_spare=1, max_spare=1, max_workers=1).start()
     clients = [gateway.connect().logged_in() for _ in range(3)]
