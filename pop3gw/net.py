@@ -30,6 +30,7 @@ _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _LOOPS_KEPT: Final = 64  # addresses of which it is known whether they loop: a name may have many, one after another
 
 
+# No named tuple: that is made by interpreted code, this one by compiled (docs/performance.md).
 class Peer:
     """The other end of a connection: a numeric address and a port."""
 
