@@ -34,6 +34,7 @@ _ANY_KNOWN: Final = ANY_KNOWN
 _BARE: Final = BARE
 _LOCAL: Final = Shape.LOCAL
 _SETTABLE: Final = SETTABLE
+_LIMITS: Final = SETTABLE - {"request"}  # which few policies set
 REFUSING: Final = (POP3_REQ_REJECT, POP3_REQ_ABORT)
 
 
@@ -100,7 +101,9 @@ class Asking:
         """Run ``config()``; False when it failed, which is logged."""
         try:
             self.guard.call(self.policy.config, (), self.policy.callback_timeout)
-            if faults := attribute_faults(self.policy, sorted(_SETTABLE.intersection(self.shown))):
+            shown = self.shown
+            usual = type(shown.get("request")) is dict and _LIMITS.isdisjoint(shown)
+            if not usual and (faults := attribute_faults(self.policy, sorted(_SETTABLE.intersection(shown)))):
                 raise CallbackError("; ".join(faults))
         except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
             self.failed(self.policy.config, "config()", fault)

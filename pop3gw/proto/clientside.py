@@ -30,7 +30,7 @@ from pop3gw.proto.requests import Answer, Local, Relay, Requests, nameable
 from pop3gw.proto.sasl import Exchange
 from pop3gw.proto.turns import BEFORE_GREETING, CHALLENGE, CLIENT_TURNS, REQUEST, RESPONSE, STATUS, Phase
 from pop3gw.proto.upgrade import ClientTls
-from pop3gw.proto.wire import CONTROL, CRLF, Lines, LineTooLongError
+from pop3gw.proto.wire import CONTROL, CRLF, Lines, LineTooLongError, whole_request
 
 # For the person behind the mail program, which shows it.
 TLS_NEEDED: Final = "Turn on TLS (SSL) in your mail program: logging in without it is not allowed here"
@@ -71,8 +71,14 @@ class ClientSide(Outcome):
         """The client sent this."""
         if self.over:
             return
-        self._client.feed(data)
         turns = self._turns
+        if turns.phase is REQUEST and not self._client.left and not self.tls_wanted:
+            length = whole_request(data, self.policy.max_request_line_length)
+            if length >= 0:  # as ``_serve`` does it, of which this is the usual case
+                turns.since = now
+                self._request(data[:length], now, odd=False)
+                return
+        self._client.feed(data)
         if turns.phase is REQUEST or turns.phase is RESPONSE:
             turns.since = now
             self._serve(now)
@@ -106,7 +112,7 @@ class ClientSide(Outcome):
                     self._end(Ending.CLOSED, Side.CLIENT)
                 return
             if phase is REQUEST:
-                self._request(line, now)
+                self._request(line, now, odd=CONTROL.search(line) is not None)
             else:
                 self._sasl_response(line, now)
 
@@ -121,13 +127,14 @@ class ClientSide(Outcome):
                     return long
         return usual
 
-    def _request(self, line: bytes, now: float) -> None:
+    def _request(self, line: bytes, now: float, *, odd: bool) -> None:
+        """Decide on a request; ``odd``: it holds a control character."""
         word, _space, rest = line.partition(b" ")
         # Upper case of ASCII only: str.upper() would make an S of U+017F.
         name, argument = word.upper().decode("utf-8", "surrogateescape"), rest.decode("utf-8", "surrogateescape")
         if self._told:
             self._journal.debug(f"client: {self._shown(name, argument)}")
-        if not name or CONTROL.search(line):
+        if not name or odd:
             self._refused(self._shown(name, argument), "it is empty" if not name else "it holds a control character")
             if (unsettled := self._unsettled(name)) is not None:
                 self._settle(unsettled, ok=False)

@@ -85,8 +85,8 @@ class Command:
     ``argument`` gives the argument as it is relayed, or raises BadArgumentError. ``on_ok``, ``on_err``: the states
     after the answer, None where it changes nothing. ``way``: it logs in by this, an ``-ERR`` is a failed login.
     ``names_user``: the argument tells the user's name. ``unsettles``: refused before the login, it leaves the session
-    in AUTHORIZATION, also where it was not legal. ``long``: its line may have ``max_authline_length``. ``status`` is
-    the form of the text behind ``+OK`` where RFC 1939 fixes it. ``summed``: what a summary tells of its ``+OK``.
+    in AUTHORIZATION, also where it was not legal. ``long``: its line may have ``max_authline_length``. ``listing``:
+    behind its ``+OK`` are two counts (RFC 1939 section 5). ``summed``: what a summary tells of its ``+OK``.
     ``filtered``: its answer never passes as it came.
     """
 
@@ -101,7 +101,7 @@ class Command:
     names_user: bool = False
     unsettles: bool = False
     long: bool = False
-    status: re.Pattern[bytes] | None = None
+    listing: bool = False
     summed: Summed | None = None
     filtered: bool = False
 
@@ -224,7 +224,6 @@ _AUTH: Final = State.AUTHORIZATION
 _GIVEN: Final = State.USER_GIVEN
 _TRANS: Final = State.TRANSACTION
 _UPDATE: Final = State.UPDATE
-_STAT_STATUS: Final = re.compile(rb"[0-9]+ [0-9]+(?: .*)?", re.DOTALL)
 
 _ROWS: Final = (
     # RFC 1939
@@ -235,7 +234,7 @@ _ROWS: Final = (
         names_user=True,
         unsettles=True,
     ),
-    Command("STAT", _dropped, _LOGGED_IN, Shape.LINE, status=_STAT_STATUS),
+    Command("STAT", _dropped, _LOGGED_IN, Shape.LINE, listing=True),
     Command("LIST", _optional_number, _LOGGED_IN, Shape.MULTILINE_BARE),
     Command("RETR", _number, _LOGGED_IN, Shape.MULTILINE, summed=Summed.RETRIEVED),
     Command("DELE", _number, _LOGGED_IN, Shape.LINE, summed=Summed.DELETED),

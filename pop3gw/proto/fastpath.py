@@ -21,7 +21,7 @@ from pop3gw.proto.counts import RELAYED, REQUEST_AT
 from pop3gw.proto.requests import Relay
 from pop3gw.proto.serverside import ServerSide
 from pop3gw.proto.turns import REQUEST, STATUS
-from pop3gw.proto.wire import CONTROL, CRLF, TERMINATOR, good_status, terminator_in
+from pop3gw.proto.wire import CONTROL, CRLF, TERMINATOR, begins_with_counts, good_status, terminator_in
 
 _MOST_KEPT: Final = 512  # lines: message numbers make many of them
 _NUMBERS: Final = re.compile(r"[0-9 ]{,24}")  # an argument that may be kept
@@ -105,8 +105,7 @@ class FastPath(ServerSide):
             and not (row := relay.row).filtered
         ):
             end = status + len(CRLF)
-            form = row.status
-            if form is None or form.fullmatch(data, 4, status):
+            if not row.listing or begins_with_counts(data, 4, status):
                 if relay.multiline:
                     unchecked = policy.permit_longline and not policy.strict_line_endings
                     end = terminator_in(data, status) + len(TERMINATOR) if unchecked else -1

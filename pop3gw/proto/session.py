@@ -14,7 +14,7 @@ QUEUE_OCTETS of requests are kept waiting.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from typing import Any, Final
 
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
 from pop3gw.proto.answers import Answers
@@ -30,6 +30,9 @@ from pop3gw.values import Tls
 
 QUEUE_OCTETS: Final = 16_384
 POLICY_FAILED: Final = "[SYS/TEMP] Service not available"  # RFC 3206 section 4, as NOT_AVAILABLE
+
+
+_new: Final[Any] = tuple.__new__  # a named tuple from its fields, at half of what calling its class costs
 
 
 class Session(FastPath):
@@ -128,11 +131,10 @@ class Session(FastPath):
         """The server is connected; its greeting is awaited (after TLS, where that comes first)."""
         if self.over:
             return
-        # Not by _replace(), which takes five times as long: this is on every session's way.
-        session, client, client_port, _, _, began, client_tls, server_tls, certificate = self.facts
-        self._learn(
-            SessionFacts(session, client, client_port, address, port, began, client_tls, server_tls, certificate)
-        )
+        # Not by _replace(), which takes many times as long: this is on every session's way.
+        session, client, client_port, _, _, began, client_tls, server_tls, subject = self.facts
+        fields = (session, client, client_port, address, port, began, client_tls, server_tls, subject)
+        self._learn(_new(SessionFacts, fields))
         self.changed = True
         if self._rules.server_tls is Tls.IMPLICIT:
             self.tls_wanted = Side.SERVER

@@ -16,9 +16,11 @@ from pop3gw.proto.wire import (
     Lines,
     LineTooLongError,
     Terminator,
+    begins_with_counts,
     good_status,
     stuffed,
     terminator_in,
+    whole_request,
 )
 
 # Octets that framing looks at, and one that it does not.
@@ -186,3 +188,24 @@ def test_a_terminator_is_found_however_far_the_dots_before_it_are(before: int, d
 def test_a_good_status_is_whole_and_within_its_limit(data: bytes, limit: int) -> None:
     good = re.match(rb"\+OK(?: [^\r\n\0]*)?(?=\r\n)", data)
     assert good_status(data, limit) == (good.end() if good is not None and good.end() <= limit else -1)
+
+
+@given(
+    st.lists(st.sampled_from([b"STAT", b" ", b"\r", b"\n", b"\r\n", b"\0", b"\x1f", b"\x7f", b"\xff"]), max_size=6),
+    st.integers(0, 9),
+)
+def test_a_request_is_whole_if_it_is_one_line_within_its_limit_without_controls(parts: list[bytes], limit: int) -> None:
+    data = b"".join(parts)
+    one = re.fullmatch(rb"([^\x00-\x1f\x7f]*)\r?\n", data)
+    assert whole_request(data, limit) == (len(one[1]) if one is not None and len(one[1]) <= limit else -1)
+
+
+@given(
+    st.lists(st.sampled_from([b"0", b"9", b"42", b" ", b"/", b":", b"\n", b"a"]), max_size=8).map(b"".join),
+    st.integers(0, 3),
+    st.integers(0, 9),
+)
+def test_a_drop_listing_begins_with_two_counts(data: bytes, begin: int, end: int) -> None:
+    end = min(end, len(data))
+    form = re.compile(rb"[0-9]+ [0-9]+(?: .*)?", re.DOTALL)
+    assert begins_with_counts(data, begin, end) == (form.fullmatch(data, begin, end) is not None)
