@@ -18,8 +18,8 @@ HERE = Path(__file__).parent
 
 # What is compiled, into a library each: the protocol, and the processes around it. Not the language of the policies,
 # which their authors derive from; not what runs at a start or a reload alone; and neither ``waiting`` nor
-# ``callguard``: handlers of signals run when the interpreter runs, so each round of a loop must, and each call of a
-# policy.
+# ``callguard``: handlers of signals run when the interpreter runs, so a worker without sessions must come by it, and
+# each call of a policy.
 COMPILED = {
     "protocol": [
         *sorted(str(path.relative_to(HERE)) for path in HERE.glob("pop3gw/proto/[a-z]*.py")),
@@ -43,9 +43,9 @@ COMPILED = {
     ],
 }
 
-# The libraries without what no process of ours reads: tables for unwinding (which debuggers miss), and names for others
-# to link to.
-SMALLER = ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fvisibility=hidden"]
+# The libraries without what no process of ours reads: tables for unwinding (which debuggers miss), names for others to
+# link to, and stubs for what would be linked only when it is called.
+SMALLER = ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fvisibility=hidden", "-fno-plt"]
 
 
 def compiled() -> list[Any]:

@@ -9,7 +9,6 @@ neither what is asked nor the master's messages.
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Final, Protocol
 
 from pop3gw.errors import ChannelError
 from pop3gw.fdpass import Channel, Message, Retire
+from pop3gw.poller import READ, WRITE, Poller
 from pop3gw.times import NEVER
 
 GUESTS: Final = 32  # connections at a time
@@ -82,7 +82,7 @@ class Answering:
         self._listener = listener
         self._channel = channel
         self._guests: dict[Question, None] = {}  # oldest first
-        self._selector = selectors.DefaultSelector()
+        self._poller = Poller()
         self._open = True  # the listener is polled
         self._leaves_at = NEVER
         self._retired = False
@@ -90,13 +90,12 @@ class Answering:
     def run(self) -> None:
         """Answer until told to leave."""
         self._listener.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._channel, selectors.EVENT_READ, self._hear)
+        self._poller.watch(self._listener.fileno(), READ, self._accept)
+        self._poller.watch(self._channel.fileno(), READ, self._hear)
         while not (self._retired and not self._guests) and time.monotonic() < self._leaves_at:
             now = time.monotonic()
             due = min(self._service.tick(now), self._leaves_at, *(guest.due for guest in self._guests), NEVER)
-            for key, mask in self._selector.select(None if due == NEVER else max(0.0, due - now)):
-                key.data(mask)
+            self._poller.poll(None if due == NEVER else max(0.0, due - now))
             now = time.monotonic()
             for guest in [guest for guest in self._guests if guest.due <= now]:
                 self._drop(guest)
@@ -106,9 +105,9 @@ class Answering:
         if wanted != self._open:
             self._open = wanted
             if wanted:
-                self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+                self._poller.watch(self._listener.fileno(), READ, self._accept)
             else:
-                self._selector.unregister(self._listener)
+                self._poller.forget(self._listener.fileno())
 
     def _silent(self) -> Question | None:
         return next((guest for guest in self._guests if not guest.whole), None)
@@ -124,16 +123,16 @@ class Answering:
             self._drop(silent)
         guest = Question(connection, time.monotonic() + ASK_LIMIT)
         self._guests[guest] = None
-        self._register(guest, selectors.EVENT_READ)
+        self._register(guest, READ)
 
     def _register(self, guest: Question, mask: int) -> None:
         if mask == guest.mask:
             return
         if guest.mask:
-            self._selector.unregister(guest.connection)
+            self._poller.forget(guest.connection.fileno())
         if mask:
-            call = self._read if mask & selectors.EVENT_READ else self._write
-            self._selector.register(guest.connection, mask, lambda _mask: call(guest))
+            call = self._read if mask & READ else self._write
+            self._poller.watch(guest.connection.fileno(), mask, lambda _mask: call(guest))
         guest.mask = mask
 
     def _read(self, guest: Question) -> None:
@@ -182,7 +181,7 @@ class Answering:
             return
         if sent:
             guest.due = time.monotonic() + TAKE_LIMIT
-        self._register(guest, selectors.EVENT_WRITE)
+        self._register(guest, WRITE)
 
     def _drop(self, guest: Question) -> None:
         if self._guests.pop(guest, 0) is None:
@@ -199,7 +198,7 @@ class Answering:
         except (ChannelError, OSError):
             received = None
         if received is None:  # the master is gone: what is answered may still be taken
-            self._selector.unregister(self._channel)
+            self._poller.forget(self._channel.fileno())
             self._leaves_at = time.monotonic() + LEAVE_LIMIT
         if received is None or isinstance(received[0], Retire):
             # Who has been let in may still ask: a question is on its way, or its time will soon be over.

@@ -7,7 +7,6 @@ nothing of a user of theirs but the records of ``fdpass``.
 from __future__ import annotations
 
 import os
-import selectors
 import time
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -21,6 +20,7 @@ from pop3gw.fdpass import Message
 from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.logs import Log
+from pop3gw.poller import Poller
 from pop3gw.process import Account
 from pop3gw.proto import counts
 from pop3gw.serving import Serving
@@ -59,7 +59,7 @@ class Attendance:
         doors: Doors,
         account: Account | None,
         log: Log,
-        selector: selectors.BaseSelector,
+        poller: Poller,
         agenda: Agenda,
         owner: Owner,
     ) -> None:
@@ -74,7 +74,7 @@ class Attendance:
         self._others: set[str] = set()  # services with which it is the other way round, also while they are gone
         kinds = (("control", attendant.control(account), doors.control), ("metrics", attendant.metrics, doors.metrics))
         self._attendants = [
-            Attendant(name, make, door, account=account, log=log, selector=selector, agenda=agenda, hear=self._hear)
+            Attendant(name, make, door, account=account, log=log, poller=poller, agenda=agenda, hear=self._hear)
             for name, make, door in kinds
             if door is not None
         ]

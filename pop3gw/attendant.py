@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import socket
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from pop3gw.backtrace import backtrace
 from pop3gw.errors import ChannelError, StartError
 from pop3gw.fdpass import RECORD_LIMIT, Channel, Message, Outcome, Retire
 from pop3gw.logs import Log
+from pop3gw.poller import READ, Poller
 from pop3gw.process import Account
 from pop3gw.times import NEVER
 from pop3gw.view import Overview
@@ -80,7 +80,7 @@ class Attendant:
         *,
         account: Account | None,
         log: Log,
-        selector: selectors.BaseSelector,
+        poller: Poller,
         agenda: Agenda,
         hear: Hear,
     ) -> None:
@@ -90,7 +90,7 @@ class Attendant:
         self._listener = listener
         self._account = account
         self._log = log
-        self._selector = selector
+        self._poller = poller
         self._agenda = agenda
         self._told = hear
         self._current: Asker | None = None
@@ -150,7 +150,7 @@ class Attendant:
             channel.close()
             raise
         asker = Asker(pid, channel)
-        self._selector.register(channel, selectors.EVENT_READ, partial(self._hear, asker))
+        self._poller.watch(channel.fileno(), READ, partial(self._hear, asker))
         return asker
 
     def _main(self, overview: Overview, end: socket.socket) -> int:
@@ -192,5 +192,5 @@ class Attendant:
     def _forget(self, asker: Asker) -> None:
         if asker in self._leaving:
             self._leaving.remove(asker)
-        self._selector.unregister(asker.channel)
+        self._poller.forget(asker.channel.fileno())
         asker.channel.close()

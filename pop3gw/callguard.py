@@ -32,10 +32,9 @@ class CallbackTimeoutError(BaseException):
 class CallGuard:
     """The guard of a process' main thread; made once a process, takes SIGALRM."""
 
-    def __init__(self, give_up: Callable[[], None]) -> None:
-        """``give_up`` is called before a process that can't be helped ends."""
+    def __init__(self, give_up: Callable[[], None], called: Callable[[], None]) -> None:
+        """``give_up`` is called before a process that can't be helped ends, ``called`` behind each call."""
         self.calls = 0
-        self.used = False  # something was called: who follows that resets it
         self._running = False
         self._seen = 0
         self._period = 0.0
@@ -43,15 +42,15 @@ class CallGuard:
         self._rings = 0.0  # when the timer goes off; 0: it is not set
         self._interrupted = 0
         self._give_up = give_up
+        self._called = called
         signals.handle(signal.SIGALRM, self._alarm)
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object:
         """``function(*arguments)``; what it raises, or CallbackTimeoutError.
 
         A timer that is set already and goes off early enough is left as it is: it is set anew when it goes off, which
-        is seldom, instead of twice a call.
+        is seldom, instead of twice a call. So the last one goes off when nothing runs any more, once.
         """
-        self.used = True
         self._seen = self.calls
         self._interrupted = 0
         self._period = milliseconds / 1000
@@ -68,14 +67,10 @@ class CallGuard:
         finally:
             # Once more: the timer may go off right before the line above, which is then skipped.
             self._running = False
+            self._called()
         if self._interrupted:
             raise CallbackTimeoutError(self._text())
         return result
-
-    def rest(self) -> None:
-        """Nothing is called for a while: no timer wakes this process up."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        self._rings = 0.0
 
     def _set(self, seconds: float, now: float) -> None:
         self._rings = now + seconds

@@ -282,6 +282,9 @@ def _row(code: int, kind: type[Message]) -> _Row:
 
 _ROWS: Final = {kind: _row(code, kind) for code, kind in enumerate(_KINDS)}
 _SERVE: Final = _ROWS[Serve]
+_SERVE_CODE: Final[int] = _SERVE.code
+_SERVE_READ: Final = _SERVE.read
+_SERVE_SIZE: Final = _SERVE_READ.size
 _OFFER: Final = _ROWS[Offer]
 _FREE: Final = _ROWS[Free]
 _FREE_WRITTEN: Final = tuple(struct.Struct("=Bq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
@@ -323,7 +326,11 @@ def free(credit: int, seats: tuple[int, ...]) -> bytes:
 def decode(record: bytes) -> Message:
     """The message in a record. ChannelError: it is none of ours."""
     try:
-        kind, _, _, read, tail, texts = _BY_CODE[record[0]]
+        code = record[0]
+        if code == _SERVE_CODE:  # one of each session: without what all messages have in common
+            seat, port = _SERVE_READ.unpack_from(record)
+            return _new(Serve, (seat, port, record[_SERVE_SIZE:].decode("utf-8", "replace")))  # type: ignore[no-any-return]
+        kind, _, _, read, tail, texts = _BY_CODE[code]
         if tail is _Tail.NOTHING:
             return _new(kind, read.unpack(record))  # type: ignore[no-any-return]
         fields = read.unpack_from(record)

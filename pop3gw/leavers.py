@@ -10,7 +10,6 @@ Known limit: what such a client still says lies unread until it is looked after,
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Final
 
 from pop3gw.farewell import DRAIN_SECONDS, Farewell
@@ -92,7 +91,7 @@ class Leavers:
             farewell.close()
 
     def _stirred(self, _events: int) -> None:
-        now = monotonic()
+        now = self._poller.now
         for farewell in self._watched:
             farewell.go_on(now)
         self.sweep(now)

@@ -8,7 +8,6 @@ service is done by ``serving`` as ``pool`` decides; here stands only what concer
 from __future__ import annotations
 
 import dataclasses
-import selectors
 import signal
 import time
 from collections.abc import Callable
@@ -26,12 +25,14 @@ from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.logs import Log
 from pop3gw.pidfile import PidFile
+from pop3gw.poller import READ, Poller
 from pop3gw.process import Account
 from pop3gw.rehearsal import rehearse
 from pop3gw.serving import Serving
 from pop3gw.settings import Applies, Config, Section, of_section
 from pop3gw.times import NEVER
 
+monotonic: Final = time.monotonic
 _SIGNALS: Final = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 _ONLY_AT_START: Final = [item.key for item in of_section(Section.MAIN) if item.row.applies is Applies.RESTART]
 
@@ -55,10 +56,10 @@ class Master:
         self._ready = ready
         self._tidings = tidings
         self._pid_file = pid_file
-        self._selector = selectors.DefaultSelector()
+        self._poller = Poller()
         self._agenda = Agenda()
         self._inbox = signals.Inbox(_SIGNALS)
-        self._attendance = Attendance(doors, account, log, self._selector, self._agenda, self)
+        self._attendance = Attendance(doors, account, log, self._poller, self._agenda, self)
         self._ledgers: dict[str, Ledger] = {}  # what was counted outlives a service that goes and comes again
         self._services: dict[str, Serving] = {}
         self._drained: list[Serving] = []  # no longer configured
@@ -82,7 +83,7 @@ class Master:
 
         Raises ConfigurationError where a service can't start.
         """
-        self._selector.register(self._inbox, selectors.EVENT_READ, self._take_signals)
+        self._poller.watch(self._inbox.fileno(), READ, self._take_signals)
         # What workers will run has run here before they are forked: its pages are shared, its byte code specialized.
         rehearse(config.services[0], frozenset(listener.bound for listener in bound))
         heap.settle()
@@ -101,13 +102,13 @@ class Master:
     def _turn(self) -> None:
         """Wait, hear all that has happened, then decide what follows: in most turns nothing does."""
         due = self._agenda.due
-        for key, mask in self._selector.select(None if due == NEVER else max(0.0, due - time.monotonic())):
-            key.data(mask)
+        # Signals come as bytes: their handlers have nothing to do.
+        self._poller.poll(None if due == NEVER else max(0.0, due - monotonic()), handlers=False)
         if last := self._agenda.last:
             for call in last:
                 call()
             last.clear()
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._agenda.due:
             self._carry_out(now)
         elif self._tidings.heard:
@@ -226,14 +227,14 @@ class Master:
 
     def _try(self, config: Config, bound: list[Listener]) -> None:
         """Start what this configuration needs beside what serves. Pop3gwError: it can't hold."""
-        now = time.monotonic()
+        now = monotonic()
         addresses = frozenset(listener.bound for listener in bound)
         self._change = (config, bound)
         for service in config.services:
             serving = self._services.get(service.name)
             if serving is None:
                 serving = self._services[service.name] = Serving(
-                    service.name, self._selector, self._agenda, self._ledgers.setdefault(service.name, Ledger())
+                    service.name, self._poller, self._agenda, self._ledgers.setdefault(service.name, Ledger())
                 )
                 serving.drained = self._attendance.drained(service.name)
             plan = template.Plan(config, service, self._account, addresses, self._log)
@@ -248,7 +249,7 @@ class Master:
     def _start_reload(self) -> None:
         self._reload_wanted = False
         self._attendance.reload_begins()
-        self._tidings.reloading(time.monotonic())
+        self._tidings.reloading(monotonic())
         try:
             config = self._reload()
             self._try(config, listeners.bind(config, self._bound))
@@ -259,7 +260,7 @@ class Master:
 
     def _abandon(self, reason: str) -> None:
         """Keep what holds."""
-        now = time.monotonic()
+        now = monotonic()
         if self._change is not None:
             listeners.close(listeners.without(self._change[1], self._bound))
         self._change = None

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 
 from pop3gw.loops import leads_to
 from pop3gw.poller import BROKEN, READ, WRITE, Poller
-from pop3gw.stream import Connection, tune
+from pop3gw.stream import Connection, hasten
 from pop3gw.times import NEVER
 from pop3gw.values import Address, host_and_port
 
@@ -243,7 +243,7 @@ class Connector:
     def _begin(self, family: socket.AddressFamily, peer: Peer) -> Connection:
         trying = Connection(family, _STREAM)
         try:
-            tune(trying)
+            hasten(trying)
             error = trying.connect_ex((peer.address, peer.port))
             if error not in _UNDER_WAY:
                 raise OSError(error, "")

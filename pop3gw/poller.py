@@ -1,7 +1,7 @@
-"""What a worker waits for: descriptors, and who is called when one of them is ready.
+"""What a loop waits for: descriptors, and who is called when one of them is ready.
 
-epoll and a dictionary. ``selectors`` does the same behind keys, masks and file objects of its own, which cost a session
-as much as its policy does (docs/performance.md). It knows nothing of sockets, sessions or messages.
+epoll and a list. ``selectors`` does the same behind keys, masks and file objects of its own, which cost a session as
+much as its policy does (docs/performance.md). It knows nothing of sockets, sessions or messages.
 
 Known limit: Linux, as the rest of the gateway.
 """
@@ -9,6 +9,7 @@ Known limit: Linux, as the rest of the gateway.
 from __future__ import annotations
 
 import select
+import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -22,26 +23,37 @@ BROKEN: Final[int] = select.EPOLLERR | select.EPOLLHUP  # said without being ask
 # has memory of its own for (512 octets); for more it asks the system's allocator, each time.
 _BATCH: Final = 42
 _wait: Final = wait
+monotonic: Final = time.monotonic
 
-Call: TypeAlias = Callable[[int], None]  # with the events that came: READ, WRITE, BROKEN
+Call: TypeAlias = Callable[[int], object]  # with the events that came: READ, WRITE, BROKEN
 
 
 class Poller:
-    """Descriptors that are watched. One that is closed must be forgotten before."""
+    """Descriptors that are watched. One that is closed must be forgotten before.
 
-    __slots__ = ("_calls", "_epoll")
+    ``now``: when the last wait was over, on the clock of time.monotonic(); whoever takes long sets it anew.
+    """
+
+    __slots__ = ("_calls", "_epoll", "_look", "_watched", "now")
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._calls: dict[int, Call] = {}
+        self._look = self._epoll.poll  # named here, once: what a process does that was asleep, it does with cold caches
+        self._calls: list[Call | None] = []  # by descriptor
+        self._watched = 0
+        self.now = monotonic()
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return self._watched
 
     def watch(self, descriptor: int, events: int, call: Call) -> None:
         """Call this when one of the events comes, as often as it is so. OSError: the system has no room for it."""
         self._epoll.register(descriptor, events)
-        self._calls[descriptor] = call
+        calls = self._calls
+        while len(calls) <= descriptor:
+            calls.append(None)
+        calls[descriptor] = call
+        self._watched += 1
 
     def change(self, descriptor: int, events: int) -> None:
         """Wait for other events."""
@@ -49,26 +61,39 @@ class Poller:
 
     def hand_over(self, descriptor: int, call: Call) -> None:
         """The same events are another's from now on. KeyError: it is not watched."""
-        if descriptor not in self._calls:
+        if descriptor >= len(self._calls) or self._calls[descriptor] is None:
             raise KeyError(descriptor)
         self._calls[descriptor] = call
 
     def forget(self, descriptor: int) -> None:
         """Wait for it no more."""
         self._epoll.unregister(descriptor)
-        del self._calls[descriptor]
+        self._calls[descriptor] = None
+        self._watched -= 1
 
-    def poll(self, seconds: float | None) -> list[tuple[Call, int]]:
-        """What is to be called now, each with its events; after so many seconds nothing. None: however long it takes.
+    def poll(self, seconds: float | None, *, handlers: bool = True) -> int:
+        """Call all that are ready, each with its events; returns how many, after so many seconds none. None: no end.
 
-        With no time to wait (0) it is all that there is, since what is due will be judged by it. A call that was
-        forgotten by an earlier one of the same list is still in it.
+        With no time to wait (0) it is all that there is, since what is due will be judged by it. What another call of
+        the same round has forgotten is called nevertheless. Without ``handlers`` those of signals have their turn only
+        when a signal ends the wait, or somebody is called who is not compiled: for who will soon be back with them.
         """
         calls = self._calls
-        most = len(calls) or 1
+        most = self._watched or 1
         if most > _BATCH and (seconds is None or seconds > 0):
             most = _BATCH
-        return [(calls[descriptor], events) for descriptor, events in _wait(self._epoll, seconds, most)]
+        ready = _wait(self._epoll, seconds, most) if handlers else self._look(seconds, most)
+        self.now = monotonic()
+        if len(ready) == 1:  # mostly; then nobody else can take its place
+            descriptor, events = ready[0]
+            if (call := calls[descriptor]) is not None:
+                call(events)
+        else:
+            # A descriptor that is forgotten may be another's before its turn comes: all are looked up before.
+            for call, events in [(calls[descriptor], events) for descriptor, events in ready]:
+                if call is not None:
+                    call(events)
+        return len(ready)
 
     def close(self) -> None:
         """Let go of everything."""

@@ -6,9 +6,9 @@ It knows nothing of POP3 and moves no bytes: each session is a ``conversation``.
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from pop3gw.callguard import CallGuard
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.tls import Contexts
 
 # Compiled, a constant is found faster than what was imported.
-monotonic: Final = time.monotonic
 _heappop: Final = heapq.heappop
 _heappush: Final = heapq.heappush
 _FORGOTTEN: Final = 64  # deadlines of no use that may be kept beside as many as there are sessions
@@ -87,7 +86,8 @@ class Relay:
         self.callbacks = terms.callbacks
         self.ended = ended
         self._ask = ask
-        self.guard = CallGuard(self._give_up)
+        self.guard = CallGuard(self._give_up, self._called)
+        self._held_up = False  # by a callback, in this round
         self.leavers = Leavers(poller)
         self._running: set[Conversation] = set()
         self.unsettled: list[Conversation] = []  # who has heard something in this round
@@ -115,12 +115,17 @@ class Relay:
         if conversation is not None:
             conversation.decided(admitted=admitted)
 
-    def settle(self) -> None:
-        """Every session of this round has heard what there was: now let them act."""
+    def _called(self) -> None:
+        """A callback has run, and may have taken its time."""
+        self._held_up = True
+        self.poller.now = monotonic()
+
+    def settle(self) -> float:
+        """Every session of this round has heard what there was: now let them act. Returns when ``expire`` is wanted."""
         if self.unsettled:
-            now = monotonic()
-            if self.guard.used:
-                self.guard.used = False
+            now = self.poller.now
+            if self._held_up:
+                self._held_up = False
                 for conversation in self.unsettled:
                     conversation.held_up(now)
             for conversation in self.unsettled:
@@ -134,6 +139,7 @@ class Relay:
                 except Exception as fault:  # noqa: BLE001 - it is logged with its traceback
                     conversation.fault(fault)
             self.unsettled.clear()
+        return self.deadline()
 
     def deadline(self) -> float:
         """When ``expire`` is wanted."""
@@ -188,7 +194,6 @@ class Relay:
         self._asking.pop(conversation.seat.number, None)
         if not self._running:
             self._deadlines.clear()
-            self.guard.rest()
         self.ended(conversation.seat)
 
     def _give_up(self) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from pop3gw.proto.commands import State
 from pop3gw.proto.counts import CALLBACKS, COUNTERS, FROM_CLIENT, TO_CLIENT
 from pop3gw.redaction import escaped
 from pop3gw.values import host_and_port
@@ -50,6 +51,7 @@ _SERVER_TLS: Final = (264, 8)
 _SEAT_SIZE: Final = _SEAT.size
 _SEAT_WORDS: Final = _SEAT_SIZE // WORD
 _OCTETS_WORD: Final = _OCTETS_AT // WORD
+_STATES: Final[dict[str, bytes]] = {state: state.encode() for state in State}
 _LEAVING: Final = "LEAVING"  # in place of a state
 PID_MOST: Final = 1 << 22  # of the system
 _OCTETS_MOST: Final = (1 << 62) - 1
@@ -92,6 +94,7 @@ class Seat:
     __slots__ = (
         "_at",
         "_memory",
+        "_named",
         "_octets_at",
         "_passed",
         "_passed_back",
@@ -119,17 +122,22 @@ class Seat:
         self.lasts = False
         self.state = ""
         self.user = ""
+        self._named = b""  # the user, as written
         self.client = ""
 
     def open(self, client: str, port: int = 0, session: str = "") -> None:
         """A session with this client begins, under this id."""
-        self.state, self.user, self.client, self.lasts = "", "", client, False
+        self.state, self.user, self._named, self.client, self.lasts = "", "", b"", client, False
         memory, at, named = self._memory, self._at, session.encode()
         words, counted = self._words, self._octets_at
         # A sum with what passes yet is a word, whatever stands there.
-        self._received, self._sent = before = words[counted] & _OCTETS_MOST, words[counted + 1] & _OCTETS_MOST
+        received: int = words[counted] & _OCTETS_MOST
+        sent: int = words[counted + 1] & _OCTETS_MOST
+        self._received, self._sent = received, sent
         self._passed = self._passed_back = 0
-        _SESSION.pack_into(memory, at + _SESSION_AT, *before, port, named, b"", b"", client.encode(), b"", b"", b"")
+        _SESSION.pack_into(
+            memory, at + _SESSION_AT, received, sent, port, named, b"", b"", client.encode(), b"", b"", b""
+        )
         _STARTED.pack_into(memory, at, time.time())
         self.changed = True
 
@@ -146,8 +154,10 @@ class Seat:
 
     def stand(self, state: str, user: str, *, lasts: bool = False) -> None:
         """The session is in this state, of this user (``""``: not known yet). Never a secret."""
-        self.state, self.user, self.lasts = state, user, lasts
-        _STANDING.pack_into(self._memory, self._at + _STANDING_AT, state.encode(), _field(user, 64))
+        if user != self.user:
+            self.user, self._named = user, _field(user, 64)
+        self.state, self.lasts = state, lasts
+        _STANDING.pack_into(self._memory, self._at + _STANDING_AT, _STATES.get(state) or state.encode(), self._named)
         self.changed = True
 
     def reach(self, server: str) -> None:
@@ -174,7 +184,7 @@ class Seat:
 
     def close(self) -> None:
         """The session is over."""
-        self.state, self.user, self.client, self.lasts = "", "", "", False
+        self.state, self.user, self._named, self.client, self.lasts = "", "", b"", "", False
         _STARTED.pack_into(self._memory, self._at, 0.0)
         self.changed = True
 

@@ -11,14 +11,16 @@ from typing import Final, TypeAlias
 # A socket without what the module adds to it in Python, which makes each one and closes it at three times the cost.
 Connection: TypeAlias = socket.SocketType
 
+SILENCE: Final = 60  # s without a word until a peer is asked whether it is still there
 # Plain numbers: the enumerations of ``socket`` cost more than the call.
-_TUNED: Final = tuple(
+_TCP: Final = int(socket.IPPROTO_TCP)
+_NO_DELAY: Final = int(socket.TCP_NODELAY)
+_KEEP_ALIVE: Final = tuple(
     (int(level), int(option), value)
     for level, option, value in (
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        # Noticing a peer that vanished: the first probe after a minute of silence, given up after four more.
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+        # A peer that vanished is given up after four more probes.
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE),
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20),
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
     )
@@ -33,10 +35,21 @@ _LITTLE: Final = 4 * 1024  # what shows that there is no bulk
 LARGEST: Final = 128 * 1024
 
 
-def tune(end: Connection) -> None:
-    """Make a TCP connection, or all that come of a listener, fit for dialogue: no Nagle, keep-alive."""
-    for level, option, value in _TUNED:
+def hasten(end: Connection) -> None:
+    """Make a TCP connection fit for dialogue: no Nagle."""
+    end.setsockopt(_TCP, _NO_DELAY, 1)
+
+
+def keep_alive(end: Connection) -> None:
+    """Notice a peer that vanishes while nothing is said."""
+    for level, option, value in _KEEP_ALIVE:
         end.setsockopt(level, option, value)
+
+
+def tune(end: Connection) -> None:
+    """Both, for a connection or all that come of a listener."""
+    hasten(end)
+    keep_alive(end)
 
 
 def reason_of(error: OSError) -> str:

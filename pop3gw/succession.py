@@ -6,7 +6,6 @@ template that is started anew loads the policy anew, so it is a generation like 
 
 from __future__ import annotations
 
-import selectors
 import time
 from functools import partial
 from typing import Final, Protocol
@@ -18,6 +17,7 @@ from pop3gw.backtrace import backtrace
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation, Stage
 from pop3gw.logs import current as log
+from pop3gw.poller import READ, Poller
 from pop3gw.times import NEVER
 
 _LIVED: Final = 60.0  # s after which a template's end is no consequence of its start
@@ -51,12 +51,12 @@ class Owner(Protocol):
 class Succession:
     """The templates of one service. Call ``tidy()`` at ``deadline`` at the latest."""
 
-    def __init__(self, service: str, selector: selectors.BaseSelector, agenda: Agenda, owner: Owner) -> None:
+    def __init__(self, service: str, poller: Poller, agenda: Agenda, owner: Owner) -> None:
         self.serving: Generation | None = None
         self.coming: Generation | None = None
         self.deadline = NEVER
         self._service = service
-        self._selector = selector
+        self._poller = poller
         self._agenda = agenda
         self._owner = owner
         self._older: list[Generation] = []
@@ -70,7 +70,7 @@ class Succession:
         """Start a template that may become the one that serves. OSError: it can't be started."""
         self._drop_coming()
         self.coming = Generation.start(plan, now)
-        self._selector.register(self.coming.channel, selectors.EVENT_READ, partial(self._hear, self.coming))
+        self._poller.watch(self.coming.channel.fileno(), READ, partial(self._hear, self.coming))
         self.deadline = min(self.deadline, self.coming.due)
         self._agenda.want(self.deadline)
 
@@ -262,5 +262,5 @@ class Succession:
 
     def _close(self, generation: Generation) -> None:
         if generation.channel.fileno() >= 0:
-            self._selector.unregister(generation.channel)
+            self._poller.forget(generation.channel.fileno())
             generation.close()

@@ -177,19 +177,15 @@ class Template:
             poller.watch(self._channel.fileno(), READ, self._hear)
             poller.watch(inbox.fileno(), READ, lambda _events: self._reap(inbox))
             while not self._left_alone:
-                for call, events in poller.poll(None):
-                    call(events)
+                poller.poll(None, handlers=False)  # signals come as bytes
             poller.forget(self._channel.fileno())
-            self._see_off(poller, inbox)
+            self._see_off(poller)
 
-    def _see_off(self, poller: Poller, inbox: signals.Inbox) -> None:
+    def _see_off(self, poller: Poller) -> None:
         """Reap the workers that are just leaving, so that none outlives the gateway as a zombie."""
         ends = time.monotonic() + FAREWELL
         while self._workers and (left := ends - time.monotonic()) > 0:
-            poller.poll(left)
-            inbox.read()
-            for pid, _status in process.reap():
-                self._workers.pop(pid, None)
+            poller.poll(left, handlers=False)
 
     # What is done from here on is done between forks: each page that it writes to is then one that the newest worker
     # does not share. So it goes the ways that workers go, too, and no others where it can.

@@ -1,7 +1,7 @@
-"""The wait of every loop, interpreted on purpose.
+"""A wait before which handlers of signals have their turn, interpreted on purpose.
 
-Handlers of signals run when the interpreter does, and what a loop calls is compiled: here each of its rounds comes by.
-It must never be compiled itself (setup.py).
+They run when the interpreter does, and what a loop calls is compiled: who may wait long, and is told something by a
+signal, comes by here. It must never be compiled itself (setup.py).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 It knows the channel, its slot of the scoreboard and ``relay``; how many sessions it takes, and when it says so, is
 decided by ``credit``. It knows nothing of POP3, and waits for nothing but its poller. While no session runs nothing
-wakes it up, but once for its title, to report what is free and to forget the last clients. It notices the master's
-death as the end of its channel: then it leaves as soon as no session runs.
+wakes it up, but once for its title, to report what is free, to forget the last clients, and by the timer of its last
+callback. It notices the master's death as the end of its channel: then it leaves as soon as no session runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -52,8 +51,8 @@ class Sessions(Protocol):
     def decided(self, seat: int, *, admitted: bool) -> None:
         """The answer to ``ask(seat, address)``: whether this client may have a session."""
 
-    def settle(self) -> None:
-        """All events of a round were told: do what they have brought."""
+    def settle(self) -> float:
+        """All events of a round were told: do what they have brought. Returns the ``deadline()``."""
 
     def deadline(self) -> float:
         """When ``expire()`` is wanted (time.monotonic()), or NEVER."""
@@ -128,19 +127,20 @@ class Worker:
         self._offer()
         # Named here, once: what is looked up with each event is looked up in a process whose caches are cold.
         deadline, settle = self._sessions.deadline, self._sessions.settle
-        poll = self._poller.poll
-        monotonic = time.monotonic
+        poller = self._poller
         seats = self._slot.seats
         only = seats[0] if len(seats) == 1 else None
         credit = self._credit
-        while credit.busy or not self._leaves or deadline() != NEVER:
-            due = min(min(self._show_at, self._report_at), deadline())  # compiled, min() of two is a comparison
-            now = monotonic()
-            for call, events in poll(None if due == NEVER else max(0.0, due - now)):
-                call(events)
-            settle()
+        wanted = deadline()
+        while credit.busy or not self._leaves or wanted != NEVER:
+            due = min(min(self._show_at, self._report_at), wanted)  # compiled, min() of two is a comparison
+            now = poller.now
+            # A signal says that this worker is to leave: while sessions run it would only wait for them.
+            poller.poll(None if due == NEVER else max(0.0, due - now), handlers=not credit.busy)
+            wanted = settle()
             if now >= due:  # as it was before the poll: whoever had said something by then was heard
                 self._do_what_is_due(now)
+                wanted = deadline()
             if self._moved or (only is not None and only.changed):
                 self._moved = False
                 self._show_soon()
@@ -170,9 +170,11 @@ class Worker:
             self._left_alone()
 
     def _handle(self, message: fdpass.Message, descriptor: int) -> None:
+        if isinstance(message, fdpass.Serve):  # mostly
+            seat, port, address = message
+            self._serve(self._slot.seats[seat], Peer(address, port), _client(descriptor, address))
+            return
         match message:
-            case fdpass.Serve(seat, port, address):
-                self._serve(self._slot.seats[seat], Peer(address, port), _client(descriptor, address))
             case fdpass.Admit(seat):
                 self._sessions.decided(seat, admitted=True)
             case fdpass.Refuse(seat):
@@ -203,7 +205,7 @@ class Worker:
         if self._credit.freed(seat.number, leaves=self._leaves):
             self._report_freed()
         elif self._report_at == NEVER:
-            self._report_at = time.monotonic() + FREED_DELAY
+            self._report_at = self._poller.now + FREED_DELAY
 
     def _report_freed(self) -> None:
         self._report_at = NEVER
@@ -243,7 +245,8 @@ class Worker:
         if len(seats) > 1:
             return f"{busy} session{'s' if busy != 1 else ''}"
         seat = seats[0]
-        return " ".join(filter(None, (seat.user, seat.client, seat.state)))
+        standing = f"{seat.client} {seat.state}" if seat.state else seat.client
+        return f"{seat.user} {standing}" if seat.user else standing
 
     def _show_soon(self) -> None:
         """Something about the title has changed. Who is busy or was let in shows it at once; the rest can wait."""
@@ -255,7 +258,7 @@ class Worker:
         elif not idle and (self._shown == IDLE or (len(seats) == 1 and seats[0].lasts)):
             self._show(self._standing())
         elif self._show_at == NEVER:
-            self._show_at = time.monotonic() + TITLE_DELAY
+            self._show_at = self._poller.now + TITLE_DELAY
 
     def _show(self, standing: str) -> None:
         """Put what is served into the process's title."""

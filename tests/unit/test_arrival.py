@@ -42,9 +42,7 @@ class Hall:
 
     def turn(self, seconds: float = PATIENCE) -> None:
         """Wait for the next event."""
-        for call, events in self.poller.poll(seconds):
-            self.woken += 1
-            call(events)
+        self.woken += self.poller.poll(seconds)
 
     def end(self) -> tuple[Header | None, str]:
         while not self.outcome:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import selectors
 import signal
 from contextlib import closing
 from typing import NoReturn, cast
@@ -16,6 +15,7 @@ from pop3gw.attendance import Attendance
 from pop3gw.attendant import Asker
 from pop3gw.doors import Doors
 from pop3gw.logs import current as log
+from pop3gw.poller import Poller
 
 
 class Faulty:
@@ -32,9 +32,9 @@ def test_an_attendant_that_makes_the_master_raise_is_killed(capfd: pytest.Captur
 
     pid = process.fork(child, [], [])
     channel, end = fdpass.Channel.pair()
-    with end, closing(channel), selectors.DefaultSelector() as selector:
+    with end, closing(channel), closing(Poller()) as poller:
         owner = cast(attendance.Owner, Faulty())
-        attending = Attendance(Doors(None, None), None, log(), selector, Agenda(), owner)
+        attending = Attendance(Doors(None, None), None, log(), poller, Agenda(), owner)
         attending._hear(Asker(pid, channel), fdpass.Kill(1, 4711, 0, "3f2a"))
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
     said = capfd.readouterr().err

@@ -20,10 +20,9 @@ SOON = 3.0  # s; far less than what is interrupted would take
 @pytest.fixture
 def guard() -> Iterator[CallGuard]:
     before = signal.getsignal(signal.SIGALRM)
-    guard = CallGuard(lambda: None)
+    guard = CallGuard(lambda: None, lambda: None)
     yield guard
-    guard.rest()
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 
 
@@ -86,8 +85,15 @@ def test_the_timer_of_an_earlier_call_is_kept_and_gives_each_its_whole_time(guar
     with pytest.raises(CallbackTimeoutError):
         guard.call(sleep, (), LIMIT)
     assert time.monotonic() - began < SOON
-    guard.rest()
+
+
+def test_the_timer_of_the_last_call_goes_off_once_and_says_nothing(guard: CallGuard) -> None:
+    guard.call(max, (1, 2), LIMIT)
+    ends = time.monotonic() + SOON
+    while signal.getitimer(signal.ITIMER_REAL)[0] and time.monotonic() < ends:
+        pass
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert guard.call(max, (1, 2), LIMIT) == 2
 
 
 def test_each_of_many_calls_has_the_whole_time(guard: CallGuard) -> None:
@@ -122,7 +128,7 @@ def test_one_that_swallows_every_interruption_ends_its_process(monkeypatch: pyte
                     with contextlib.suppress(BaseException):
                         time.sleep(60)
 
-            CallGuard(give_up).call(stubborn, (), LIMIT)
+            CallGuard(give_up, lambda: None).call(stubborn, (), LIMIT)
         finally:
             os._exit(99)
     os.close(writing)

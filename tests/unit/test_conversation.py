@@ -6,14 +6,14 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
-from pop3gw import conversation, logs, relay, tls
+from pop3gw import logs, poller, relay, tls
 from pop3gw.conversation import wanted
 from pop3gw.net import Peer
 from pop3gw.policy import (
@@ -158,8 +158,7 @@ class Hall:
     def turn(self) -> None:
         """As a worker does."""
         due, now = self.relay.deadline(), time.monotonic()
-        for call, events in self.poller.poll(max(0.0, min(due - now, 0.05))):
-            call(events)
+        self.poller.poll(max(0.0, min(due - now, 0.05)))
         self.relay.settle()
         if now >= due:
             self.relay.expire(now)
@@ -179,13 +178,9 @@ class Hall:
         assert len(self.over) == 1
         assert self.rounds - rounds < 20
 
-    def listens(self, between: Callable[[], None] = lambda: None) -> None:
-        """Half a turn: what there is is heard, none acts; ``between``: what goes on elsewhere before."""
-        events = self.poller.poll(PATIENCE)
-        assert events
-        between()
-        for call, which in events:
-            call(which)
+    def listens(self) -> None:
+        """Half a turn: what there is is heard, none acts."""
+        assert self.poller.poll(PATIENCE)
 
     def hears(self, peer: socket.socket | None = None) -> bytes:
         """What the client, or another peer, hears next."""
@@ -237,6 +232,7 @@ def stack() -> Iterator[ExitStack]:
     before = signal.getsignal(signal.SIGALRM)
     with ExitStack() as stack:
         yield stack
+    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 
 
@@ -338,7 +334,7 @@ def test_nothing_is_read_for_who_has_not_taken_what_there_was(
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CLOCK, "skew", 0.0)
     monkeypatch.setattr(time, "monotonic", CLOCK)
-    for module in (conversation, relay):
+    for module in (poller, relay):
         monkeypatch.setattr(module, "monotonic", CLOCK)
 
 
@@ -534,7 +530,8 @@ def test_an_answer_that_came_while_a_neighbours_callback_ran_has_come_in_time(st
     hall.client.sendall(b"DELE 1\r\n")
     assert hall.hears(server) == b"DELE 1\r\n"
     neighbour.sendall(b"NOOP\r\n")
-    hall.listens(lambda: server.sendall(b"+OK\r\n"))
+    hall.listens()
+    server.sendall(b"+OK\r\n")  # came while the callback ran
     hall.relay.settle()
     assert hall.hears() == b"+OK\r\n"
 
@@ -564,3 +561,20 @@ def test_whoever_really_is_silent_is_late_whatever_the_neighbours_do(stack: Exit
     assert hall.hears(server) == b"DELE 1\r\n"
     neighbour.sendall(b"NOOP\r\n")
     assert hall.hears() == b"-ERR Error in protocol\r\n"
+
+
+def test_a_server_that_vanishes_is_noticed_from_a_minute_on(stack: ExitStack) -> None:
+    hall = Served(stack)
+    (conversation,) = hall.relay._running
+    assert conversation._server is not None
+    end = conversation._server.socket
+    assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert not end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    first = hall.relay.deadline()
+    assert first <= time.monotonic() + 60
+    hall.relay.expire(first)
+    assert not hall.over
+    assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    kept = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    assert [end.getsockopt(socket.IPPROTO_TCP, option) for option in kept] == [60, 20, 4]
+    assert hall.relay.deadline() > first

@@ -56,8 +56,7 @@ class Attempt:
         connector = self.begin(server)
         ends = time.monotonic() + PATIENCE
         while not self.outcome and time.monotonic() < ends:
-            for call, events in self.poller.poll(max(0.0, connector.deadline - time.monotonic())):
-                call(events)
+            self.poller.poll(max(0.0, connector.deadline - time.monotonic()))
             if not self.outcome and time.monotonic() >= connector.deadline:
                 connector.expire(time.monotonic())
         ((connection, peer, reason),) = self.outcome
@@ -203,8 +202,7 @@ def test_one_that_is_given_up_leaves_nothing_behind(
     attempt = Attempt()
     connector = attempt.begin(Address(NAME, server))
     if when is cancel_while_connecting:
-        for call, events in attempt.poller.poll(PATIENCE):
-            call(events)
+        attempt.poller.poll(PATIENCE)
     connector.cancel()
     finish()
     assert not len(attempt.poller)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import selectors
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -15,6 +14,7 @@ from pop3gw import fdpass, process, template
 from pop3gw.agenda import Agenda
 from pop3gw.ledger import Ledger
 from pop3gw.orders import Act, Order
+from pop3gw.poller import Poller
 from pop3gw.pool import Pool
 from pop3gw.proto import counts
 from pop3gw.serving import Serving
@@ -33,9 +33,9 @@ class Gateway:
     def __init__(self, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
         self.killed: list[int] = []
         self._stack = stack
-        self._selector = stack.enter_context(selectors.DefaultSelector())
+        self._poller = stack.enter_context(closing(Poller()))
         self.ledger = Ledger()
-        self.serving = Serving("inbound", self._selector, Agenda(), self.ledger)
+        self.serving = Serving("inbound", self._poller, Agenda(), self.ledger)
         service = Service(
             name="inbound", listen=(), server=Address("192.0.2.1", 110), min_spare=1, max_spare=1, max_workers=2
         )
@@ -57,8 +57,7 @@ class Gateway:
         return NO_PROCESS
 
     def hear(self) -> None:
-        for key, mask in self._selector.select(0):
-            key.data(mask)
+        self._poller.poll(0)
         self.serving.carry_out(time.monotonic())
 
     def told(self, message: fdpass.Message) -> None:

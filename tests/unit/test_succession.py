@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import selectors
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -16,6 +15,7 @@ from pop3gw import fdpass, template
 from pop3gw.agenda import Agenda
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation
+from pop3gw.poller import Poller
 from pop3gw.settings import Config, Service
 from pop3gw.succession import Succession
 from pop3gw.values import Address
@@ -34,8 +34,8 @@ class Templates:
         self.told: list[str] = []
         self.fault: Exception | None = None  # what the owner raises
         self._stack = stack
-        self._selector = stack.enter_context(selectors.DefaultSelector())
-        self.succession = Succession("inbound", self._selector, Agenda(), self)
+        self._poller = stack.enter_context(closing(Poller()))
+        self.succession = Succession("inbound", self._poller, Agenda(), self)
         self._plan = template.Plan(
             Config(source="test.conf"),
             Service(name="inbound", listen=(), server=Address("192.0.2.1", 110)),
@@ -64,8 +64,7 @@ class Templates:
 
     def hear(self) -> None:
         """What all templates have said."""
-        for key, mask in self._selector.select(0):
-            key.data(mask)
+        self._poller.poll(0)
 
     def close_channel(self, pid: int) -> None:
         self.ends[pid].socket.close()
