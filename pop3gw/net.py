@@ -34,20 +34,23 @@ _LOOPS_KEPT: Final = 64  # addresses of which it is known whether they loop: a n
 class Peer:
     """The other end of a connection: a numeric address and a port."""
 
-    __slots__ = ("address", "port")
+    __slots__ = ("_text", "address", "port")
 
     def __init__(self, address: str, port: int) -> None:
         self.address: Final = address
         self.port: Final = port
+        self._text = ""  # made when it is asked for: a server is the same for all sessions
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Peer) and self.address == other.address and self.port == other.port
 
     def __hash__(self) -> int:
-        return hash((self.address, self.port))
+        return hash(self.address)
 
     def __str__(self) -> str:
-        return host_and_port(self.address, self.port)
+        if not self._text:
+            self._text = host_and_port(self.address, self.port)
+        return self._text
 
     def __repr__(self) -> str:
         return f"Peer({self})"
@@ -73,6 +76,7 @@ class Route:
         family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
         peer = Peer(server.host, server.port)
         self.numeric = (family, peer)
+        str(peer)  # made here, so that workers have it in common
         # Whether an address is one of this machine may change. Where that does not matter, all processes know by now.
         if not any(listener.ip is not None and listener.ip.is_unspecified for listener in self._listeners):
             self.loops(peer)
