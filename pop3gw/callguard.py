@@ -49,7 +49,7 @@ class CallGuard:
         """``function(*arguments)``; what it raises, or CallbackTimeoutError.
 
         A timer that is set already and goes off early enough is left as it is: it is set anew when it goes off, which
-        is seldom, instead of twice a call. So the last one goes off when nothing runs any more, once.
+        is seldom, instead of twice a call.
         """
         self._seen = self.calls
         self._interrupted = 0
@@ -71,6 +71,10 @@ class CallGuard:
         if self._interrupted:
             raise CallbackTimeoutError(self._text())
         return result
+
+    def rest(self) -> None:
+        """Nothing is called for a while: the timer goes off once more, and the next call sets it in any case."""
+        self._rings = 0.0
 
     def _set(self, seconds: float, now: float) -> None:
         self._rings = now + seconds

@@ -25,7 +25,7 @@ from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.logs import Log
 from pop3gw.pidfile import PidFile
-from pop3gw.poller import READ, Poller
+from pop3gw.poller import ALL, READ, Poller
 from pop3gw.process import Account
 from pop3gw.rehearsal import rehearse
 from pop3gw.serving import Serving
@@ -56,7 +56,7 @@ class Master:
         self._ready = ready
         self._tidings = tidings
         self._pid_file = pid_file
-        self._poller = Poller()
+        self._poller = Poller(ALL)
         self._agenda = Agenda()
         self._inbox = signals.Inbox(_SIGNALS)
         self._attendance = Attendance(doors, account, log, self._poller, self._agenda, self)

@@ -26,7 +26,7 @@ max_response_line_length max_sessions max_sessions_per_client max_spare max_user
 min_spare now on_err origins pack pack_into password permit_longline pid_file plan policy policy_path poll poller port
 proxy_protocol_from ready_at recv recvmsg request rows seat seats secret select send_proxy sendmsg served server
 services session sessions_per_worker setblocking setsockopt settle shutdown shutdown_timeout slot socket socketpair
-stage strict_line_endings timeout timestamp tls tls_certificate tls_required unpack unpack_from used username waits
+stage strict_line_endings timeout timestamp tls tls_certificate tls_required unpack unpack_from username waits
 workers
 """
 # The interpreter's start has left gaps between older texts, by their size: these texts fill them for the moment.

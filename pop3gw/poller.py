@@ -22,6 +22,7 @@ BROKEN: Final[int] = select.EPOLLERR | select.EPOLLHUP  # said without being ask
 # Descriptors that are mostly looked at in one round: the others have their turn in the next. So many as the interpreter
 # has memory of its own for (512 octets); for more it asks the system's allocator, each time.
 _BATCH: Final = 42
+ALL: Final = 1 << 30  # for whom that is ready may not be taken for silent
 _wait: Final = wait
 monotonic: Final = time.monotonic
 
@@ -31,12 +32,14 @@ Call: TypeAlias = Callable[[int], object]  # with the events that came: READ, WR
 class Poller:
     """Descriptors that are watched. One that is closed must be forgotten before.
 
-    ``now``: when the last wait was over, on the clock of time.monotonic(); whoever takes long sets it anew.
+    ``now``: when the last wait was over, on the clock of time.monotonic(); whoever takes long sets it anew. ``most``:
+    descriptors that one round looks at, where it may wait.
     """
 
-    __slots__ = ("_calls", "_epoll", "_look", "_watched", "now")
+    __slots__ = ("_calls", "_epoll", "_look", "_most", "_watched", "now")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = _BATCH) -> None:
+        self._most = most
         self._epoll = select.epoll()
         self._look = self._epoll.poll  # named here, once: what a process does that was asleep, it does with cold caches
         self._calls: list[Call | None] = []  # by descriptor
@@ -61,7 +64,7 @@ class Poller:
 
     def hand_over(self, descriptor: int, call: Call) -> None:
         """The same events are another's from now on. KeyError: it is not watched."""
-        if descriptor >= len(self._calls) or self._calls[descriptor] is None:
+        if not 0 <= descriptor < len(self._calls) or self._calls[descriptor] is None:
             raise KeyError(descriptor)
         self._calls[descriptor] = call
 
@@ -80,8 +83,8 @@ class Poller:
         """
         calls = self._calls
         most = self._watched or 1
-        if most > _BATCH and (seconds is None or seconds > 0):
-            most = _BATCH
+        if most > self._most and (seconds is None or seconds > 0):
+            most = self._most
         ready = _wait(self._epoll, seconds, most) if handlers else self._look(seconds, most)
         self.now = monotonic()
         if len(ready) == 1:  # mostly; then nobody else can take its place

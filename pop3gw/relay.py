@@ -194,6 +194,7 @@ class Relay:
         self._asking.pop(conversation.seat.number, None)
         if not self._running:
             self._deadlines.clear()
+            self.guard.rest()
         self.ended(conversation.seat)
 
     def _give_up(self) -> None:

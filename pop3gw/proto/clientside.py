@@ -73,8 +73,10 @@ class ClientSide(Outcome):
             return
         turns = self._turns
         if turns.phase is REQUEST and not self._client.left and not self.tls_wanted:
-            length = whole_request(data, self.policy.max_request_line_length)
-            if length >= 0:  # as ``_serve`` does it, of which this is the usual case
+            policy = self.policy
+            # The smaller limit, whatever it is for: as ``_serve`` does it, of which this is the usual case.
+            length = whole_request(data, min(policy.max_request_line_length, policy.max_authline_length))
+            if length >= 0:
                 turns.since = now
                 self._request(data[:length], now, odd=False)
                 return

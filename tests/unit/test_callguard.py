@@ -88,12 +88,22 @@ def test_the_timer_of_an_earlier_call_is_kept_and_gives_each_its_whole_time(guar
 
 
 def test_the_timer_of_the_last_call_goes_off_once_and_says_nothing(guard: CallGuard) -> None:
-    guard.call(max, (1, 2), LIMIT)
+    guard.call(max, (1, 2), 8 * LIMIT)
     ends = time.monotonic() + SOON
     while signal.getitimer(signal.ITIMER_REAL)[0] and time.monotonic() < ends:
         pass
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    assert guard.call(max, (1, 2), LIMIT) == 2
+    assert guard.call(max, (1, 2), 100 * LIMIT) == 2
+
+
+def test_behind_a_rest_the_timer_is_set_in_any_case(guard: CallGuard) -> None:
+    guard.call(max, (1, 2), 8 * LIMIT)
+    signal.setitimer(signal.ITIMER_REAL, 0)  # as a policy may have done
+    guard.rest()
+    began = time.monotonic()
+    with pytest.raises(CallbackTimeoutError):
+        guard.call(sleep, (), 8 * LIMIT)
+    assert time.monotonic() - began < SOON
 
 
 def test_each_of_many_calls_has_the_whole_time(guard: CallGuard) -> None:

@@ -24,6 +24,7 @@ from pop3gw.policy import (
     POP3_RSP_ACCEPT,
     POP3_RSP_REJECT,
     Pop3Proxy,
+    SessionFacts,
 )
 from pop3gw.poller import BROKEN, READ, WRITE, Poller
 from pop3gw.proto import counts
@@ -199,9 +200,10 @@ class Hall:
 class Served(Hall):
     """Sessions with slow callbacks, in the TRANSACTION state, and their server."""
 
-    def __init__(self, stack: ExitStack, policy: type[Pop3Proxy] = Slow) -> None:
+    def __init__(self, stack: ExitStack, policy: type[Pop3Proxy] = Slow, connect_timeout: float = 60) -> None:
         self._servers = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        super().__init__(stack, policy, server=Address("127.0.0.1", self._servers.getsockname()[1]), connect_timeout=60)
+        server = Address("127.0.0.1", self._servers.getsockname()[1])
+        super().__init__(stack, policy, server=server, connect_timeout=connect_timeout)
 
     def enter(self) -> socket.socket:
         client = super().enter()
@@ -524,14 +526,14 @@ def test_a_message_that_comes_in_parts_is_not_cut_by_its_callback(stack: ExitSta
 
 @pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
-def test_an_answer_that_came_while_a_neighbours_callback_ran_has_come_in_time(stack: ExitStack) -> None:
+def test_an_answer_that_came_behind_a_neighbours_callback_has_come_in_time(stack: ExitStack) -> None:
     hall = Served(stack)
     server, neighbour = hall.server, hall.enter()
     hall.client.sendall(b"DELE 1\r\n")
     assert hall.hears(server) == b"DELE 1\r\n"
     neighbour.sendall(b"NOOP\r\n")
     hall.listens()
-    server.sendall(b"+OK\r\n")  # came while the callback ran
+    server.sendall(b"+OK\r\n")  # in time, but for the callback
     hall.relay.settle()
     assert hall.hears() == b"+OK\r\n"
 
@@ -563,9 +565,13 @@ def test_whoever_really_is_silent_is_late_whatever_the_neighbours_do(stack: Exit
     assert hall.hears() == b"-ERR Error in protocol\r\n"
 
 
-def test_a_server_that_vanishes_is_noticed_from_a_minute_on(stack: ExitStack) -> None:
-    hall = Served(stack)
+def test_a_server_that_vanishes_is_noticed_from_a_minute_on_at_the_latest(stack: ExitStack) -> None:
+    class Patient(Pop3Proxy):
+        auth_timeout = timeout = 3_600_000
+
+    hall = Served(stack, Patient, connect_timeout=3600)
     (conversation,) = hall.relay._running
+    assert len(conversation._session.facts) == len(SessionFacts._fields)
     assert conversation._server is not None
     end = conversation._server.socket
     assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -578,3 +584,12 @@ def test_a_server_that_vanishes_is_noticed_from_a_minute_on(stack: ExitStack) ->
     kept = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
     assert [end.getsockopt(socket.IPPROTO_TCP, option) for option in kept] == [60, 20, 4]
     assert hall.relay.deadline() > first
+
+
+def test_once_no_session_runs_the_guard_rests(stack: ExitStack) -> None:
+    hall = Served(stack, Pop3Proxy)
+    assert hall.relay.guard._rings
+    hall.client.close()
+    hall.server.close()
+    hall.ends()
+    assert not hall.relay.guard._rings

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
-from pop3gw.poller import BROKEN, READ, WRITE, Poller
+from pop3gw.poller import ALL, BROKEN, READ, WRITE, Poller
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_what_is_forgotten_is_waited_for_no_more(poller: Poller, pipe: tuple[int
     os.write(writing, b"x")
     poller.forget(reading)
     assert poller.poll(0) == 0
-    for descriptor in (reading, 10_000):
+    for descriptor in (reading, 10_000, -1):
         with pytest.raises(KeyError):
             poller.hand_over(descriptor, lambda _events: None)
 
@@ -131,3 +132,33 @@ def test_it_wakes_up_when_the_time_is_over(poller: Poller, pipe: tuple[int, int]
     assert poller.poll(0.01) == 0
     os.write(pipe[1], b"x")
     assert poller.poll(None) == 1
+
+
+@pytest.mark.parametrize(("most", "rounds"), [(2, [2, 2, 1]), (ALL, [5, 0, 0])])
+def test_who_must_hear_all_that_are_ready_says_so(most: int, rounds: list[int]) -> None:
+    ends = [os.pipe() for _ in range(5)]
+    with closing(Poller(most)) as poller:
+        for reading, writing in ends:
+            os.write(writing, b"x")
+            poller.watch(reading, READ, lambda _events, reading=reading: poller.forget(reading))  # type: ignore[misc]
+        assert [poller.poll(0.01) for _ in range(3)] == rounds
+    for pair in ends:
+        for end in pair:
+            os.close(end)
+
+
+@pytest.mark.interpreted  # the wait is another's
+def test_handlers_of_signals_have_their_turn_where_that_is_wanted(
+    poller: Poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came_by: list[int] = []
+
+    def wait(_epoll: object, _seconds: float, most: int) -> list[tuple[int, int]]:
+        came_by.append(most)
+        return []
+
+    monkeypatch.setattr("pop3gw.poller._wait", wait)
+    poller.poll(0, handlers=False)
+    assert came_by == []
+    poller.poll(0)
+    assert came_by == [1]

@@ -116,6 +116,24 @@ def test_texts_are_cut_without_half_characters() -> None:
     assert shown.user == "x" + "ü" * 31
 
 
+def test_the_user_may_change() -> None:
+    seat = Board(1, 1).slot(0).seats[0]
+    seat.open("192.0.2.7")
+    for user in ("alice", "alice", "bob", "", "alice"):
+        seat.stand("USER", user)
+        shown = seat.read()
+        assert shown is not None
+        assert (shown.state, shown.user) == ("USER", user)
+    seat.open("192.0.2.8")
+    shown = seat.read()
+    assert shown is not None
+    assert shown.user == ""
+    seat.stand("AUTHORIZATION", "")
+    shown = seat.read()
+    assert shown is not None
+    assert (shown.state, shown.user) == ("AUTHORIZATION", "")
+
+
 @pytest.mark.parametrize(
     ("octets", "shown"), [(b"\xff\xfe", r"\xff\xfe"), (b"al\xc3", r"al\xc3"), ("é".encode() + b"\x80", r"é\x80")]
 )

@@ -922,6 +922,45 @@ def test_auth_timeout_begins_when_the_greeting_goes_out_and_with_no_later_turn()
     assert session.deadline == 75
 
 
+def test_a_client_whose_requests_are_refused_here_is_not_silent() -> None:
+    stage = in_state("TRANSACTION")
+    session = stage.session
+    began = session.deadline
+    assert began is not None
+    session.client_data(b"USER alice\r\n", stage.now + 100)
+    assert session.to_client == [INVALID]
+    assert session.deadline == began + 100
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize(("octets", "passes"), [(40, True), (41, False)])
+def test_the_smaller_limit_of_an_auth_line_holds_however_it_comes(pieces: int, octets: int, passes: bool) -> None:
+    class Narrow(Everything):
+        max_authline_length = 40
+
+    stage = in_state("AUTHORIZATION", Narrow)
+    line = b"AUTH PLAIN ".ljust(octets, b"A")
+    sent = line + b"\r\n"
+    for at in range(pieces):
+        stage.says(Side.CLIENT, sent[at * 20 : (at + 1) * 20] if at < pieces - 1 else sent[at * 20 :])
+    assert stage.take(Side.SERVER) == (sent if passes else b"")
+    assert stage.take(Side.CLIENT) == (b"" if passes else INVALID)
+    assert stage.session.over is not passes
+
+
+@pytest.mark.parametrize(("name", "value"), [("timeout", "soon"), ("request", None)])
+def test_what_config_sets_past_the_checks_refuses_the_session(name: str, value: object) -> None:
+    class Policy(Pop3Proxy):
+        def config(self) -> None:
+            super().config()
+            self.__dict__[name] = value
+
+    stage = Stage(Policy)
+    stage.open()
+    assert stage.take(Side.CLIENT) == b"-ERR [SYS/TEMP] Service not available\r\n"
+    assert stage.session.over
+
+
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("waiting", ["", "CAPA"])
 def test_the_gateway_ends_a_session(state: str, waiting: str) -> None:

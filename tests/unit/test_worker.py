@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -357,3 +359,40 @@ def test_whoever_said_something_before_the_time_was_over_is_heard_first(
     assert sleeper.recv(200) == b"x" * 100 + b"."
     for client in (sleeper, *others):
         client.close()
+
+
+class Noted(Echo):
+    """What happens, in order; a wait where handlers of signals have their turn is noted by who takes its place."""
+
+    events: ClassVar[list[str]] = []
+
+    def adopt(self, client: Connection, peer: Peer, seat: Seat) -> None:
+        self.events.append("begin")
+        super().adopt(client, peer, seat)
+
+    def _end(self, client: Connection, seat: Seat) -> None:
+        self.events.append("end")
+        super()._end(client, seat)
+
+    @classmethod
+    def wait(cls, events: select.epoll, seconds: float | None, most: int) -> list[tuple[int, int]]:
+        cls.events.append("wait")
+        return events.poll(seconds, most)
+
+
+@pytest.mark.interpreted  # the poller's wait is another's
+def test_a_worker_without_sessions_waits_where_handlers_of_signals_have_their_turn(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes then must be heard at once: nothing else may come for days."""
+    monkeypatch.setattr(Noted, "events", [])
+    monkeypatch.setattr("pop3gw.poller._wait", Noted.wait)
+    bench = make(2, Noted)
+    client = bench.serve(0)
+    client.sendall(b"more")
+    assert client.recv(100) == b"more"
+    client.close()
+    until = time.monotonic() + PATIENCE
+    while Noted.events[-2:] != ["end", "wait"] and time.monotonic() < until:
+        time.sleep(0.001)
+    assert [event for event, _ in itertools.groupby(Noted.events)] == ["wait", "begin", "end", "wait"]
