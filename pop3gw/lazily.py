@@ -1,14 +1,15 @@
 """Modules that most gateways never need, and what must be done where somebody loads one after all.
 
 ``logging`` loads ``threading``; both have hooks that run in each child of every fork, and a worker has 0.4 MiB of
-memory less to share by that (docs/performance.md). A policy may use them all the same, at
-any time, and finds them as they always are.
+memory less to share by that. ``dataclasses`` loads ``inspect``, which with what it loads itself takes 1.6 MiB
+(docs/performance.md). A policy may use them all the same, at any time, and finds them as they always are.
 
 Known limit: where several threads are the first to use such a module, one may find it half loaded (``LazyLoader``).
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -27,6 +28,22 @@ def when_loaded(name: str, then: Callable[[], None]) -> None:
     spec.loader = importlib.util.LazyLoader(_Loader(name, spec.origin, then))
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+
+
+def load_without(name: str, module: str) -> None:
+    """Load this module, which imports the one of that name, without it: it comes when something of it is asked for.
+
+    Nothing is done where one of the two is loaded already.
+    """
+    if name in sys.modules or module in sys.modules:
+        return
+    stand_in = ModuleType(name)
+    stand_in.__dict__["__getattr__"] = lambda wanted: getattr(importlib.import_module(name), wanted)  # PEP 562
+    sys.modules[name] = stand_in
+    try:
+        importlib.import_module(module)
+    finally:
+        del sys.modules[name]
 
 
 class _Loader(SourceFileLoader):

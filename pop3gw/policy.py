@@ -10,10 +10,11 @@ request needs them, since a callback may change them at any time.
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any, ClassVar, NamedTuple, Self
 
 POP3_REQ_ACCEPT = 1
@@ -42,6 +43,7 @@ __all__ = [
 GREETING = "GREETING"
 ANY_KNOWN = "*"
 INVALID_COMMAND = "Invalid command."
+_MAKES_ANOTHER = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR of ``inspect``
 _NEVER_RUNS = "is async or has a yield: called, it does not run"
 
 _NAMES = {
@@ -364,6 +366,7 @@ def check(policy_class: type[AbstractPop3Proxy]) -> list[str]:
 
 
 def _never_runs(function: object) -> bool:
-    """Whether a call only makes a coroutine or a generator."""
-    kinds = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    return any(is_one(function) for is_one in kinds)
+    """Whether a call only makes a coroutine or a generator: as ``inspect`` says, which takes 1.6 MiB."""
+    while isinstance(function, MethodType | partial):
+        function = function.__func__ if isinstance(function, MethodType) else function.func
+    return isinstance(function, FunctionType) and function.__code__.co_flags & _MAKES_ANOTHER != 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses  # noqa: F401 - for what is asked of it below
+import inspect  # noqa: F401
 import subprocess
 import sys
 
@@ -51,3 +53,37 @@ def test_of_a_module_that_is_loaded_it_is_known_at_once() -> None:
     lazily.when_loaded("sys", lambda: called.append("sys"))
     lazily.when_loaded("no_such_module", lambda: called.append("none"))
     assert called == ["sys"]
+
+
+def test_no_process_of_ours_has_what_dataclasses_loads() -> None:
+    code = (
+        "from pop3gw import cli, demo, startup, template\n"
+        "for name in ('inspect', 'ast', 'dis'): assert name not in sys.modules, name"
+    )
+    assert run(code) == ""
+
+
+def test_a_class_without_a_docstring_finds_what_was_left_out() -> None:
+    code = (
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Point:\n"
+        "    x: int\n"
+        "assert Point.__doc__ == 'Point(x: int)', Point.__doc__\n"
+        "import inspect; assert inspect.isclass(Point)"
+    )
+    assert run(code) == ""
+
+
+def test_what_is_loaded_stays_as_it_is() -> None:
+    before = {name: sys.modules[name] for name in ("inspect", "dataclasses")}
+    lazily.load_without("inspect", "no_such_module")
+    lazily.load_without("no_such_module", "dataclasses")
+    assert {name: sys.modules[name] for name in before} == before
+    assert "no_such_module" not in sys.modules
+
+
+def test_a_module_that_can_not_be_loaded_leaves_nothing_behind() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        lazily.load_without("left_out", "no_such_module")
+    assert "left_out" not in sys.modules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from types import MethodType
@@ -271,6 +272,7 @@ def test_check_names_what_would_never_run() -> None:
             self.request["LIST"] = (POP3_REQ_POLICY, MethodType(both, self))
             self.request["STAT"] = (POP3_REQ_POLICY, lambda _command: POP3_REQ_ACCEPT)
 
+    assert policy._MAKES_ANOTHER == inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
     never = "is async or has a yield: called, it does not run"
     for config in (slept, yields, both):
         assert check(type("Never", (Pop3Proxy,), {"config": config})) == [f"config() {never}"]
