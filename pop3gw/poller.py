@@ -22,7 +22,7 @@ BROKEN: Final[int] = select.EPOLLERR | select.EPOLLHUP  # said without being ask
 # Descriptors that are mostly looked at in one round: the others have their turn in the next. So many as the interpreter
 # has memory of its own for (512 octets); for more it asks the system's allocator, each time.
 _BATCH: Final = 42
-ALL: Final = 1 << 30  # for whom that is ready may not be taken for silent
+ALL: Final = 1 << 30  # in one round: for who judges others by their silence
 _wait: Final = wait
 monotonic: Final = time.monotonic
 
