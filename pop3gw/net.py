@@ -15,7 +15,6 @@ import errno
 import ipaddress
 import os
 import socket
-import time
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -214,7 +213,7 @@ class Connector:
             return
         self._forget_resolver()
         self._addresses = [(family, Peer(str(where[0]), int(where[1]))) for family, _, _, _, where in self._found or ()]
-        self._try_next(time.monotonic())
+        self._try_next(self._poller.now)
 
     def _forget_resolver(self) -> None:
         self._poller.forget(self._resolved)
@@ -263,7 +262,7 @@ class Connector:
             return
         if events & BROKEN and (error := trying.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
             self._gave_up(os.strerror(error))
-            self._try_next(time.monotonic())
+            self._try_next(self._poller.now)
             return
         self._connected(trying)
 
