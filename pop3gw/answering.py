@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from pop3gw.errors import ChannelError
-from pop3gw.fdpass import Channel, Message, Retire
+from pop3gw.fdpass import Channel
+from pop3gw.messages import Message, Retire
 from pop3gw.poller import READ, WRITE, Poller
 from pop3gw.times import NEVER
 

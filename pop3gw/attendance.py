@@ -11,15 +11,15 @@ import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from pop3gw import attendant, fdpass, process
+from pop3gw import attendant, messages, process
 from pop3gw.agenda import Agenda
 from pop3gw.attendant import Asker, Attendant
 from pop3gw.backtrace import backtrace
 from pop3gw.doors import Doors
-from pop3gw.fdpass import Message
 from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.logs import Log
+from pop3gw.messages import Message
 from pop3gw.poller import Poller
 from pop3gw.process import Account
 from pop3gw.proto import counts
@@ -143,17 +143,17 @@ class Attendance:
 
     def _heed(self, asker: Asker, message: Message) -> None:
         match message:
-            case fdpass.Kill(token, pid, seat, session):
+            case messages.Kill(token, pid, seat, session):
                 found = any(serving.end_session(pid, seat, session) for serving in self._all())
                 asker.tell(token, "" if found else "its worker has just ended, and the session with it", done=found)
-            case fdpass.Drain(token) | fdpass.Reload(token) if self._owner.stopping:
+            case messages.Drain(token) | messages.Reload(token) if self._owner.stopping:
                 asker.tell(token, _STOPPING, done=False)
-            case fdpass.Drain(token, on, service):
+            case messages.Drain(token, on, service):
                 self._drain(asker, token, service, bool(on))
-            case fdpass.Reload(token):
+            case messages.Reload(token):
                 self._owner.want_reload()
                 self._asked_reload.append((asker, token))
-            case fdpass.Stop(token, now):
+            case messages.Stop(token, now):
                 sessions = sum(serving.pool.sessions for serving in self._all())
                 what = "are ended now" if now else "may finish within shutdown_timeout"
                 self._owner.leave(now=bool(now))

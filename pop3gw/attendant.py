@@ -22,8 +22,9 @@ from pop3gw.answering import Answering, Service
 from pop3gw.backoff import Backoff
 from pop3gw.backtrace import backtrace
 from pop3gw.errors import ChannelError, StartError
-from pop3gw.fdpass import RECORD_LIMIT, Channel, Message, Outcome, Retire
+from pop3gw.fdpass import RECORD_LIMIT, Channel
 from pop3gw.logs import Log
+from pop3gw.messages import Message, Outcome, Retire
 from pop3gw.poller import READ, Poller
 from pop3gw.process import Account
 from pop3gw.times import NEVER

@@ -16,11 +16,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from pop3gw import __version__, fdpass
+from pop3gw import __version__, messages
 from pop3gw.answering import Question
-from pop3gw.fdpass import Channel, Message
+from pop3gw.fdpass import Channel
 from pop3gw.logline import quoted
 from pop3gw.logs import current as log
+from pop3gw.messages import Message
 from pop3gw.proto import counts
 from pop3gw.proto.events import Ending
 from pop3gw.times import NEVER
@@ -110,7 +111,7 @@ class Control:
 
     def hear(self, message: Message) -> None:
         """What became of something that the master was asked to do."""
-        if not isinstance(message, fdpass.Outcome):
+        if not isinstance(message, messages.Outcome):
             return
         question = self._asked.pop(message.token, None)
         running = self._ending.pop(message.token, None)
@@ -236,7 +237,7 @@ class Control:
         self._let_wait()
         (running,) = found
         token = self._do(
-            question, fdpass.Kill, running.pid, running.seat.number, running.shown.session, what=f"kill {wanted}"
+            question, messages.Kill, running.pid, running.seat.number, running.shown.session, what=f"kill {wanted}"
         )
         self._ending[token] = running
 
@@ -251,14 +252,14 @@ class Control:
         if service == "":
             raise AskedWronglyError(f"{command} takes the name of a service; without one it is meant for every service")
         named = "every service" if service is None else quoted(service)
-        self._do(question, fdpass.Drain, on, service or "", what=f"{command} {named}")
+        self._do(question, messages.Drain, on, service or "", what=f"{command} {named}")
 
     def _reload(self, question: Question, _request: Json) -> None:
         self._let_wait()
-        self._do(question, fdpass.Reload, what="reload")
+        self._do(question, messages.Reload, what="reload")
 
     def _stop(self, question: Question, request: Json) -> None:
-        self._do(question, fdpass.Stop, int(request.get("now", False)), what="stop")
+        self._do(question, messages.Stop, int(request.get("now", False)), what="stop")
 
     def _let_wait(self) -> None:
         if len(self._asked) + len(self._watched) >= WAITING:

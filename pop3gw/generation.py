@@ -10,7 +10,8 @@ import enum
 from dataclasses import dataclass, field
 
 from pop3gw import loading, process, template
-from pop3gw.fdpass import Channel, Failed
+from pop3gw.fdpass import Channel
+from pop3gw.messages import Failed
 from pop3gw.scoreboard import Board
 
 

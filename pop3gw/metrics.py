@@ -21,8 +21,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from pop3gw import __version__
 from pop3gw.answering import Question
-from pop3gw.fdpass import Message
 from pop3gw.ledger import Gauge
+from pop3gw.messages import Message
 from pop3gw.proto.counts import FAMILIES, RELOADS
 from pop3gw.times import NEVER
 from pop3gw.view import Overview, ServiceState

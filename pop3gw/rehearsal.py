@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pop3gw import fdpass, logs, process, signals
+from pop3gw import logs, messages, process, signals
 from pop3gw.errors import ChannelError
 from pop3gw.fdpass import Channel
 from pop3gw.policy import Pop3Proxy
@@ -117,9 +117,9 @@ def _others(terms: Terms, channels: list[Channel], front: socket.socket, behind:
             for _ in range(SESSIONS):
                 with ExitStack() as stack:
                     _session(terms, channel, front, behind, stack)
-                while not isinstance(fdpass.decode(channel.socket.recv(_READ)), fdpass.Free):
+                while not isinstance(messages.decode(channel.socket.recv(_READ)), messages.Free):
                     pass
-            channel.send(fdpass.Retire())
+            channel.send(messages.Retire())
     except (OSError, ChannelError):
         return 1
     return 0

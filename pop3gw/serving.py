@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from pop3gw import fdpass, listeners, process
+from pop3gw import fdpass, listeners, messages, process
 from pop3gw.agenda import Agenda
 from pop3gw.backtrace import backtrace
 from pop3gw.closing import Phase
@@ -74,8 +74,8 @@ class Serving:
         self._refusals = Refusals()
         self._do: dict[Act, Callable[[Order], None]] = {
             Act.SPAWN: self._spawn,
-            Act.RETIRE: partial(self._tell, fdpass.Retire()),
-            Act.END: partial(self._tell, fdpass.End()),
+            Act.RETIRE: partial(self._tell, messages.Retire()),
+            Act.END: partial(self._tell, messages.End()),
             Act.KILL: self._kill,
             Act.REPORT: lambda order: log().warning(order.text, name),
         }
@@ -132,7 +132,7 @@ class Serving:
         for worker in self._workers.values():
             if worker.pid == pid:
                 with contextlib.suppress(OSError):  # it is gone, and the session with it
-                    worker.channel.send(fdpass.EndSession(seat, session))
+                    worker.channel.send(messages.EndSession(seat, session))
                 return True
         return False
 
@@ -171,7 +171,7 @@ class Serving:
         self.templates.log_reopened(descriptor)
         for worker in self._workers.values():
             with contextlib.suppress(OSError):  # it is gone; the end of its channel says so
-                worker.channel.send(fdpass.LogTo(), descriptor)
+                worker.channel.send(messages.LogTo(), descriptor)
 
     def _leave(self, end: Callable[[float], None]) -> None:
         now = monotonic()
@@ -316,7 +316,7 @@ class Serving:
         """A proxy has named this client: let its worker know whether it may have a session."""
         admitted = self.pool.named(worker.number, seat, address)
         try:
-            worker.channel.send(fdpass.Admit(seat) if admitted else fdpass.Refuse(seat))
+            worker.channel.send(messages.Admit(seat) if admitted else messages.Refuse(seat))
         except OSError:
             self._lose(worker, now)
 
@@ -351,16 +351,16 @@ class Serving:
         self._took_note()
         return True
 
-    def _heed(self, worker: Worker, message: fdpass.Message, now: float) -> bool:
+    def _heed(self, worker: Worker, message: messages.Message, now: float) -> bool:
         """Do what follows from the message; False: no worker says so."""
         match message:
-            case fdpass.Free(credit, seats):
+            case messages.Free(credit, seats):
                 self.pool.freed(worker.number, seats, credit, now)
-            case fdpass.Offer(credit):
+            case messages.Offer(credit):
                 self.pool.offered(worker.number, credit)
-            case fdpass.Client(seat, address):
+            case messages.Client(seat, address):
                 self._admit(worker, seat, address, now)
-            case fdpass.Leaving():
+            case messages.Leaving():
                 self.pool.leaving(worker.number, now)
             case _:
                 return False
@@ -402,12 +402,12 @@ class Serving:
         self._poller.watch(channel.fileno(), READ, partial(self._hear, worker))
         try:
             with end:
-                generation.channel.send(fdpass.Fork(worker.number, worker.slot), end.fileno())
+                generation.channel.send(messages.Fork(worker.number, worker.slot), end.fileno())
         except OSError as error:
             self.pool.spawn_failed(order.worker, os.strerror(error.errno or 0), now)
             self._lose(worker, now)
 
-    def _tell(self, message: fdpass.Message, order: Order) -> None:
+    def _tell(self, message: messages.Message, order: Order) -> None:
         worker = self._workers.get(order.worker)
         if worker is not None:
             with contextlib.suppress(OSError):  # it is gone; the end of its channel says so

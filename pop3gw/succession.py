@@ -10,7 +10,7 @@ import time
 from functools import partial
 from typing import Final, Protocol
 
-from pop3gw import fdpass, process, template
+from pop3gw import fdpass, messages, process, template
 from pop3gw.agenda import Agenda
 from pop3gw.backoff import Backoff
 from pop3gw.backtrace import backtrace
@@ -23,10 +23,10 @@ from pop3gw.times import NEVER
 _LIVED: Final = 60.0  # s after which a template's end is no consequence of its start
 
 
-def _misspoken(plan: template.Plan) -> fdpass.Failed:
+def _misspoken(plan: template.Plan) -> messages.Failed:
     """What to say of a template that said what none of ours says."""
     said = f"{plan.service.policy} wrote to the gateway's own channel in the process that loaded it"
-    return fdpass.Failed("policy", "", f"{said}; imported, it must use no descriptor but its own")
+    return messages.Failed("policy", "", f"{said}; imported, it must use no descriptor but its own")
 
 
 class Owner(Protocol):
@@ -112,7 +112,7 @@ class Succession:
         """Pass the log's new descriptor on."""
         for generation in self._all():
             try:
-                generation.channel.send(fdpass.LogTo(), descriptor)
+                generation.channel.send(messages.LogTo(), descriptor)
             except OSError:
                 log().warning(f"template {generation.pid} could not be told that the log was reopened", self._service)
 
@@ -183,23 +183,23 @@ class Succession:
             self._renounce(generation, f"a fault of the gateway: {backtrace(fault)}", now)
         return True
 
-    def _heed(self, generation: Generation, message: fdpass.Message, now: float) -> None:
+    def _heed(self, generation: Generation, message: messages.Message, now: float) -> None:
         """Do what follows from the message. ChannelError: no template says so, or not now."""
         loading = generation.stage is Stage.LOADING
         match message:
-            case fdpass.Prepared(callbacks) if loading:
+            case messages.Prepared(callbacks) if loading:
                 generation.callbacks = tuple(callbacks.split())
                 generation.stage = Stage.READY
                 generation.ready_at = now
                 if self._replaces:
                     self.commit(now)
-            case fdpass.Failed() if loading:
+            case messages.Failed() if loading:
                 self._failed(generation, message, now)
-            case fdpass.Forked(worker, pid) if generation is not self.coming:
+            case messages.Forked(worker, pid) if generation is not self.coming:
                 self._owner.forked(worker, pid)
-            case fdpass.ForkFailed(worker, reason) if generation is not self.coming:
+            case messages.ForkFailed(worker, reason) if generation is not self.coming:
                 self._owner.fork_failed(worker, reason, now)
-            case fdpass.Exited(worker, pid, status) if generation is not self.coming:
+            case messages.Exited(worker, pid, status) if generation is not self.coming:
                 self._owner.exited(worker, pid, status, now)
                 self.deadline = now if self._older else self.deadline
             case _:
@@ -212,13 +212,13 @@ class Succession:
         if generation.channel.fileno() >= 0:
             self._lost(generation, _misspoken(generation.plan), now)
 
-    def _lost(self, generation: Generation, failed: fdpass.Failed, now: float) -> None:
+    def _lost(self, generation: Generation, failed: messages.Failed, now: float) -> None:
         if generation is self.coming:
             self._failed(generation, failed, now)
         else:
             self._gone(generation, now)
 
-    def _failed(self, generation: Generation, failed: fdpass.Failed, now: float) -> None:
+    def _failed(self, generation: Generation, failed: messages.Failed, now: float) -> None:
         generation.failed = failed
         self._close(generation)
         generation.stage = Stage.FAILED

@@ -1,8 +1,8 @@
 """The template of one service: reads its TLS keys while it may, loads its policy as the unprivileged account, once.
 
 Then it only forks workers from itself. So a policy is read once a generation, every worker of it runs exactly that
-code, and shares its memory. The template does what the master asks (``fdpass.Fork``) and reports what became of it. It
-leaves when its channel ends; it serves no session and it starts nothing by itself.
+code, and shares its memory. The template does what the master asks (``messages.Fork``) and reports what became of it.
+It leaves when its channel ends; it serves no session and it starts nothing by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pop3gw import fdpass, heap, loading, process, signals, worker
+from pop3gw import fdpass, heap, loading, messages, process, signals, worker
 from pop3gw.backtrace import backtrace
 from pop3gw.distrust import Distrust
 from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsSettingError
@@ -55,19 +55,19 @@ def start(plan: Plan, board: Board, end: socket.socket) -> int:
     return process.fork(lambda: _main(plan, board, end), keep, process.FOR_MASTER)
 
 
-def too_slow(plan: Plan) -> fdpass.Failed:
+def too_slow(plan: Plan) -> messages.Failed:
     """What to say of a policy that was not loaded within ``loading.LOAD_LIMIT``."""
     said = f"{plan.service.policy} did not finish loading within {loading.LOAD_LIMIT:g} s"
-    return fdpass.Failed("policy", "", f"{said}; what does it wait for when imported?")
+    return messages.Failed("policy", "", f"{said}; what does it wait for when imported?")
 
 
-def ended(plan: Plan) -> fdpass.Failed:
+def ended(plan: Plan) -> messages.Failed:
     """What to say of a template that ended without a word."""
     said = f"{plan.service.policy} ended the process that loaded it"
-    return fdpass.Failed("policy", "", f"{said}; imported, it must neither crash nor leave by os._exit")
+    return messages.Failed("policy", "", f"{said}; imported, it must neither crash nor leave by os._exit")
 
 
-def problem(plan: Plan, failed: fdpass.Failed) -> Problem:
+def problem(plan: Plan, failed: messages.Failed) -> Problem:
     """What a template said as a fault of the configuration."""
     return plan.config.problem(plan.service.name, failed.key, failed.found, failed.expected)
 
@@ -87,7 +87,7 @@ def check(config: Config) -> list[Problem]:
     return problems
 
 
-def _check(plan: Plan) -> fdpass.Failed | None:
+def _check(plan: Plan) -> messages.Failed | None:
     channel, end = fdpass.Channel.pair()
     with end:
         pid = start(plan, Board(1, 1), end)
@@ -100,7 +100,7 @@ def _check(plan: Plan) -> fdpass.Failed | None:
         received = channel.receive()
         if received is None:
             return ended(plan)
-        return received[0] if isinstance(received[0], fdpass.Failed) else None
+        return received[0] if isinstance(received[0], messages.Failed) else None
     finally:
         channel.close()
         os.kill(pid, signal.SIGKILL)
@@ -112,16 +112,16 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     process.title(f"pop3gw: template [{plan.service.name}]")
     process.give_way_no_more()
     terms: Terms | None = None
-    said: fdpass.Message
+    said: messages.Message
     try:
         terms = _prepare(plan)
-        said = fdpass.Prepared(" ".join(terms.callbacks))
+        said = messages.Prepared(" ".join(terms.callbacks))
     except TlsSettingError as wrong:
-        said = fdpass.Failed(wrong.key, wrong.expected, wrong.found)
+        said = messages.Failed(wrong.key, wrong.expected, wrong.found)
     except Pop3gwError as error:
-        said = fdpass.Failed("policy", "", str(error))
+        said = messages.Failed("policy", "", str(error))
     except BaseException as fault:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
-        said = fdpass.Failed("policy", "", backtrace(fault))
+        said = messages.Failed("policy", "", backtrace(fault))
     try:
         channel.send(said)
     except OSError:  # the master was stopped meanwhile
@@ -199,9 +199,9 @@ class Template:
         match received:
             case None:
                 self._left_alone = True
-            case fdpass.Fork(number, slot), descriptor:
+            case messages.Fork(number, slot), descriptor:
                 self._fork(number, slot, descriptor)
-            case fdpass.LogTo(), descriptor:
+            case messages.LogTo(), descriptor:
                 self._duty.log.adopt(descriptor)
             case message, _:
                 raise ChannelError(f"{type(message).__name__} is no message to a template")
@@ -215,21 +215,21 @@ class Template:
             )
         except OSError as error:
             # Said before the worker's channel ends: the master then knows why it does.
-            self._tell(fdpass.ForkFailed(number, error.strerror or str(error)))
+            self._tell(messages.ForkFailed(number, error.strerror or str(error)))
             return
         finally:
             os.close(end)
         self._workers[pid] = number
-        self._tell(fdpass.Forked(number, pid))
+        self._tell(messages.Forked(number, pid))
 
     def _reap(self, inbox: signals.Inbox) -> None:
         inbox.read()
         for pid, status in process.reap():
             number = self._workers.pop(pid, None)
             if number is not None:  # else it is a process that the policy's module has started
-                self._tell(fdpass.Exited(number, pid, status))
+                self._tell(messages.Exited(number, pid, status))
 
-    def _tell(self, message: fdpass.Message) -> None:
+    def _tell(self, message: messages.Message) -> None:
         try:  # noqa: SIM105 - contextlib would be one more page
             self._channel.send(message)
         except OSError:  # the master is gone; the end of the channel says so to the loop

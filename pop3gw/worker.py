@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from pop3gw import fdpass, leavers, process, signals
+from pop3gw import fdpass, leavers, messages, process, signals
 from pop3gw.backtrace import backtrace
 from pop3gw.credit import FREED_DELAY, Credit
 from pop3gw.errors import ChannelError
@@ -169,27 +169,27 @@ class Worker:
             log().error(f"this worker can't read what the master sends: {error}", self._name)
             self._left_alone()
 
-    def _handle(self, message: fdpass.Message, descriptor: int) -> None:
-        if isinstance(message, fdpass.Serve):  # mostly
+    def _handle(self, message: messages.Message, descriptor: int) -> None:
+        if isinstance(message, messages.Serve):  # mostly
             seat, port, address = message
             self._serve(self._slot.seats[seat], Peer(address, port), _client(descriptor, address))
             return
         match message:
-            case fdpass.Admit(seat):
+            case messages.Admit(seat):
                 self._sessions.decided(seat, admitted=True)
-            case fdpass.Refuse(seat):
+            case messages.Refuse(seat):
                 self._sessions.decided(seat, admitted=False)
-            case fdpass.Retire():
+            case messages.Retire():
                 self._leaves = True
                 self._sessions.retire()
                 if self._report_at != NEVER:
                     self._report_freed()
-            case fdpass.EndSession(seat, session):
+            case messages.EndSession(seat, session):
                 self._sessions.end(seat, session, "the administrator ended it")
-            case fdpass.End():
+            case messages.End():
                 self._leaves = True
                 self._sessions.end_all("the gateway is being stopped")
-            case fdpass.LogTo():
+            case messages.LogTo():
                 self._log.adopt(descriptor)
             case _:
                 raise ChannelError(f"{type(message).__name__} is no message to a worker")
@@ -210,16 +210,16 @@ class Worker:
     def _report_freed(self) -> None:
         self._report_at = NEVER
         credit, seats = self._credit.report(leaves=self._leaves)
-        self._tell(fdpass.free(credit, seats))
+        self._tell(messages.free(credit, seats))
 
     def _ask(self, seat: Seat, address: str) -> None:
         """A PROXY header has named the client: only the master knows how many sessions it has."""
-        self._tell(fdpass.encode(fdpass.Client(seat.number, address)))
+        self._tell(messages.encode(messages.Client(seat.number, address)))
 
     def _offer(self) -> None:
         credit = self._credit.offer(leaves=self._leaves)
         if credit:
-            self._tell(fdpass.offer(credit))
+            self._tell(messages.offer(credit))
 
     def _tell(self, record: bytes) -> None:
         try:
@@ -234,7 +234,7 @@ class Worker:
         self._poller.forget(self._channel.fileno())
 
     def _asked_to_leave(self, _number: int, _frame: object) -> None:
-        self._tell(fdpass.encode(fdpass.Leaving()))
+        self._tell(messages.encode(messages.Leaving()))
 
     def _standing(self) -> str:
         """What is served."""

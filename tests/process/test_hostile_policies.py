@@ -18,7 +18,7 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="policies have an account of
 # Each time its file appears, the template says what stands there for each of the first workers.
 FORGER = """
 import ast, os, socket, struct, threading, time
-from pop3gw import fdpass
+from pop3gw import messages
 
 ORDER = {order!r}
 
@@ -42,7 +42,7 @@ def forge():
         for end in channels():
             for worker in range(16):
                 try:
-                    end.send(fdpass.encode(getattr(fdpass, kind)(worker, *map(int, fields))), socket.MSG_DONTWAIT)
+                    end.send(messages.encode(getattr(messages, kind)(worker, *map(int, fields))), socket.MSG_DONTWAIT)
                 except OSError:
                     pass
 

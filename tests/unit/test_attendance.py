@@ -9,7 +9,7 @@ from typing import NoReturn, cast
 
 import pytest
 
-from pop3gw import attendance, fdpass, process
+from pop3gw import attendance, fdpass, messages, process
 from pop3gw.agenda import Agenda
 from pop3gw.attendance import Attendance
 from pop3gw.attendant import Asker
@@ -35,7 +35,7 @@ def test_an_attendant_that_makes_the_master_raise_is_killed(capfd: pytest.Captur
     with end, closing(channel), closing(Poller()) as poller:
         owner = cast(attendance.Owner, Faulty())
         attending = Attendance(Doors(None, None), None, log(), poller, Agenda(), owner)
-        attending._hear(Asker(pid, channel), fdpass.Kill(1, 4711, 0, "3f2a"))
+        attending._hear(Asker(pid, channel), messages.Kill(1, 4711, 0, "3f2a"))
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
     said = capfd.readouterr().err
     assert f"process {pid} is killed by a fault of the gateway: Traceback" in said

@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from pop3gw import fdpass
+from pop3gw import messages
 from pop3gw.ledger import CALLBACK_ROWS, Gauge, Ledger
 from pop3gw.proto import counts
 from pop3gw.scoreboard import CALLBACKS_AT, Board
@@ -139,7 +139,7 @@ def test_whatever_a_policy_writes_over_the_memory_is_read_and_folded(octets: byt
             totals.histogram(family)
         for running in watched.sessions():
             json.dumps([running.pid, running.shown.started, running.shown.user], allow_nan=False)
-            fdpass.encode(fdpass.Kill(1, running.pid, running.seat.number, running.shown.session))
+            messages.encode(messages.Kill(1, running.pid, running.seat.number, running.shown.session))
         for number in numbers:
             assert all(math.isfinite(shown.started) for shown in board.slot(number).unfinished())
             ledger.fold(board, number, rows)

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, suppress
 
 import pytest
 
-from pop3gw import fdpass, process, template
+from pop3gw import fdpass, messages, process, template
 from pop3gw.agenda import Agenda
 from pop3gw.ledger import Ledger
 from pop3gw.orders import Act, Order
@@ -44,11 +44,11 @@ class Gateway:
         plan = template.Plan(Config(source="test.conf"), service, None, frozenset())
         self.serving.templates.prepare(plan, time.monotonic())
         stack.callback(self.serving.close)
-        self.template.send(fdpass.Prepared("other"))
+        self.template.send(messages.Prepared("other"))
         self.hear()
         self.serving.commit([])
         fork, end = self.template.receive() or (None, -1)
-        assert isinstance(fork, fdpass.Fork)
+        assert isinstance(fork, messages.Fork)
         self.worker = fdpass.Channel(stack.enter_context(socket.socket(fileno=end)), waits=True)
         self.number, self.slot = fork
 
@@ -60,7 +60,7 @@ class Gateway:
         self._poller.poll(0)
         self.serving.carry_out(time.monotonic())
 
-    def told(self, message: fdpass.Message) -> None:
+    def told(self, message: messages.Message) -> None:
         self.template.send(message)
         self.hear()
 
@@ -75,14 +75,14 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
 def test_a_pid_that_is_no_workers_ends_its_template(
     gateway: Gateway, capfd: pytest.CaptureFixture[str], pid: int
 ) -> None:
-    gateway.told(fdpass.Forked(gateway.number, pid))
+    gateway.told(messages.Forked(gateway.number, pid))
     assert f"given up and killed: {pid} is no pid of a worker" in capfd.readouterr().err
     gateway.serving._kill(Order(Act.KILL, gateway.number))
     assert gateway.killed == []
 
 
 def test_a_worker_that_is_killed_is_not_waited_for(gateway: Gateway) -> None:
-    gateway.told(fdpass.Forked(gateway.number, PID))
+    gateway.told(messages.Forked(gateway.number, PID))
     gateway.serving._kill(Order(Act.KILL, gateway.number))
     assert gateway.killed == [PID]
     assert gateway.serving.pool.workers == 0
@@ -95,7 +95,7 @@ def test_a_worker_that_can_not_be_killed_is_given_up(
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(process, "kill_as", full)
-    gateway.told(fdpass.Forked(gateway.number, PID))
+    gateway.told(messages.Forked(gateway.number, PID))
     gateway.serving._kill(Order(Act.KILL, gateway.number))
     assert f"worker {PID} can't be killed (Resource temporarily unavailable)" in capfd.readouterr().err
     assert gateway.serving.pool.workers == 0
@@ -105,14 +105,14 @@ def test_a_worker_that_can_not_be_killed_is_given_up(
 def test_an_end_that_is_none_ends_its_template(
     gateway: Gateway, capfd: pytest.CaptureFixture[str], status: int
 ) -> None:
-    gateway.told(fdpass.Forked(gateway.number, PID))
-    gateway.told(fdpass.Exited(gateway.number, PID, status))
+    gateway.told(messages.Forked(gateway.number, PID))
+    gateway.told(messages.Exited(gateway.number, PID, status))
     assert f"given up and killed: {status} is no status that a process ends with" in capfd.readouterr().err
 
 
 def test_a_worker_that_runs_was_forked(gateway: Gateway, capfd: pytest.CaptureFixture[str]) -> None:
-    gateway.told(fdpass.Forked(gateway.number, PID))
-    gateway.told(fdpass.ForkFailed(gateway.number, "no"))
+    gateway.told(messages.Forked(gateway.number, PID))
+    gateway.told(messages.ForkFailed(gateway.number, "no"))
     assert "given up and killed: a worker that runs was not forked" in capfd.readouterr().err
 
 
@@ -123,8 +123,8 @@ def test_a_worker_that_makes_the_master_raise_is_given_up(
         raise KeyError("whatever")
 
     monkeypatch.setattr(Pool, "offered", faulty)
-    gateway.told(fdpass.Forked(gateway.number, PID))
-    gateway.worker.send(fdpass.Offer(1))
+    gateway.told(messages.Forked(gateway.number, PID))
+    gateway.worker.send(messages.Offer(1))
     gateway.hear()
     said = capfd.readouterr().err
     assert f"worker {PID} is given up by a fault of the gateway: Traceback" in said
@@ -133,13 +133,13 @@ def test_a_worker_that_makes_the_master_raise_is_given_up(
 
 
 def test_a_worker_that_never_stops_talking_ends_when_its_template_says_so(gateway: Gateway) -> None:
-    gateway.told(fdpass.Forked(gateway.number, PID))
+    gateway.told(messages.Forked(gateway.number, PID))
     ended = threading.Event()
 
     def talk() -> None:
         with suppress(OSError):
             while not ended.is_set():
-                gateway.worker.send(fdpass.Offer(0))
+                gateway.worker.send(messages.Offer(0))
 
     talking = threading.Thread(target=talk)
     talking.start()
@@ -154,19 +154,19 @@ def test_a_worker_that_never_stops_talking_ends_when_its_template_says_so(gatewa
 def test_ends_that_are_told_again_and_again_do_not_pile_up(gateway: Gateway, capfd: pytest.CaptureFixture[str]) -> None:
     gateway.worker.close()
     for _ in range(250):
-        gateway.template.send(fdpass.Exited(gateway.number, PID, 0))
+        gateway.template.send(messages.Exited(gateway.number, PID, 0))
     gateway.hear()
     assert "given up" not in capfd.readouterr().err
 
 
 def test_sessions_that_are_lost_are_logged_in_a_line_each(gateway: Gateway, capfd: pytest.CaptureFixture[str]) -> None:
-    gateway.told(fdpass.Forked(gateway.number, PID))
+    gateway.told(messages.Forked(gateway.number, PID))
     generation = gateway.serving.templates.serving
     assert generation is not None
     seat = generation.board.slot(gateway.slot).seats[0]
     seat.open("192.0.2.7 end=quit", 110, "3f2a\nforged")
     seat.stand("a b", 'x" y')
-    gateway.told(fdpass.Exited(gateway.number, PID, 9))
+    gateway.told(messages.Exited(gateway.number, PID, 9))
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "lost with its worker" in line]
     assert 'inbound 3f2a\\nforged: lost with its worker (process 4711): client="192.0.2.7 end=quit:110"' in line
     assert r'user="x\" y" state="a b"' in line

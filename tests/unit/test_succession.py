@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, suppress
 
 import pytest
 
-from pop3gw import fdpass, template
+from pop3gw import fdpass, messages, template
 from pop3gw.agenda import Agenda
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation
@@ -56,7 +56,7 @@ class Templates:
 
     def serve(self) -> int:
         """Another template serves from now on; returns its pid."""
-        self.prepare().send(fdpass.Prepared(""))
+        self.prepare().send(messages.Prepared(""))
         pid = max(self.ends)
         self.hear()
         self.succession.commit(time.monotonic())
@@ -114,7 +114,7 @@ def test_an_end_that_is_known_before_the_channels_is_logged_once(
     templates: Templates, capfd: pytest.CaptureFixture[str]
 ) -> None:
     first = templates.serve()
-    templates.ends[first].send(fdpass.Exited(5, 4711, 0))
+    templates.ends[first].send(messages.Exited(5, 4711, 0))
     templates.close_channel(first)
     templates.kill(first)
     assert templates.told == ["0 began", "5 exited", "orphaned"]
@@ -150,7 +150,7 @@ def test_a_template_that_makes_its_owner_raise_is_given_up(
 ) -> None:
     first = templates.serve()
     templates.fault = fault
-    templates.ends[first].send(fdpass.Forked(1, 1))
+    templates.ends[first].send(messages.Forked(1, 1))
     templates.hear()
     assert f"template {first} is given up and killed: " in capfd.readouterr().err
     assert templates.told == ["0 began", "orphaned"]
@@ -159,9 +159,9 @@ def test_a_template_that_makes_its_owner_raise_is_given_up(
     assert templates.told[2:] == ["1 began"]
 
 
-@pytest.mark.parametrize("message", [fdpass.Prepared("other"), fdpass.Failed("", "", ""), fdpass.Offer(1)])
+@pytest.mark.parametrize("message", [messages.Prepared("other"), messages.Failed("", "", ""), messages.Offer(1)])
 def test_a_template_that_says_at_the_wrong_time_what_it_may_say_once_is_given_up(
-    templates: Templates, capfd: pytest.CaptureFixture[str], message: fdpass.Message
+    templates: Templates, capfd: pytest.CaptureFixture[str], message: messages.Message
 ) -> None:
     first = templates.serve()
     templates.ends[first].send(message)
@@ -172,7 +172,7 @@ def test_a_template_that_says_at_the_wrong_time_what_it_may_say_once_is_given_up
 
 
 def test_a_template_that_reports_workers_before_it_serves_fails(templates: Templates) -> None:
-    templates.prepare().send(fdpass.Forked(1, 1))
+    templates.prepare().send(messages.Forked(1, 1))
     templates.hear()
     coming = templates.succession.coming
     assert coming is not None
@@ -189,7 +189,7 @@ def test_a_template_that_never_stops_talking_holds_nobody_up(templates: Template
     def talk() -> None:
         while not ended.is_set():
             with suppress(OSError):
-                end.send(fdpass.Exited(1, 1, 0))
+                end.send(messages.Exited(1, 1, 0))
 
     talking = threading.Thread(target=talk)
     talking.start()

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pop3gw import fdpass, logs, worker
+from pop3gw import logs, messages, worker
 from pop3gw.credit import CREDIT
-from pop3gw.fdpass import Channel, Message
+from pop3gw.fdpass import Channel
+from pop3gw.messages import Message
 from pop3gw.net import Peer
 from pop3gw.poller import READ, Poller
 from pop3gw.scoreboard import Board, Seat
@@ -155,7 +156,7 @@ class Bench:
         client = socket.create_connection(self._listener.getsockname(), PATIENCE)
         accepted, (address, port) = self._listener.accept()
         with accepted:
-            self.channel.send(fdpass.Serve(seat, port, address), accepted.fileno())
+            self.channel.send(messages.Serve(seat, port, address), accepted.fileno())
         client.sendall(b"hello")
         assert client.recv(100) == b"hello"
         return client
@@ -185,36 +186,36 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
 
 def test_one_seat_is_one_credit_and_a_session_that_ends_gives_it_back(make: Callable[[int], Bench]) -> None:
     bench = make(1)
-    assert bench.hears() == fdpass.Offer(1)
+    assert bench.hears() == messages.Offer(1)
     for _ in range(3):
         client = bench.serve(0)
         shown = bench.slot.seats[0].read()
         assert shown is not None
         assert shown.client.startswith("127.0.0.1:")
         client.close()
-        assert bench.hears() == fdpass.Free(1, (0,))
+        assert bench.hears() == messages.Free(1, (0,))
         assert bench.slot.seats[0].read() is None
 
 
 def test_with_many_seats_credit_is_renewed_as_it_is_used(make: Callable[[int], Bench]) -> None:
     bench = make(8 * CREDIT)
-    assert bench.hears() == fdpass.Offer(CREDIT)
+    assert bench.hears() == messages.Offer(CREDIT)
     clients = []
     for seat in range(20):
         clients.append(bench.serve(seat))
         if seat % (CREDIT // 2) == CREDIT // 2 - 1:
-            assert bench.hears() == fdpass.Offer(CREDIT // 2)
+            assert bench.hears() == messages.Offer(CREDIT // 2)
     for client in clients:
         client.close()
     freed: list[int] = []
-    messages = 0
+    told = 0
     while len(freed) < len(clients):
         message = bench.hears()
-        assert isinstance(message, fdpass.Free)
+        assert isinstance(message, messages.Free)
         freed += message.seats
-        messages += 1
+        told += 1
     assert sorted(freed) == list(range(20))
-    assert messages < 20  # mostly several at once
+    assert told < 20  # mostly several at once
 
 
 def test_no_more_is_promised_than_the_master_knows_to_be_free(
@@ -263,43 +264,43 @@ def _heard(bench: Bench, free: list[int], *, wanted: bool) -> int:
             continue
         assert received is not None
         message = received[0]
-        assert isinstance(message, fdpass.Free | fdpass.Offer)
+        assert isinstance(message, messages.Free | messages.Offer)
         credit += message.credit
-        if isinstance(message, fdpass.Free):
+        if isinstance(message, messages.Free):
             free += message.seats
 
 
 def test_the_last_one_that_is_free_is_reported_without_another(make: Callable[[int], Bench]) -> None:
     bench = make(8 * CREDIT)
-    assert bench.hears() == fdpass.Offer(CREDIT)
+    assert bench.hears() == messages.Offer(CREDIT)
     bench.serve(3).close()
-    assert bench.hears() == fdpass.Free(1, (3,))
+    assert bench.hears() == messages.Free(1, (3,))
 
 
 def test_the_last_seats_are_not_promised_twice(make: Callable[[int], Bench]) -> None:
     bench = make(2)
-    assert bench.hears() == fdpass.Offer(2)
+    assert bench.hears() == messages.Offer(2)
     first, second = bench.serve(0), bench.serve(1)
     first.close()
-    assert bench.hears() == fdpass.Free(1, (0,))
+    assert bench.hears() == messages.Free(1, (0,))
     second.close()
-    assert bench.hears() == fdpass.Free(1, (1,))
+    assert bench.hears() == messages.Free(1, (1,))
 
 
 def test_retired_it_leaves_once_its_sessions_are_over(make: Callable[[int], Bench]) -> None:
     bench = make(1)
     client = bench.serve(0)
-    bench.channel.send(fdpass.Retire())
+    bench.channel.send(messages.Retire())
     client.sendall(b"still")
     assert client.recv(100) == b"still"
     client.close()
-    assert [bench.hears(), bench.hears(), bench.hears()] == [fdpass.Offer(1), fdpass.Free(0, (0,)), None]
+    assert [bench.hears(), bench.hears(), bench.hears()] == [messages.Offer(1), messages.Free(0, (0,)), None]
     assert bench.left()
 
 
 def test_idle_and_retired_it_leaves_at_once(make: Callable[[int], Bench]) -> None:
     bench = make(5)
-    bench.channel.send(fdpass.Retire())
+    bench.channel.send(messages.Retire())
     assert bench.left()
 
 
@@ -316,7 +317,7 @@ def test_without_a_master_it_serves_to_the_end_and_leaves(make: Callable[[int], 
 def test_told_to_end_it_ends_its_sessions(make: Callable[[int], Bench]) -> None:
     bench = make(3)
     clients = [bench.serve(seat) for seat in range(3)]
-    bench.channel.send(fdpass.End())
+    bench.channel.send(messages.End())
     assert bench.left()
     for client in clients:
         assert client.recv(100) == b""
@@ -325,7 +326,7 @@ def test_told_to_end_it_ends_its_sessions(make: Callable[[int], Bench]) -> None:
 
 def test_what_it_does_not_understand_makes_it_leave(make: Callable[[int], Bench]) -> None:
     bench = make(1)
-    bench.channel.send(fdpass.Forked(1, 1))
+    bench.channel.send(messages.Forked(1, 1))
     assert bench.left()
 
 

@@ -1,0 +1,337 @@
+"""What master, template and workers say to each other, and the records that carry it.
+
+Pure: how a record travels, and a descriptor with it, is for ``fdpass``; what a message causes, for who hears it.
+
+Known limits: texts are a message's last fields, NUL between them; together they are cut to ``TEXT_LIMIT`` octets. So is
+a list of numbers, of which there are at most ``SEATS_LIMIT``.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from array import array
+from typing import Any, Final, NamedTuple, TypeAlias, get_type_hints
+
+from pop3gw.errors import ChannelError
+
+TEXT_LIMIT: Final = 16384
+SEATS_LIMIT: Final = 24
+
+
+# Master to template.
+
+
+class Fork(NamedTuple):
+    """Fork this worker; with it comes the worker's end of its channel to the master."""
+
+    worker: int
+    slot: int  # of the scoreboard
+
+
+# Template to master.
+
+
+class Prepared(NamedTuple):
+    """The policy is loaded, workers can be forked. ``callbacks``: the names that its failures are counted by."""
+
+    callbacks: str  # blanks between them
+
+
+class Failed(NamedTuple):
+    """The policy can't be loaded, the keys not read, or the privileges not dropped; the template leaves."""
+
+    key: str  # of the setting that is to blame
+    expected: str
+    found: str
+
+
+class Forked(NamedTuple):
+    """The worker runs."""
+
+    worker: int
+    pid: int
+
+
+class ForkFailed(NamedTuple):
+    """The worker could not be forked."""
+
+    worker: int
+    reason: str
+
+
+class Exited(NamedTuple):
+    """The worker is gone; ``status`` as os.waitpid() gives it."""
+
+    worker: int
+    pid: int
+    status: int
+
+
+# Master to worker.
+
+
+class Serve(NamedTuple):
+    """Serve the client whose connection comes with this message."""
+
+    seat: int
+    port: int  # the client's
+    address: str  # the client's
+
+
+class Admit(NamedTuple):
+    """The client at this seat may have its session."""
+
+    seat: int
+
+
+class Refuse(NamedTuple):
+    """The client at this seat has too many sessions."""
+
+    seat: int
+
+
+class Retire(NamedTuple):
+    """No more sessions come: leave once those that run are over."""
+
+
+class End(NamedTuple):
+    """End every session now and leave."""
+
+
+class EndSession(NamedTuple):
+    """End the session with this id, if it still is at this seat."""
+
+    seat: int
+    session: str
+
+
+# Worker to master.
+
+
+class Offer(NamedTuple):
+    """``credit`` sessions more may be handed over."""
+
+    credit: int
+
+
+class Free(NamedTuple):
+    """The sessions at these seats are over, and ``credit`` sessions more may be handed over."""
+
+    credit: int
+    seats: tuple[int, ...]  # not more than SEATS_LIMIT
+
+
+class Client(NamedTuple):
+    """A PROXY header has told who the client at this seat is: may it have a session?"""
+
+    seat: int
+    address: str
+
+
+class Leaving(NamedTuple):
+    """The worker wants to leave: send no more sessions, but ``Retire``."""
+
+
+# Master to attendant, which also takes Retire.
+
+
+class Outcome(NamedTuple):
+    """What became of the request with this token: whether it was ``done``, and what there is to say."""
+
+    token: int
+    done: int
+    text: str
+
+
+# Attendant to master. Each is answered with an Outcome for its token.
+
+
+class Kill(NamedTuple):
+    """End the session with this id at this seat of the worker with this pid."""
+
+    token: int
+    pid: int
+    seat: int
+    session: str
+
+
+class Drain(NamedTuple):
+    """Let no more clients into this service ("": into any); ``on`` 0: let them in again."""
+
+    token: int
+    on: int
+    service: str
+
+
+class Reload(NamedTuple):
+    """Read the configuration anew."""
+
+    token: int
+
+
+class Stop(NamedTuple):
+    """Stop the gateway; ``now``: without waiting for sessions."""
+
+    token: int
+    now: int
+
+
+# Master to template and worker.
+
+
+class LogTo(NamedTuple):
+    """The log was reopened; with it comes the new descriptor."""
+
+
+Message: TypeAlias = (
+    Fork
+    | Prepared
+    | Failed
+    | Forked
+    | ForkFailed
+    | Exited
+    | Serve
+    | Admit
+    | Refuse
+    | Retire
+    | End
+    | Offer
+    | Free
+    | Client
+    | Leaving
+    | EndSession
+    | Outcome
+    | Kill
+    | Drain
+    | Reload
+    | Stop
+    | LogTo
+)
+
+_KINDS: Final[tuple[type[Message], ...]] = (
+    Fork,
+    Prepared,
+    Failed,
+    Forked,
+    ForkFailed,
+    Exited,
+    Serve,
+    Admit,
+    Refuse,
+    Retire,
+    End,
+    Offer,
+    Free,
+    Client,
+    Leaving,
+    EndSession,
+    Outcome,
+    Kill,
+    Drain,
+    Reload,
+    Stop,
+    LogTo,
+)
+
+
+class _Tail(enum.Enum):
+    """What follows the numbers of a record."""
+
+    NOTHING = enum.auto()
+    TEXT = enum.auto()
+    TEXTS = enum.auto()
+    NUMBERS = enum.auto()
+
+
+class _Row(NamedTuple):
+    kind: type[Message]
+    code: int
+    written: struct.Struct  # the code and the numbers
+    read: struct.Struct  # the numbers behind the code
+    tail: _Tail
+    texts: int
+
+
+def _row(code: int, kind: type[Message]) -> _Row:
+    types = list(get_type_hints(kind).values())
+    numbers, texts = types.count(int), types.count(str)
+    tail = _Tail.NOTHING
+    if texts:
+        tail = _Tail.TEXT if texts == 1 else _Tail.TEXTS
+    elif len(types) > numbers:
+        tail = _Tail.NUMBERS
+    return _Row(kind, code, struct.Struct("=B" + "q" * numbers), struct.Struct("=x" + "q" * numbers), tail, texts)
+
+
+_ROWS: Final = {kind: _row(code, kind) for code, kind in enumerate(_KINDS)}
+_SERVE: Final = _ROWS[Serve]
+_SERVE_CODE: Final[int] = _SERVE.code
+_SERVE_READ: Final = _SERVE.read
+_SERVE_SIZE: Final = _SERVE_READ.size
+_OFFER: Final = _ROWS[Offer]
+_FREE: Final = _ROWS[Free]
+_FREE_WRITTEN: Final = tuple(struct.Struct("=Bq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
+_BY_CODE: Final = tuple(_ROWS.values())
+_new: Final[Any] = tuple.__new__  # a named tuple from its fields, at half of what calling its class costs
+
+
+def encode(message: Message) -> bytes:
+    """The record that carries a message."""
+    _, code, written, _, tail, texts = _ROWS[type(message)]
+    if tail is _Tail.NOTHING:
+        return written.pack(code, *message)
+    fields: tuple[Any, ...] = message
+    octets: bytes
+    if tail is _Tail.TEXT:
+        octets = fields[-1].encode("utf-8", "backslashreplace")
+    elif tail is _Tail.TEXTS:
+        octets = "\0".join(fields[-texts:]).encode("utf-8", "backslashreplace")
+    else:
+        if len(fields[-1]) > SEATS_LIMIT:
+            raise ValueError(f"a message {type(message).__name__} with {len(fields[-1])} numbers")
+        return written.pack(code, *fields[:-1]) + array("q", fields[-1]).tobytes()
+    return written.pack(code, *fields[:-texts]) + octets[:TEXT_LIMIT]
+
+
+# What is said of each session, without what all messages have in common.
+
+
+def offer(credit: int) -> bytes:
+    """``encode(Offer(credit))``."""
+    return _OFFER.written.pack(_OFFER.code, credit)
+
+
+def free(credit: int, seats: tuple[int, ...]) -> bytes:
+    """``encode(Free(credit, seats))``, of not more than SEATS_LIMIT seats."""
+    return _FREE_WRITTEN[len(seats)].pack(_FREE.code, credit, *seats)
+
+
+def serve(seat: int, port: int, address: str) -> bytes:
+    """``encode(Serve(seat, port, address))``, of an address."""
+    return _SERVE.written.pack(_SERVE.code, seat, port) + address.encode()
+
+
+def decode(record: bytes) -> Message:
+    """The message in a record. ChannelError: it is none of ours."""
+    try:
+        code = record[0]
+        if code == _SERVE_CODE:  # one of each session: without what all messages have in common
+            seat, port = _SERVE_READ.unpack_from(record)
+            return _new(Serve, (seat, port, record[_SERVE_SIZE:].decode("utf-8", "replace")))  # type: ignore[no-any-return]
+        kind, _, _, read, tail, texts = _BY_CODE[code]
+        if tail is _Tail.NOTHING:
+            return _new(kind, read.unpack(record))  # type: ignore[no-any-return]
+        fields = read.unpack_from(record)
+        rest = record[read.size :]
+        if tail is _Tail.NUMBERS:
+            return _new(kind, (*fields, tuple(array("q", rest))))  # type: ignore[no-any-return]
+    except (IndexError, ValueError, struct.error) as error:
+        raise ChannelError(f"a record of {len(record)} octets is no message") from error
+    text = rest.decode("utf-8", "replace")
+    if tail is _Tail.TEXT:
+        return _new(kind, (*fields, text))  # type: ignore[no-any-return]
+    several = text.split("\0", texts - 1)
+    if len(several) != texts:
+        raise ChannelError(f"a message {kind.__name__} has {len(several)} texts instead of {texts}")
+    return _new(kind, (*fields, *several))  # type: ignore[no-any-return]
