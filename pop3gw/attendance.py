@@ -154,7 +154,7 @@ class Attendance:
                 self._owner.want_reload()
                 self._asked_reload.append((asker, token))
             case messages.Stop(token, now):
-                sessions = sum(serving.pool.sessions for serving in self._all())
+                sessions = sum(serving.sessions for serving in self._all())
                 what = "are ended now" if now else "may finish within shutdown_timeout"
                 self._owner.leave(now=bool(now))
                 asker.tell(token, f"stopping; {sessions} sessions {what}", done=True)
@@ -179,7 +179,7 @@ class Attendance:
             self._all_drained = False
             self._others.clear()
         said = [
-            f"{serving.name}: new clients are turned away, {serving.pool.sessions} sessions go on"
+            f"{serving.name}: new clients are turned away, {serving.sessions} sessions go on"
             if on
             else f"{serving.name}: new clients are let in"
             for serving in wanted

@@ -165,8 +165,9 @@ class Master:
             (self._end if now else self._stop)()
 
     def _status(self) -> str:
-        pools = [serving.pool for serving in self._all()]
-        what = f"{sum(pool.sessions for pool in pools)} sessions, {sum(pool.workers for pool in pools)} workers"
+        every = self._all()
+        sessions, workers = sum(serving.sessions for serving in every), sum(serving.pool.workers for serving in every)
+        what = f"{sessions} sessions, {workers} workers"
         if self._stopping:
             return f"stopping: {what}"
         return f"{what}; the last reload failed, the log says why" if self._reload_failed else what
@@ -200,12 +201,12 @@ class Master:
         if self._stopping:
             self._end()
             return
-        sessions = sum(serving.pool.sessions for serving in self._all())
+        sessions = sum(serving.sessions for serving in self._all())
         self._leave(Serving.stop)
         self._log.info(f"stopping: no new clients; {sessions} sessions may finish within shutdown_timeout")
 
     def _end(self) -> None:
-        sessions = sum(serving.pool.sessions for serving in self._all())
+        sessions = sum(serving.sessions for serving in self._all())
         self._leave(Serving.end)
         self._log.info(f"stopping now: {sessions} sessions are ended")
 
@@ -231,20 +232,23 @@ class Master:
         addresses = frozenset(listener.bound for listener in bound)
         self._change = (config, bound)
         for service in config.services:
-            serving = self._services.get(service.name)
-            if serving is None:
-                serving = self._services[service.name] = Serving(
-                    service.name, self._poller, self._agenda, self._ledgers.setdefault(service.name, Ledger())
-                )
-                serving.drained = self._attendance.drained(service.name)
             plan = template.Plan(config, service, self._account, addresses, self._log)
             try:
-                serving.templates.prepare(plan, now)
+                self._serving(service.name).templates.prepare(plan, now)
             except OSError as error:
                 raise StartError(
                     f"a template for {service.name} can't be started: {error.strerror};"
                     " raise the limit of processes (TasksMax, ulimit -u), descriptors (LimitNOFILE) or memory"
                 ) from error
+
+    def _serving(self, service: str) -> Serving:
+        """The service of that name, made where there is none. OSError: no descriptors left."""
+        serving = self._services.get(service)
+        if serving is None:
+            ledger = self._ledgers.setdefault(service, Ledger())
+            serving = self._services[service] = Serving(service, self._poller, self._agenda, ledger)
+            serving.drained = self._attendance.drained(service)
+        return serving
 
     def _start_reload(self) -> None:
         self._reload_wanted = False

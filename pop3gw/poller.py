@@ -49,6 +49,10 @@ class Poller:
     def __len__(self) -> int:
         return self._watched
 
+    def fileno(self) -> int:
+        """A descriptor that is ready (READ) as long as one of those that are watched is."""
+        return self._epoll.fileno()
+
     def watch(self, descriptor: int, events: int, call: Call) -> None:
         """Call this when one of the events comes, as often as it is so. OSError: the system has no room for it."""
         self._epoll.register(descriptor, events)

@@ -134,6 +134,18 @@ class Pool:
         return not self._credit and self.phase is Phase.RUNNING
 
     @property
+    def urgent(self) -> bool:
+        """Whether what a worker says may matter at once, and not only to the next client."""
+        rules = self._rules
+        return (
+            not self._credit
+            or self.starting > 0
+            or self._older > 0
+            or self.phase is not Phase.RUNNING
+            or (rules is not None and bool(rules.max_sessions_per_client and rules.proxy_protocol_from))
+        )
+
+    @property
     def settled(self) -> bool:
         """Whether a template serves and the spare workers that the settings ask for are there."""
         rules = self._rules

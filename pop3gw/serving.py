@@ -21,6 +21,7 @@ from typing import Final
 
 from pop3gw import fdpass, listeners, messages, process
 from pop3gw.agenda import Agenda
+from pop3gw.attention import Attention
 from pop3gw.backtrace import backtrace
 from pop3gw.closing import Phase
 from pop3gw.errors import ChannelError
@@ -31,7 +32,7 @@ from pop3gw.logline import quoted
 from pop3gw.logs import SessionLog
 from pop3gw.logs import current as log
 from pop3gw.orders import Act, Order
-from pop3gw.poller import READ, Poller
+from pop3gw.poller import ALL, READ, Poller
 from pop3gw.pool import Pool
 from pop3gw.proto import counts
 from pop3gw.proto.counts import Reason, WorkerEnd
@@ -53,7 +54,10 @@ def _chance() -> float:
 
 
 class Serving:
-    """A service: its listeners and its workers. Call ``carry_out()`` at ``deadline`` at the latest."""
+    """A service: its listeners and its workers. Call ``carry_out()`` at ``deadline`` at the latest.
+
+    OSError: the system has no descriptor for another.
+    """
 
     def __init__(self, name: str, poller: Poller, agenda: Agenda, ledger: Ledger) -> None:
         self.name = name
@@ -69,6 +73,10 @@ class Serving:
         self._listeners: list[Listener] = []
         self._polled = False
         self._workers: dict[int, Worker] = {}
+        self._channels = Poller(ALL)  # the workers'
+        self._attention = Attention()
+        self._attends = True  # what workers say ends the wait
+        poller.watch(self._channels.fileno(), READ, self._hear_workers)
         self._unreported: dict[int, Generation] = {}  # workers whose template has not said how they ended
         self._held: deque[tuple[int, str, int]] = deque()  # accepted, and nobody there to serve them
         self._refusals = Refusals()
@@ -85,9 +93,21 @@ class Serving:
         """When something is due, on the clock of time.monotonic(); also said to the agenda."""
         if self.pool.restless:
             return -NEVER
-        return min(self.pool.deadline, self.templates.deadline, self._refusals.deadline)
+        heard = NEVER if self._attends else self._attention.until
+        return min(self.pool.deadline, self.templates.deadline, self._refusals.deadline, heard)
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that were handed over and of which no worker has said that they are over."""
+        self._catch_up()
+        return self.pool.sessions
 
     def carry_out(self, now: float) -> None:
+        """Hear what there is, and do what is due."""
+        self._catch_up()
+        self._act(now)
+
+    def _act(self, now: float) -> None:
         """Do what the pool decided, and what else is due."""
         pool = self.pool
         if pool.dry:
@@ -102,6 +122,7 @@ class Serving:
             self.templates.tidy(now)
             self._count_unreported()
         self._refusals.sweep(now)
+        self._attend(now)
         self._publish()
         self._agenda.want(self.deadline)
 
@@ -125,7 +146,7 @@ class Serving:
     def turn_away(self, drained: bool) -> None:
         """Let no more clients in, or let them in again; sessions and workers stay."""
         self.drained = drained
-        self.carry_out(monotonic())
+        self._act(monotonic())
 
     def end_session(self, pid: int, seat: int, session: str) -> bool:
         """Have the worker with this pid end the session with this id; False: there is no such worker."""
@@ -165,6 +186,8 @@ class Serving:
         """End the templates: the service is over."""
         self.templates.close()
         self._refusals.close()
+        self._poller.forget(self._channels.fileno())
+        self._channels.close()
 
     def log_reopened(self, descriptor: int) -> None:
         """Pass the log's new descriptor on to templates and workers."""
@@ -181,7 +204,7 @@ class Serving:
             os.close(client)
         self._held.clear()
         end(now)
-        self.carry_out(now)
+        self._act(now)
         self._publish()
 
     # What templates report (succession.Owner).
@@ -193,7 +216,7 @@ class Serving:
         self._agenda.hurry()
         generation.rows = tuple(self.ledger.rows(generation.plan.service.policy.class_name, generation.callbacks))
         self.pool.begin(generation.plan.service, now)
-        self.carry_out(now)
+        self._act(now)
 
     def orphaned(self) -> None:
         """The template is gone."""
@@ -216,7 +239,7 @@ class Serving:
         self.pool.spawn_failed(worker, reason, now)
         if worker in self._workers:
             self._lose(self._workers[worker], now)
-        self.carry_out(now)
+        self._act(now)
 
     def exited(self, worker: int, pid: int, status: int, now: float) -> None:
         """The worker is gone. ChannelError: nothing ends so."""
@@ -234,7 +257,7 @@ class Serving:
             while left and self._hear(known, 0):
                 left -= 1
             self._lose(known, now)
-        self.carry_out(now)
+        self._act(now)
 
     # Clients.
 
@@ -259,7 +282,11 @@ class Serving:
         """Take one client: while others wait, the next turn says so again."""
         if not self._polled or (self._held and not self.drained):  # since an event of the same turn
             return
+        self._catch_up()
         now = monotonic()
+        self._attention.came(now)
+        if self._attends:
+            self._attend(now)
         try:
             # Not accept(): of a socket that is only passed on no object is needed, which costs as much as the call.
             client, where = listener.socket._accept()  # type: ignore[attr-defined]
@@ -327,6 +354,25 @@ class Serving:
 
     # Workers.
 
+    def _catch_up(self) -> None:
+        """What is decided now must not be without what workers have said, however much that is."""
+        if self._attends:
+            return
+        left = fdpass.QUEUED
+        while left and self._channels.poll(0, handlers=False):  # one message of each that has said something
+            left -= 1
+
+    def _attend(self, now: float) -> None:
+        """Be woken up by what workers say, or hear it when the next client comes."""
+        attends = self.pool.urgent or self._attention.at_once(now)
+        if attends is not self._attends:
+            self._attends = attends
+            self._agenda.want(self._attention.until)
+            self._poller.change(self._channels.fileno(), READ if attends else 0)
+
+    def _hear_workers(self, _mask: int) -> None:
+        self._channels.poll(0, handlers=False)
+
     def _hear(self, worker: Worker, _mask: int) -> bool:
         """Take one message; False where there was none."""
         if worker.number not in self._workers:  # since an event of the same turn
@@ -370,7 +416,7 @@ class Serving:
         """The worker is gone, or given up: then it leaves when it sees the end of its channel."""
         if self._workers.pop(worker.number, None) is None:
             return
-        self._poller.forget(worker.channel.fileno())
+        self._channels.forget(worker.channel.fileno())
         worker.channel.close()
         worker.generation.workers.discard(worker)
         for lost in worker.generation.board.slot(worker.slot).unfinished():
@@ -399,7 +445,7 @@ class Serving:
         worker = Worker(order.worker, generation, generation.board.take(), channel)
         self._workers[worker.number] = worker
         generation.workers.add(worker)
-        self._poller.watch(channel.fileno(), READ, partial(self._hear, worker))
+        self._channels.watch(channel.fileno(), READ, partial(self._hear, worker))
         try:
             with end:
                 generation.channel.send(messages.Fork(worker.number, worker.slot), end.fileno())

@@ -273,6 +273,33 @@ def test_while_nothing_is_to_be_decided_it_asks_for_no_attention() -> None:
     assert gateway.pool.restless, "a spare is wanted"
 
 
+def test_it_is_urgent_to_hear_workers_where_what_they_say_may_matter_at_once() -> None:
+    gateway = Gateway(min_spare=1, max_spare=1, max_workers=2)
+    gateway.slow = True
+    assert gateway.pool.urgent, "nobody can take a client"
+    gateway.start()
+    gateway.come_up()
+    assert not gateway.pool.urgent
+    gateway.connect()
+    assert gateway.pool.urgent, "a worker is starting"
+    gateway.come_up()
+    assert not gateway.pool.urgent
+    gateway.start()
+    gateway.come_up()
+    assert gateway.pool.urgent, "one of an older generation may leave"
+
+
+def test_it_is_urgent_to_hear_workers_of_a_service_that_closes_or_asks_for_clients_sessions() -> None:
+    gateway = Gateway(sessions_per_worker=8, max_sessions_per_client=2).start()
+    assert not gateway.pool.urgent
+    gateway.rules = dataclasses.replace(gateway.rules, proxy_protocol_from=(ipaddress.ip_network("127.0.0.0/8"),))
+    asking = Gateway()
+    asking.rules = gateway.rules
+    assert asking.start().pool.urgent
+    gateway.pool.drain(gateway.now)
+    assert gateway.pool.urgent
+
+
 def test_surplus_spares_are_retired_within_a_second_but_not_at_once() -> None:
     gateway = Gateway(min_spare=2, max_spare=4).start()
     hands = [gateway.connect() for _ in range(30)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 
@@ -12,7 +12,9 @@ import pytest
 
 from pop3gw import fdpass, messages, process, template
 from pop3gw.agenda import Agenda
+from pop3gw.attention import BRISK
 from pop3gw.ledger import Ledger
+from pop3gw.listeners import Listener
 from pop3gw.orders import Act, Order
 from pop3gw.poller import Poller
 from pop3gw.pool import Pool
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.interpreted
 
 NO_PROCESS = 1 << 30  # beyond any pid
 PID = 4711
+SEATS = 20
 
 
 class Gateway:
@@ -32,21 +35,33 @@ class Gateway:
 
     def __init__(self, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
         self.killed: list[int] = []
+        self.now = 100.0
         self._stack = stack
         self._poller = stack.enter_context(closing(Poller()))
+        self._agenda = Agenda()
         self.ledger = Ledger()
-        self.serving = Serving("inbound", self._poller, Agenda(), self.ledger)
+        monkeypatch.setattr("pop3gw.serving.monotonic", lambda: self.now)
+        self.serving = Serving("inbound", self._poller, self._agenda, self.ledger)
         service = Service(
-            name="inbound", listen=(), server=Address("192.0.2.1", 110), min_spare=1, max_spare=1, max_workers=2
+            name="inbound",
+            listen=(),
+            server=Address("192.0.2.1", 110),
+            min_spare=1,
+            max_spare=1,
+            max_workers=2,
+            sessions_per_worker=SEATS,
         )
+        front = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.address = front.getsockname()
+        where = Address(*self.address)
         monkeypatch.setattr(template, "start", self._start)
         monkeypatch.setattr(process, "kill_as", lambda _account, pid: self.killed.append(pid))
         plan = template.Plan(Config(source="test.conf"), service, None, frozenset())
-        self.serving.templates.prepare(plan, time.monotonic())
+        self.serving.templates.prepare(plan, self.now)
         stack.callback(self.serving.close)
         self.template.send(messages.Prepared("other"))
         self.hear()
-        self.serving.commit([])
+        self.serving.commit([Listener("inbound", where, where, front)])
         fork, end = self.template.receive() or (None, -1)
         assert isinstance(fork, messages.Fork)
         self.worker = fdpass.Channel(stack.enter_context(socket.socket(fileno=end)), waits=True)
@@ -58,7 +73,29 @@ class Gateway:
 
     def hear(self) -> None:
         self._poller.poll(0)
-        self.serving.carry_out(time.monotonic())
+        self.serving.carry_out(self.now)
+
+    def wakes_up(self) -> bool:
+        """A turn of the master, where something ends its wait at once."""
+        woken = self._poller.poll(0) > 0
+        for call in self._agenda.last:
+            call()
+        self._agenda.last.clear()
+        return woken
+
+    def offer(self) -> None:
+        self.told(messages.Forked(self.number, PID))
+        self.worker.send(messages.Offer(SEATS))
+        self.hear()
+
+    def connect(self) -> int:
+        """A client comes; returns its seat."""
+        with socket.create_connection(self.address):
+            assert self.wakes_up()
+        message, client = self.worker.receive() or (None, -1)
+        os.close(client)
+        assert isinstance(message, messages.Serve)
+        return message.seat
 
     def told(self, message: messages.Message) -> None:
         self.template.send(message)
@@ -144,7 +181,7 @@ def test_a_worker_that_never_stops_talking_ends_when_its_template_says_so(gatewa
     talking = threading.Thread(target=talk)
     talking.start()
     try:
-        gateway.serving.exited(gateway.number, PID, 9, time.monotonic())
+        gateway.serving.exited(gateway.number, PID, 9, gateway.now)
         assert gateway.number not in gateway.serving._workers
     finally:
         ended.set()
@@ -170,3 +207,51 @@ def test_sessions_that_are_lost_are_logged_in_a_line_each(gateway: Gateway, capf
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "lost with its worker" in line]
     assert 'inbound 3f2a\\nforged: lost with its worker (process 4711): client="192.0.2.7 end=quit:110"' in line
     assert r'user="x\" y" state="a b"' in line
+
+
+def test_what_a_worker_says_of_a_lonely_client_is_heard_at_once(gateway: Gateway) -> None:
+    gateway.offer()
+    gateway.worker.send(messages.Free(1, (gateway.connect(),)))
+    assert gateway.wakes_up()
+    assert gateway.serving.pool.sessions == 0
+
+
+def test_while_clients_follow_one_another_workers_are_heard_when_the_next_one_comes(gateway: Gateway) -> None:
+    gateway.offer()
+    seats = [gateway.connect(), gateway.connect()]
+    for _ in range(3):
+        gateway.worker.send(messages.Free(1, (seats.pop(0),)))
+        assert not gateway.wakes_up()
+        assert gateway.serving.pool.sessions == 2
+        seats.append(gateway.connect())
+        assert gateway.serving.pool.sessions == 2
+
+
+def test_workers_are_heard_when_no_client_comes_any_more(gateway: Gateway) -> None:
+    gateway.offer()
+    seats = [gateway.connect(), gateway.connect()]
+    gateway.worker.send(messages.Free(1, (seats[0],)))
+    assert gateway.serving.deadline == gateway.now + BRISK
+    gateway.now += BRISK
+    gateway.serving.carry_out(gateway.now)
+    assert gateway.serving.pool.sessions == 1
+    gateway.worker.send(messages.Free(1, (seats[1],)))
+    assert gateway.wakes_up()
+    assert gateway.serving.pool.sessions == 0
+
+
+def test_who_asks_for_the_sessions_is_told_of_none_that_is_over(gateway: Gateway) -> None:
+    gateway.offer()
+    for seat in (gateway.connect(), gateway.connect()):
+        gateway.worker.send(messages.Free(1, (seat,)))
+    assert gateway.serving.pool.sessions == 2
+    assert gateway.serving.sessions == 0
+
+
+def test_workers_are_heard_at_once_when_clients_may_wait_for_them(gateway: Gateway) -> None:
+    gateway.offer()
+    seats = [gateway.connect() for _ in range(SEATS)]
+    gateway.serving.carry_out(gateway.now)
+    gateway.worker.send(messages.Free(1, (seats[0],)))
+    assert gateway.wakes_up()
+    assert gateway.serving.pool.sessions == SEATS - 1
