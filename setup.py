@@ -26,7 +26,7 @@ COMPILED = {
         *("pop3gw/times.py", "pop3gw/values.py"),
     ],
     "master": [
-        *("pop3gw/master.py", "pop3gw/serving.py", "pop3gw/generation.py", "pop3gw/succession.py"),
+        *("pop3gw/master.py", "pop3gw/serving.py", "pop3gw/crew.py", "pop3gw/generation.py", "pop3gw/succession.py"),
         *("pop3gw/listeners.py", "pop3gw/pool.py", "pop3gw/clientele.py", "pop3gw/respawn.py"),
         *("pop3gw/spares.py", "pop3gw/closing.py", "pop3gw/orders.py", "pop3gw/congestion.py"),
         *("pop3gw/patience.py", "pop3gw/seating.py", "pop3gw/backoff.py", "pop3gw/agenda.py", "pop3gw/attention.py"),

@@ -41,6 +41,7 @@ rehearsal
 template
 generation
 succession
+crew
 serving
 attendance
 master

@@ -40,7 +40,8 @@ class Gateway:
         self._poller = stack.enter_context(closing(Poller()))
         self._agenda = Agenda()
         self.ledger = Ledger()
-        monkeypatch.setattr("pop3gw.serving.monotonic", lambda: self.now)
+        for module in ("serving", "crew"):
+            monkeypatch.setattr(f"pop3gw.{module}.monotonic", lambda: self.now)
         self.serving = Serving("inbound", self._poller, self._agenda, self.ledger)
         service = Service(
             name="inbound",
@@ -114,13 +115,13 @@ def test_a_pid_that_is_no_workers_ends_its_template(
 ) -> None:
     gateway.told(messages.Forked(gateway.number, pid))
     assert f"given up and killed: {pid} is no pid of a worker" in capfd.readouterr().err
-    gateway.serving._kill(Order(Act.KILL, gateway.number))
+    gateway.serving._crew.obey(Order(Act.KILL, gateway.number))
     assert gateway.killed == []
 
 
 def test_a_worker_that_is_killed_is_not_waited_for(gateway: Gateway) -> None:
     gateway.told(messages.Forked(gateway.number, PID))
-    gateway.serving._kill(Order(Act.KILL, gateway.number))
+    gateway.serving._crew.obey(Order(Act.KILL, gateway.number))
     assert gateway.killed == [PID]
     assert gateway.serving.pool.workers == 0
 
@@ -133,7 +134,7 @@ def test_a_worker_that_can_not_be_killed_is_given_up(
 
     monkeypatch.setattr(process, "kill_as", full)
     gateway.told(messages.Forked(gateway.number, PID))
-    gateway.serving._kill(Order(Act.KILL, gateway.number))
+    gateway.serving._crew.obey(Order(Act.KILL, gateway.number))
     assert f"worker {PID} can't be killed (Resource temporarily unavailable)" in capfd.readouterr().err
     assert gateway.serving.pool.workers == 0
 
@@ -182,7 +183,7 @@ def test_a_worker_that_never_stops_talking_ends_when_its_template_says_so(gatewa
     talking.start()
     try:
         gateway.serving.exited(gateway.number, PID, 9, gateway.now)
-        assert gateway.number not in gateway.serving._workers
+        assert gateway.number not in gateway.serving._crew._workers
     finally:
         ended.set()
         talking.join()
