@@ -68,6 +68,7 @@ def test_another_user_is_for_the_next_start(make: Make) -> None:
     for key in ("user", "group"):
         assert f"{key} was changed: that takes effect when pop3gw is restarted" in gateway.log
     gateway.connect().logged_in().quits()
+    until("the old template leaves", lambda: len(gateway.pids("template")) == 1)  # what leaves may be gone when asked
     uids = {status(pid, "Uid") for pid in (*gateway.pids("template"), *gateway.workers())}
     assert uids == {"\t".join([str(pwd.getpwnam(NOBODY).pw_uid)] * 4)}
 
