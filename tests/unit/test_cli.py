@@ -220,6 +220,7 @@ def test_a_log_that_no_start_could_open(tmp_path: Path, act: list[str], target: 
     assert "stderr and a start with --foreground" in err
 
 
+@pytest.mark.interpreted  # the daemon's socket is another
 def test_syslog_is_a_fault_where_it_is_asked_for_and_nobody_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
