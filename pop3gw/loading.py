@@ -26,7 +26,7 @@ from pop3gw import policy
 from pop3gw.backtrace import line_in, summed_up
 from pop3gw.distrust import Distrust
 from pop3gw.errors import PolicyError
-from pop3gw.policy import AbstractPop3Proxy
+from pop3gw.policy import AbstractPop3Proxy, SessionFacts
 from pop3gw.values import PolicyName
 
 LOAD_LIMIT = 30.0  # s in which a template must have loaded its policy
@@ -43,8 +43,12 @@ def load_policy(name: PolicyName, policy_path: Sequence[str], *, distrust: Distr
     found = _class_of(module, name)
     place = f"{_file_of(module)}: class {name.class_name}"
     try:
-        faults = policy.check(found)
+        made = policy.instance(found, SessionFacts())  # a stand-in session
     except BaseException as error:  # SystemExit and its like, too, are faults of the policy
+        raise PolicyError(f"{place}: no instance can be made: {_said(error, _file_of(module))}") from error
+    try:
+        faults = policy.check(made)
+    except BaseException as error:  # as above
         raise PolicyError(f"{place}: config() raised {_said(error, _file_of(module))}") from error
     if faults:
         raise PolicyError("\n".join(f"{place}: {fault}" for fault in faults))
@@ -161,7 +165,11 @@ def _closed() -> Iterator[str]:
 
 def _class_of(module: ModuleType, name: PolicyName) -> type[AbstractPop3Proxy]:
     file = _file_of(module)
-    found: object = getattr(module, name.class_name, None)
+    found: object
+    try:
+        found = getattr(module, name.class_name, None)
+    except BaseException as error:  # of a module's own __getattr__
+        raise PolicyError(f"{file}: class {name.class_name}: {_said(error, file)}") from error
     if found is None:
         import difflib  # only who is wrong needs it
 

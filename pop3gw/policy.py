@@ -202,7 +202,11 @@ class AbstractPop3Proxy:
         for name, kind in _ATTRIBUTES.items():
             # Its own or inherited, from a class that is no policy too.
             giver = next((base for base in cls.__mro__ if name in base.__dict__), AbstractPop3Proxy)
-            if giver is not AbstractPop3Proxy and (fault := kind.fault(giver.__dict__[name])):
+            if giver is AbstractPop3Proxy:
+                continue
+            if name == "request":  # no session would look at it
+                raise TypeError(f"{giver.__name__}.request: each session has its own; fill self.request in config()")
+            if fault := kind.fault(giver.__dict__[name]):
                 raise type(fault)(f"{giver.__name__}.{name}: {fault}")
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -329,7 +333,9 @@ def unfit_content(text: str) -> bool:
 
 def instance(policy_class: type[AbstractPop3Proxy], facts: SessionFacts) -> AbstractPop3Proxy:
     """A policy for one session, not configured yet. Raises what the class' own ``__init__`` raises."""
-    policy = policy_class()
+    policy: object = policy_class()
+    if not isinstance(policy, AbstractPop3Proxy):  # its __new__, or its metaclass, has made something else
+        raise TypeError(f"{policy_class.__name__}() gives {policy!r}, which is no policy")
     policy.__dict__["session"] = facts
     return policy
 
@@ -343,12 +349,11 @@ def attribute_faults(policy: AbstractPop3Proxy, names: Iterable[str]) -> list[st
     return faults
 
 
-def check(policy_class: type[AbstractPop3Proxy]) -> list[str]:
+def check(policy: AbstractPop3Proxy) -> list[str]:
     """Every malformed entry that ``config()`` leaves, as ``request["KEY"]: reason``; and what would never run.
 
-    Runs ``config()`` with a stand-in session; raises whatever it raises.
+    Runs ``config()``, and raises whatever it raises.
     """
-    policy = instance(policy_class, SessionFacts())
     if _never_runs(policy.config):
         return [f"config() {_NEVER_RUNS}"]
     policy.config()

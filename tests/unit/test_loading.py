@@ -142,6 +142,17 @@ def test_an_ordinary_import_where_no_folder_has_the_file(tmp_path: Path) -> None
             "office:Office",
             ["M.timeout: an int is needed, not 'soon'", "(line 3)"],
         ),
+        (
+            GOOD.replace("def config(self):", "def __init__(self, mailbox):"),
+            "office:Office",
+            ["class Office: no instance can be made: TypeError: Office.__init__() missing 1"],
+        ),
+        (
+            "from pop3gw.policy import *\nclass Office(Pop3Proxy):\n    def __new__(cls): pass\n",
+            "office:Office",
+            ["class Office: no instance can be made: TypeError: Office() gives None, which is no policy"],
+        ),
+        ("def __getattr__(name):\n    1/0\n", "office:Office", ["class Office: ZeroDivisionError", "(line 2)"]),
     ],
 )
 def test_a_fault_is_told_with_file_class_reason_and_line(tmp_path: Path, text: str, name: str, said: list[str]) -> None:

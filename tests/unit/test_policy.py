@@ -103,6 +103,11 @@ def test_a_wrong_attribute_of_a_class_is_an_error_when_it_is_made() -> None:
         type("Wrong", (Pop3Proxy,), {"timeout": "long"})
 
 
+def test_a_request_hash_of_the_class_is_an_error_since_no_session_would_look_at_it() -> None:
+    with pytest.raises(TypeError, match=r"Wrong\.request: .* self\.request in config\(\)"):
+        type("Wrong", (Pop3Proxy,), {"request": {"USER": POP3_REQ_REJECT}})
+
+
 def test_what_a_class_inherits_from_one_that_is_no_policy_is_checked_too() -> None:
     mixin = type("Mixin", (), {"timeout": "soon"})
     with pytest.raises(TypeError, match=r"Mixin\.timeout"):
@@ -219,7 +224,7 @@ def test_check_names_attributes_that_were_not_set_the_usual_way() -> None:
             super().config()
             vars(self).update(timeout=600e3, permit_longline=1)
 
-    assert [fault.partition(":")[0] for fault in check(Sideways)] == ["Sideways.permit_longline", "Sideways.timeout"]
+    assert [fault.partition(":")[0] for fault in check(Sideways())] == ["Sideways.permit_longline", "Sideways.timeout"]
 
 
 def test_check_names_attributes_of_a_class_that_were_set_later() -> None:
@@ -227,7 +232,7 @@ def test_check_names_attributes_of_a_class_that_were_set_later() -> None:
         pass
 
     Late.auth_timeout = 60e3  # type: ignore[assignment]  # as a policy file may
-    assert [fault.partition(":")[0] for fault in check(Late)] == ["Late.auth_timeout"]
+    assert [fault.partition(":")[0] for fault in check(Late())] == ["Late.auth_timeout"]
 
 
 def test_check_names_every_malformed_entry() -> None:
@@ -238,7 +243,7 @@ def test_check_names_every_malformed_entry() -> None:
             self.request["user"] = POP3_REQ_ACCEPT
             self.request["RETR"] = None
 
-    assert {fault.partition(":")[0] for fault in check(Wrong)} == {"request['RETR']", "request['user']"}
+    assert {fault.partition(":")[0] for fault in check(Wrong())} == {"request['RETR']", "request['user']"}
 
 
 @pytest.mark.parametrize("action", [POP3_REQ_REJECT, POP3_REQ_ABORT])
@@ -251,7 +256,7 @@ def test_check_names_a_text_that_no_status_line_has_room_for(action: int) -> Non
             self.request["DELE"] = (action, "0123456789a")
             self.request["GREETING"] = (action, "\u00e9123456789")
 
-    assert [fault.partition(":")[0] for fault in check(Wordy)] == ["request['DELE']", "request['GREETING']"]
+    assert [fault.partition(":")[0] for fault in check(Wordy())] == ["request['DELE']", "request['GREETING']"]
 
 
 def test_check_names_what_would_never_run() -> None:
@@ -275,8 +280,8 @@ def test_check_names_what_would_never_run() -> None:
     assert policy._MAKES_ANOTHER == inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
     never = "is async or has a yield: called, it does not run"
     for config in (slept, yields, both):
-        assert check(type("Never", (Pop3Proxy,), {"config": config})) == [f"config() {never}"]
-    assert check(Callbacks) == [f"request[{key!r}]: its callback {never}" for key in ("LIST", "RETR", "TOP")]
+        assert check(type("Never", (Pop3Proxy,), {"config": config})()) == [f"config() {never}"]
+    assert check(Callbacks()) == [f"request[{key!r}]: its callback {never}" for key in ("LIST", "RETR", "TOP")]
 
 
 def test_check_lets_the_exception_of_config_out() -> None:
@@ -285,7 +290,7 @@ def test_check_lets_the_exception_of_config_out() -> None:
             raise KeyError("here")
 
     with pytest.raises(KeyError, match="here"):
-        check(Fails)
+        check(Fails())
 
 
 def test_text_that_no_octets_stand_for_is_unfit() -> None:
