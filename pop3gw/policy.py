@@ -45,6 +45,7 @@ ANY_KNOWN = "*"
 INVALID_COMMAND = "Invalid command."
 _MAKES_ANOTHER = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR of ``inspect``
 _NEVER_RUNS = "is async or has a yield: called, it does not run"
+_ANY_NUMBER = 0x04  # CO_VARARGS
 
 _NAMES = {
     POP3_REQ_ACCEPT: "ACCEPT",
@@ -367,6 +368,11 @@ def check(policy: AbstractPop3Proxy) -> list[str]:
         else:
             callbacks = (found.request_callback, found.response_callback)
             faults += [f"request[{key!r}]: its callback {_NEVER_RUNS}" for call in callbacks if _never_runs(call)]
+            faults += [
+                f"request[{key!r}]: its callback {call.__qualname__} can't be called with one argument, as it would be"
+                for call in callbacks
+                if isinstance(call, FunctionType | MethodType) and not _takes_one(call)
+            ]
     return faults
 
 
@@ -375,3 +381,17 @@ def _never_runs(function: object) -> bool:
     while isinstance(function, MethodType | partial):
         function = function.__func__ if isinstance(function, MethodType) else function.func
     return isinstance(function, FunctionType) and function.__code__.co_flags & _MAKES_ANOTHER != 0
+
+
+def _takes_one(call: FunctionType | MethodType) -> bool:
+    """Whether it can be called with one argument, as far as a function shows."""
+    function, given = (call.__func__, 2) if isinstance(call, MethodType) else (call, 1)
+    if not isinstance(function, FunctionType):
+        return True
+    code, defaults = function.__code__, function.__defaults__ or ()
+    named = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    return (
+        code.co_argcount - len(defaults) <= given
+        and (given <= code.co_argcount or code.co_flags & _ANY_NUMBER != 0)
+        and all(name in (function.__kwdefaults__ or {}) for name in named)
+    )

@@ -284,6 +284,60 @@ def test_check_names_what_would_never_run() -> None:
     assert check(Callbacks()) == [f"request[{key!r}]: its callback {never}" for key in ("LIST", "RETR", "TOP")]
 
 
+def test_check_names_callbacks_that_can_not_be_called_with_one_argument() -> None:
+    class Callbacks(Pop3Proxy):
+        def config(self) -> None:
+            wrong: tuple[Any, ...] = (self.none, self.two, self.named, Callbacks.usual, lambda: 1, lambda _a, _b: 1)
+            for number, call in enumerate(wrong):
+                self.request[f"WRONG{number}"] = (POP3_REQ_POLICY, None, call)
+            right: tuple[Any, ...] = (
+                self.usual,
+                self.more,
+                self.many,
+                self.all,
+                Callbacks.static,
+                Callbacks.of_class,
+                print,
+                str,
+            )
+            for number, call in enumerate(right):
+                self.request[f"RIGHT{number}"] = (POP3_REQ_POLICY, call)
+
+        def none(self) -> int:
+            return POP3_REQ_ACCEPT
+
+        def two(self, _command: str, _more: str) -> int:
+            return POP3_REQ_ACCEPT
+
+        def named(self, _command: str, *, more: str) -> int:
+            return int(more)
+
+        def usual(self, _command: str) -> int:
+            return POP3_REQ_ACCEPT
+
+        def more(self, _command: str, _more: str = "", *, last: str = "") -> int:
+            return int(last)
+
+        def many(self, *_arguments: str) -> int:
+            return POP3_REQ_ACCEPT
+
+        def all(*_arguments: object) -> int:
+            return POP3_REQ_ACCEPT
+
+        @staticmethod
+        def static(_command: str) -> int:
+            return POP3_REQ_ACCEPT
+
+        @classmethod
+        def of_class(cls, _command: str) -> int:
+            return POP3_REQ_ACCEPT
+
+    assert policy._ANY_NUMBER == inspect.CO_VARARGS
+    faults = check(Callbacks())
+    assert [fault.partition(":")[0] for fault in faults] == [f"request['WRONG{number}']" for number in range(6)]
+    assert "Callbacks.two can't be called with one argument" in faults[1]
+
+
 def test_check_lets_the_exception_of_config_out() -> None:
     class Fails(Pop3Proxy):
         def config(self) -> None:
