@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pop3gw import config, reference
-from pop3gw.proto.events import Ending
+from pop3gw.logline import summary_fields
+from pop3gw.proto.events import Ending, Side, Summary
 from pop3gw.settings import SETTINGS, Config, Section, of_section
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,12 @@ def test_every_setting_is_in_sample_and_manual() -> None:
     for item in SETTINGS:
         assert re.search(rf"^ *(# )?{item.key} = ", reference.sample(), re.MULTILINE)
         assert f"\n.It Ic {item.key}\n" in reference.manual()
+
+
+def test_the_manual_names_every_fact_of_a_session_that_has_ended() -> None:
+    page = (ROOT / "man" / "pop3gw.8").read_text(encoding="utf-8")
+    facts = summary_fields(Summary("c", "s", "u", "l", 0, 0, 0, 0, 0, Ending.QUIT, Side.CLIENT, "TLSv1.3", "TLSv1.3"))
+    assert [name for name in facts if f"{name}=" not in page and f".Ic {name}\n" not in page] == []
 
 
 @pytest.mark.parametrize("ending", Ending)
