@@ -107,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"pop3gwctl {__version__}")
-    parser.add_argument("--socket", metavar="PATH", default=SOCKET, help=f"the control socket (default: {SOCKET})")
+    parser.add_argument(
+        "--socket", metavar="PATH", type=_path, default=SOCKET, help=f"the control socket (default: {SOCKET})"
+    )
     parser.add_argument("--json", action="store_true", help="print the gateway's answer as one line of JSON")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -134,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
     stop = command("stop", _stop, "stop the gateway; its sessions may finish within shutdown_timeout")
     stop.add_argument("--now", action="store_true", help="end the sessions at once")
     return parser
+
+
+def _path(text: str) -> str:
+    if text:
+        return text
+    raise argparse.ArgumentTypeError("it names no file")
 
 
 def _seconds(text: str) -> float:

@@ -163,7 +163,10 @@ def test_top_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.startswith("pop3gwctl: top needs a terminal")
 
 
-@pytest.mark.parametrize("arguments", [[], ["obey"], ["kill"], ["top", "--interval", "0"], ["sessions", "--no"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["obey"], ["kill"], ["top", "--interval", "0"], ["sessions", "--no"], ["--socket", "", "status"]],
+)
 def test_wrong_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         ctl.main(arguments)
