@@ -64,7 +64,9 @@ def too_slow(plan: Plan) -> messages.Failed:
 def ended(plan: Plan) -> messages.Failed:
     """What to say of a template that ended without a word."""
     said = f"{plan.service.policy} ended the process that loaded it"
-    return messages.Failed("policy", "", f"{said}; imported, it must neither crash nor leave by os._exit")
+    return messages.Failed(
+        "policy", "", f"{said}; imported, it must neither crash nor leave by os._exit, nor close descriptors of others"
+    )
 
 
 def problem(plan: Plan, failed: messages.Failed) -> Problem:

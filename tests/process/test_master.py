@@ -105,9 +105,10 @@ def test_a_port_in_use_is_named_and_nothing_runs(make: Make) -> None:
         ("import nothing_of_that_name\n", "nothing_of_that_name"),
         ("import sys\nsys.exit(0)\n", "SystemExit"),
         ("import os\nos._exit(0)\n", "must neither crash nor leave by os._exit"),
+        ("import os\nos.closerange(3, 200)\n", "nor close descriptors of others"),
         ("import time\ntime.sleep(60)\n", "did not finish loading within"),
     ],
-    ids=["import", "sys.exit", "os._exit", "sleep"],
+    ids=["import", "sys.exit", "os._exit", "closerange", "sleep"],
 )
 def test_a_policy_that_does_not_load_is_a_configuration_error(make: Make, policy: str, said: str) -> None:
     gateway = make()
