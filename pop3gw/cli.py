@@ -141,6 +141,7 @@ def _check(options: argparse.Namespace) -> int:
         loaded = dataclasses.replace(loaded, user=None, group=None)
     if ("", "log_target") in loaded.origins:  # else a start in the foreground would not ask for syslog
         problems += _of_log(loaded, _in_foreground(options))
+    problems += _of_places(loaded)
     # Without the folders that were meant, policies would be accused of what isn't theirs.
     if wrong & {"policy_path", "main"}:
         _complain(f"{loaded.source}: no policy was checked, since policy_path is wrong; check again once it is right")
@@ -164,6 +165,19 @@ def _of_log(loaded: Config, foreground: bool) -> list[Problem]:
         expected = "a syslog daemon that runs, a file in a folder that exists, or stderr and a start with --foreground"
         return [loaded.problem("", "log_target", found, expected)]
     return []
+
+
+def _of_places(loaded: Config) -> list[Problem]:
+    """What a start would refuse of the other paths that are set for what it makes."""
+    from pop3gw import doors, pidfile
+
+    problems = []
+    for key, fault, what in (("pid_file", pidfile.fault, "file"), ("control_socket", doors.fault, "socket")):
+        path = getattr(loaded, key) if ("", key) in loaded.origins else None
+        if path is not None and (found := fault(path)):
+            expected = f"the path of a {what} of its own, in a folder that exists"
+            problems.append(loaded.problem("", key, found, expected))
+    return problems
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ _FOR_TLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 _MADE: Final = ("pid_file", "control_socket", "log_target")
+_LONGEST: Final = 107  # octets of a Unix socket's path, unix(7)
 
 
 def problems(config: Config, *, whole: bool = True) -> list[Problem]:
@@ -46,6 +47,7 @@ def problems(config: Config, *, whole: bool = True) -> list[Problem]:
         *accounts(config, os.geteuid(), os.getegid()),
         *_folders(config),
         *_shared_paths(config),
+        *_long_path(config),
     ]
 
 
@@ -169,3 +171,11 @@ def _shared_paths(config: Config) -> Iterator[Problem]:
             yield config.problem("", key, f'"{path}", which is {owners[place]}', "a path of its own")
         else:
             owners[place] = f"{key} in line {line}" if line else key
+
+
+def _long_path(config: Config) -> Iterator[Problem]:
+    """The system takes no long paths for sockets."""
+    path = config.control_socket
+    if path is not None and (octets := len(os.fsencode(path))) > _LONGEST:
+        found = f'"{path}", which has {octets} octets'
+        yield config.problem("", "control_socket", found, f"a path of at most {_LONGEST} octets, as a socket has")

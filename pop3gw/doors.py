@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from pop3gw import listeners
+from pop3gw import listeners, pidfile
 from pop3gw.errors import ConfigurationError, StartError
 from pop3gw.process import Account
 from pop3gw.settings import Config
@@ -67,6 +67,18 @@ class Doors:
             with contextlib.suppress(OSError):  # it is gone, or its folder is
                 if os.path.samestat(os.lstat(path), made):
                     Path(path).unlink()
+
+
+def fault(path: str) -> str:
+    """Why no control socket could be made at this path; "" where nothing seems to be in the way. Nothing is made."""
+    if found := pidfile.homeless(path):
+        return found
+    try:
+        return "" if stat.S_ISSOCK(os.lstat(path).st_mode) else f'"{path}", which is no socket'
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f'"{path}": {error.strerror}'
 
 
 def _control(path: str, gid: int) -> socket.socket:

@@ -20,6 +20,46 @@ _LONGEST: Final = 32  # octets: no process id has as many
 _TRIAL: Final = b" " * 8  # nobody's number: shows, while there is a terminal to say it on, whether there is room
 
 
+def fault(path: str) -> str:
+    """Why no start could claim this path; "" where nothing seems to be in the way. Nothing is made."""
+    if found := homeless(path):
+        return found
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f'"{path}": {error.strerror}'
+    try:
+        _number_in(descriptor)
+    except ValueError as what:
+        return f'"{path}", which {what}'
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def homeless(path: str) -> str:
+    """Why there is no folder for a file at this path, and none would be made; "" where there is."""
+    folder = Path(path).parent
+    try:
+        if folder.is_dir() or (folder.parent.is_dir() and not os.path.lexists(folder)):
+            return ""
+    except OSError as error:
+        return f'"{path}": {error.strerror}'
+    return f"there is no folder {folder}"
+
+
+def _number_in(descriptor: int) -> int:
+    """The number in an open pid file; 0: none yet. ValueError, with what is wrong: it is a file of something else."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise ValueError("is no plain file")
+    text = os.pread(descriptor, _LONGEST, 0).strip()
+    if len(text) == _LONGEST or (text and not text.isdigit()):
+        raise ValueError("holds no process id")
+    return int(text or b"0")
+
+
 class PidFile:
     """A claimed pid file. Claim it before the process detaches, ``write()`` once clients can connect."""
 
@@ -89,12 +129,10 @@ class PidFile:
 
     def _number(self) -> int:
         """The number in the file; 0: none yet. StartError: it is a file of something else."""
-        plain = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
-        text = os.pread(self._descriptor, _LONGEST, 0).strip() if plain else b""
-        if not plain or len(text) == _LONGEST or (text and not text.isdigit()):
-            what = "holds no process id" if plain else "is no plain file"
-            raise StartError(f"the pid file {self._path} {what}; set pid_file to a file of its own")
-        return int(text or b"0")
+        try:
+            return _number_in(self._descriptor)
+        except ValueError as what:
+            raise StartError(f"the pid file {self._path} {what}; set pid_file to a file of its own") from None
 
     def _taken(self, pid: int) -> str:
         who = f"process {pid}" if pid else "a process that is just starting"

@@ -35,7 +35,7 @@ class Service:
         self.folder = folder
         self.config = folder / "pop3gw.conf"
         self.log = folder / "pop3gw.log"
-        self.pid_file = folder / "pop3gw.pid"
+        self.pid_file = folder / "run" / "pop3gw" / "pop3gw.pid"  # its folders are made by the script
         self.script = folder / "script"
         (folder / "policies").mkdir()
         main = f"[main]\npid_file = {self.pid_file}\nlog_target = {self.log}"
@@ -117,6 +117,7 @@ def test_what_is_wrong_is_not_started(service: Service) -> None:
 
 def test_a_pid_file_left_behind(service: Service) -> None:
     """The number of a process that is gone, or is another program's by now, is no gateway."""
+    service.pid_file.parent.mkdir(parents=True)
     service.pid_file.write_text(f"{os.getpid()}\n")
     assert service("status") == 1
     assert service("start") == 0

@@ -240,6 +240,37 @@ def test_in_the_foreground_the_log_may_go_to_stderr(tmp_path: Path) -> None:
     assert run("--check", "--foreground", "--config", file)[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("pid_file = none/run/x.pid", "pid_file: there is no folder {folder}/none/run"),
+        ("pid_file = plain/x.pid", "pid_file: there is no folder {folder}/plain"),
+        ("pid_file = ./", 'pid_file: "{folder}", which is no plain file'),
+        ("pid_file = plain", 'pid_file: "{folder}/plain", which holds no process id'),
+        ("control_socket = none/run/x.sock", "control_socket: there is no folder {folder}/none/run"),
+        ("control_socket = plain", 'control_socket: "{folder}/plain", which is no socket'),
+    ],
+)
+def test_check_finds_paths_that_no_start_could_use(tmp_path: Path, setting: str, said: str) -> None:
+    (tmp_path / "plain").write_text("somebody's")
+    file = write(tmp_path, SMALLEST.replace("[main]\n", f"[main]\n{setting}\n"))
+    status, _, err = run("--check", "--foreground", "--config", file)
+    assert status == 78
+    assert err.startswith(f"pop3gw: {file}:2: {said.format(folder=tmp_path)}; expected the path of a ")
+    assert len(err.splitlines()) == 1
+
+
+def test_check_is_content_with_the_paths_of_a_gateway_that_runs_or_will(tmp_path: Path) -> None:
+    (tmp_path / "x.pid").write_text("1\n")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "x.sock"))
+        for paths in ("pid_file = x.pid\ncontrol_socket = x.sock", "pid_file = run/x.pid\ncontrol_socket = new/x.sock"):
+            file = write(tmp_path, SMALLEST.replace("[main]\n", f"[main]\n{paths}\n"))
+            assert run("--check", "--foreground", "--config", file)[0] == 0
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "new").exists()
+
+
 def test_check_makes_no_log(tmp_path: Path) -> None:
     file = write(tmp_path, SMALLEST.replace("[main]\n", "[main]\nlog_target = ./log\n"))
     assert run("--check", "--config", file)[0] == 0

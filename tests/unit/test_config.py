@@ -553,6 +553,13 @@ class TestConsistency:
         assert found[:2] == (line, key)
         assert f"which is {what}; expected a path of its own" in found[2]
 
+    def test_a_socket_has_no_long_path(self, tmp_path: Path) -> None:
+        path = "/" + "\u00e9" * 53
+        assert load(tmp_path, f"[main]\ncontrol_socket = {path}\n{SMALLEST}").control_socket == path
+        line, key, said = only(tmp_path, f"[main]\ncontrol_socket = {path}x\n{SMALLEST}")
+        assert (line, key) == (2, "control_socket")
+        assert "which has 108 octets; expected a path of at most 107 octets" in said
+
     def test_the_config_itself_can_be_asked(self, tmp_path: Path) -> None:
         assert consistency.problems(load(tmp_path, SMALLEST)) == []
 
