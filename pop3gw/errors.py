@@ -69,6 +69,14 @@ class TlsSettingError(Pop3gwError):
         self.expected = expected
 
 
+class TlsError(Pop3gwError):
+    """There can be no TLS; carries each setting that can't be used, not only the first."""
+
+    def __init__(self, faults: Sequence[TlsSettingError]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+
+
 class StartError(Pop3gwError):
     """The gateway can't start or go on: a log that can't be opened, a live pid file, an account that is not there."""
 

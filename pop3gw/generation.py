@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from pop3gw import loading, process, template
 from pop3gw.fdpass import Channel
-from pop3gw.messages import Failed
+from pop3gw.messages import Fault
 from pop3gw.scoreboard import Board
 
 
@@ -50,7 +50,7 @@ class Generation:
     due: float  # when the policy must be loaded
     ready_at: float = 0.0
     stage: Stage = Stage.LOADING
-    failed: Failed | None = None  # why it can't serve
+    faults: list[Fault] = field(default_factory=list)  # why it can't serve
     callbacks: tuple[str, ...] = ()  # whose failures its workers count, in the order of their counters
     rows: tuple[int, ...] = ()  # the service's ledger has them there
     workers: set[Worker] = field(default_factory=set)

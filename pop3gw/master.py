@@ -287,9 +287,8 @@ class Master:
     def _see_outcome(self, config: Config, bound: list[Listener]) -> None:
         """Take the configuration that is tried once every template is ready; none of it where one has failed."""
         coming = [self._services[service.name].templates.coming for service in config.services]
-        problems = [
-            template.problem(one.plan, one.failed) for one in coming if one is not None and one.failed is not None
-        ]
+        failed = [one for one in coming if one is not None and one.stage is Stage.FAILED]
+        problems = [template.problem(one.plan, fault) for one in failed for fault in one.faults]
         try:
             if problems:
                 raise ConfigurationError(problems)

@@ -38,12 +38,16 @@ class Prepared(NamedTuple):
     callbacks: str  # blanks between them
 
 
-class Failed(NamedTuple):
-    """The policy can't be loaded, the keys not read, or the privileges not dropped; the template leaves."""
+class Fault(NamedTuple):
+    """The policy can't be loaded, a key not read, or the privileges not dropped; others may be told behind it."""
 
     key: str  # of the setting that is to blame
     expected: str
     found: str
+
+
+class Failed(NamedTuple):
+    """All that is wrong was told; the template leaves."""
 
 
 class Forked(NamedTuple):
@@ -187,6 +191,7 @@ class LogTo(NamedTuple):
 Message: TypeAlias = (
     Fork
     | Prepared
+    | Fault
     | Failed
     | Forked
     | ForkFailed
@@ -212,6 +217,7 @@ Message: TypeAlias = (
 _KINDS: Final[tuple[type[Message], ...]] = (
     Fork,
     Prepared,
+    Fault,
     Failed,
     Forked,
     ForkFailed,

@@ -20,13 +20,14 @@ from pop3gw.logs import current as log
 from pop3gw.poller import READ, Poller
 from pop3gw.times import NEVER
 
+_MOST_FAULTS: Final = 64  # that a template tells: it has fewer settings
 _LIVED: Final = 60.0  # s after which a template's end is no consequence of its start
 
 
-def _misspoken(plan: template.Plan) -> messages.Failed:
+def _misspoken(plan: template.Plan) -> messages.Fault:
     """What to say of a template that said what none of ours says."""
     said = f"{plan.service.policy} wrote to the gateway's own channel in the process that loaded it"
-    return messages.Failed("policy", "", f"{said}; imported, it must use no descriptor but its own")
+    return messages.Fault("policy", "", f"{said}; imported, it must use no descriptor but its own")
 
 
 class Owner(Protocol):
@@ -102,7 +103,8 @@ class Succession:
             self._close(generation)
         coming = self.coming
         if coming is not None and coming.stage is Stage.LOADING and now >= coming.due:
-            self._failed(coming, template.too_slow(coming.plan), now)
+            coming.faults.append(template.too_slow(coming.plan))
+            self._failed(coming, now)
         if now >= self._replace_at and self.serving is not None:
             self._replace(self.serving.plan, now)
         loading = self.coming is not None and self.coming.stage is Stage.LOADING
@@ -193,8 +195,10 @@ class Succession:
                 generation.ready_at = now
                 if self._replaces:
                     self.commit(now)
-            case messages.Failed() if loading:
-                self._failed(generation, message, now)
+            case messages.Fault() if loading and len(generation.faults) < _MOST_FAULTS:
+                generation.faults.append(message)
+            case messages.Failed() if loading and generation.faults:
+                self._failed(generation, now)
             case messages.Forked(worker, pid) if generation is not self.coming:
                 self._owner.forked(worker, pid)
             case messages.ForkFailed(worker, reason) if generation is not self.coming:
@@ -212,19 +216,20 @@ class Succession:
         if generation.channel.fileno() >= 0:
             self._lost(generation, _misspoken(generation.plan), now)
 
-    def _lost(self, generation: Generation, failed: messages.Failed, now: float) -> None:
+    def _lost(self, generation: Generation, fault: messages.Fault, now: float) -> None:
         if generation is self.coming:
-            self._failed(generation, failed, now)
+            generation.faults.append(fault)
+            self._failed(generation, now)
         else:
             self._gone(generation, now)
 
-    def _failed(self, generation: Generation, failed: messages.Failed, now: float) -> None:
-        generation.failed = failed
+    def _failed(self, generation: Generation, now: float) -> None:
+        """It can't serve, for its faults."""
         self._close(generation)
         generation.stage = Stage.FAILED
         if self._replaces:
             self._drop_coming()
-            self._try_later(failed.found, now)
+            self._try_later("\n".join(fault.found for fault in generation.faults), now)
 
     def _gone(self, generation: Generation, now: float) -> None:
         self._close(generation)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from pop3gw import fdpass, heap, loading, messages, process, signals, worker
 from pop3gw.backtrace import backtrace
 from pop3gw.distrust import Distrust
-from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsSettingError
+from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsError
 from pop3gw.logs import Log
 from pop3gw.poller import READ, Poller
 from pop3gw.process import Account
@@ -55,23 +55,23 @@ def start(plan: Plan, board: Board, end: socket.socket) -> int:
     return process.fork(lambda: _main(plan, board, end), keep, process.FOR_MASTER)
 
 
-def too_slow(plan: Plan) -> messages.Failed:
+def too_slow(plan: Plan) -> messages.Fault:
     """What to say of a policy that was not loaded within ``loading.LOAD_LIMIT``."""
     said = f"{plan.service.policy} did not finish loading within {loading.LOAD_LIMIT:g} s"
-    return messages.Failed("policy", "", f"{said}; what does it wait for when imported?")
+    return messages.Fault("policy", "", f"{said}; what does it wait for when imported?")
 
 
-def ended(plan: Plan) -> messages.Failed:
+def ended(plan: Plan) -> messages.Fault:
     """What to say of a template that ended without a word."""
     said = f"{plan.service.policy} ended the process that loaded it"
-    return messages.Failed(
+    return messages.Fault(
         "policy", "", f"{said}; imported, it must neither crash nor leave by os._exit, nor close descriptors of others"
     )
 
 
-def problem(plan: Plan, failed: messages.Failed) -> Problem:
+def problem(plan: Plan, fault: messages.Fault) -> Problem:
     """What a template said as a fault of the configuration."""
-    return plan.config.problem(plan.service.name, failed.key, failed.found, failed.expected)
+    return plan.config.problem(plan.service.name, fault.key, fault.found, fault.expected)
 
 
 def check(config: Config) -> list[Problem]:
@@ -83,26 +83,27 @@ def check(config: Config) -> list[Problem]:
     problems = []
     for service in config.services:
         plan = Plan(config, service, account, frozenset())
-        failed = _check(plan)
-        if failed is not None:
-            problems.append(problem(plan, failed))
+        problems += [problem(plan, fault) for fault in _check(plan)]
     return problems
 
 
-def _check(plan: Plan) -> messages.Failed | None:
+def _check(plan: Plan) -> list[messages.Fault]:
     channel, end = fdpass.Channel.pair()
     with end:
         pid = start(plan, Board(1, 1), end)
     until = time.monotonic() + loading.LOAD_LIMIT
+    faults: list[messages.Fault] = []
     try:
         answer = select.poll()
         answer.register(channel, select.POLLIN)
-        if not answer.poll(max(0.0, until - time.monotonic()) * 1000):
-            return too_slow(plan)
-        received = channel.receive()
-        if received is None:
-            return ended(plan)
-        return received[0] if isinstance(received[0], messages.Failed) else None
+        while answer.poll(max(0.0, until - time.monotonic()) * 1000):
+            received = channel.receive()
+            if received is None:
+                return [*faults, ended(plan)]
+            if not isinstance(received[0], messages.Fault):
+                return faults
+            faults.append(received[0])
+        return [*faults, too_slow(plan)]
     finally:
         channel.close()
         os.kill(pid, signal.SIGKILL)
@@ -113,19 +114,15 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     channel = fdpass.Channel(end, waits=True)
     process.title(f"pop3gw: template [{plan.service.name}]")
     process.give_way_no_more()
-    terms: Terms | None = None
-    said: messages.Message
+    terms = None
     try:
-        terms = _prepare(plan)
-        said = messages.Prepared(" ".join(terms.callbacks))
-    except TlsSettingError as wrong:
-        said = messages.Failed(wrong.key, wrong.expected, wrong.found)
-    except Pop3gwError as error:
-        said = messages.Failed("policy", "", str(error))
-    except BaseException as fault:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
-        said = messages.Failed("policy", "", backtrace(fault))
-    try:
-        channel.send(said)
+        try:
+            terms = _prepare(plan, channel)
+        except Pop3gwError as error:
+            channel.send(messages.Fault("policy", "", str(error)))
+        except BaseException as fault:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
+            channel.send(messages.Fault("policy", "", backtrace(fault)))
+        channel.send(messages.Failed() if terms is None else messages.Prepared(" ".join(terms.callbacks)))
     except OSError:  # the master was stopped meanwhile
         return 1
     if terms is None:
@@ -135,9 +132,18 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     return 0
 
 
-def _prepare(plan: Plan) -> Terms:
-    """All that sessions share. Keys may be readable by root alone: they are read before privileges are dropped."""
-    tls = _contexts(plan.service)
+def _prepare(plan: Plan, channel: fdpass.Channel) -> Terms | None:
+    """All that sessions share; None where TLS can't be used, which was told. What else is wrong is raised.
+
+    Keys may be readable by root alone: they are read before privileges are dropped.
+    """
+    tls, usable = None, True
+    try:
+        tls = _contexts(plan.service)
+    except TlsError as error:  # told at once: the policy may end this process
+        usable = False
+        for fault in error.faults:
+            channel.send(messages.Fault(fault.key, fault.expected, fault.found))
     if plan.account is not None:
         process.drop_privileges(plan.account)
     process.forbid_dumps()
@@ -148,7 +154,7 @@ def _prepare(plan: Plan) -> Terms:
             rehearse(plan.service, plan.listeners, tls)
     distrust = None if plan.account is None else Distrust.of(plan.account)
     policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=distrust)
-    return Terms.of(plan.service, policy, plan.listeners, tls)
+    return Terms.of(plan.service, policy, plan.listeners, tls) if usable else None
 
 
 def _contexts(service: Service) -> Contexts | None:

@@ -13,11 +13,11 @@ import contextlib
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pop3gw.errors import TlsSettingError
+from pop3gw.errors import TlsError, TlsSettingError
 from pop3gw.settings import Service
 from pop3gw.stream import Stream
 from pop3gw.tlsstream import TlsStream
@@ -65,29 +65,63 @@ class Contexts:
                 hello.do_handshake()
 
 
+class _Faults(dict[tuple[str, str], TlsSettingError]):
+    """What is wrong, each once: both sides and several certificates share settings."""
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Go on behind this block, whatever is wrong in it."""
+        try:
+            yield
+        except TlsSettingError as fault:
+            self.setdefault((fault.key, fault.found), fault)
+
+    def contents(self, key: str, path: str) -> bytes | None:
+        """What is in the file that a setting names; None where it can't be read, which is kept."""
+        with self.kept():
+            try:
+                return Path(path).read_bytes()
+            except OSError as error:
+                raise TlsSettingError(key, f"{path}: {error.strerror}", "a file that can be read") from None
+        return None
+
+
 def contexts(service: Service) -> Contexts:
-    """Read certificates and keys and make a service's contexts. Raises TlsSettingError."""
-    client = _client_context(service) if service.tls is not Tls.OFF else None
-    server = _server_context(service) if service.server_tls is not Tls.OFF else None
+    """Read certificates and keys and make a service's contexts. Raises TlsError."""
+    faults = _Faults()
+    client = _client_context(service, faults) if service.tls is not Tls.OFF else None
+    server = _server_context(service, faults) if service.server_tls is not Tls.OFF else None
+    if faults:
+        raise TlsError(list(faults.values()))
     return Contexts(client, server, service.server_name or service.server.host, frozenset(service.server_fingerprint))
 
 
-def _client_context(service: Service) -> ssl.SSLContext:
-    if not service.tls_certificate:
-        raise TlsSettingError("tls", f"{service.tls}, but there is no tls_certificate", "a certificate to show clients")
-    if service.tls_key and len(service.tls_key) != len(service.tls_certificate):
-        found = f"{len(service.tls_key)} keys for {len(service.tls_certificate)} certificates"
-        raise TlsSettingError("tls_key", found, "one for each")
+def _client_context(service: Service, faults: _Faults) -> ssl.SSLContext | None:
+    keys = service.tls_key
+    with faults.kept():
+        if not service.tls_certificate:
+            found = f"{service.tls}, but there is no tls_certificate"
+            raise TlsSettingError("tls", found, "a certificate to show clients")
+        if keys and len(keys) != len(service.tls_certificate):
+            found = f"{len(keys)} keys for {len(service.tls_certificate)} certificates"
+            raise TlsSettingError("tls_key", found, "one for each")
+    if faults:  # nobody knows whose key is whose
+        with faults.kept():
+            _common(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), service)
+        return None
     named: dict[str, ssl.SSLContext] = {}
     made: list[ssl.SSLContext] = []
     for number, certificate in enumerate(service.tls_certificate):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.set_ciphers(_CIPHERS)
-        _common(context, service)
-        key = service.tls_key[number] if service.tls_key else certificate.file
-        _load(context, certificate.file, key, service.tls_key_passphrase, ("tls_certificate", "tls_key"))
+        with faults.kept():
+            _common(context, service)
+        with faults.kept():
+            key = keys[number] if keys else certificate.file
+            _load(context, certificate.file, key, service.tls_key_passphrase, ("tls_certificate", "tls_key"), faults)
         if service.tls_client_ca is not None:
-            _trust(context, service.tls_client_ca, "tls_client_ca")
+            with faults.kept():
+                _trust(context, service.tls_client_ca, "tls_client_ca")
             context.verify_mode = ssl.CERT_OPTIONAL
         # Each ticket costs a tenth of the handshake, and mail programs open one connection after the other.
         context.num_tickets = 1
@@ -124,17 +158,20 @@ def _unraisable(report: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(report)
 
 
-def _server_context(service: Service) -> ssl.SSLContext:
+def _server_context(service: Service, faults: _Faults) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _common(context, service)
-    if service.server_ca is None:
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    else:
-        _trust(context, service.server_ca, "server_ca")
+    with faults.kept():
+        _common(context, service)
+    with faults.kept():
+        if service.server_ca is None:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        else:
+            _trust(context, service.server_ca, "server_ca")
     own = service.server_certificate
     if own is not None:
-        keys = ("server_certificate", "server_key")
-        _load(context, own, service.server_key or own, service.tls_key_passphrase, keys)
+        with faults.kept():
+            keys = ("server_certificate", "server_key")
+            _load(context, own, service.server_key or own, service.tls_key_passphrase, keys, faults)
     return context
 
 
@@ -147,7 +184,8 @@ def _common(context: ssl.SSLContext, service: Service) -> None:
         try:
             context.set_ciphers(service.tls_ciphers)
         except ssl.SSLError:
-            raise TlsSettingError("tls_ciphers", "no cipher that OpenSSL knows", "an OpenSSL cipher list") from None
+            found = f'"{service.tls_ciphers}", of which OpenSSL knows no cipher'
+            raise TlsSettingError("tls_ciphers", found, "an OpenSSL cipher list") from None
 
 
 def _trust(context: ssl.SSLContext, path: str, key: str) -> None:
@@ -171,11 +209,20 @@ def _trust(context: ssl.SSLContext, path: str, key: str) -> None:
         raise TlsSettingError(key, f"{path}: no certificate is in it", "a PEM file, or a folder of them")
 
 
-def _load(context: ssl.SSLContext, certificate: str, key: str, passphrase: str | None, keys: tuple[str, str]) -> None:
-    for name, path in zip(keys, (certificate, key), strict=True):
-        _contents(name, path)
+def _load(
+    context: ssl.SSLContext,
+    certificate: str,
+    key: str,
+    passphrase: str | None,
+    keys: tuple[str, str],
+    faults: _Faults,
+) -> None:
+    read = [faults.contents(name, path) for name, path in zip(keys, (certificate, key), strict=True)]
     # Where there is none an empty one is tried: OpenSSL would else ask on the terminal.
-    secret = b"" if passphrase is None else _contents("tls_key_passphrase", passphrase).rstrip(b"\r\n")
+    secret = b"" if passphrase is None else faults.contents("tls_key_passphrase", passphrase)
+    if secret is None or None in read:
+        return
+    secret = secret.rstrip(b"\r\n")
     asked = False
 
     def answer() -> bytes:
@@ -205,13 +252,6 @@ def _holds_certificates(file: str) -> bool:
     except ssl.SSLError:
         return False
     return True
-
-
-def _contents(key: str, path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise TlsSettingError(key, f"{path}: {error.strerror}", "a file that can be read") from None
 
 
 def _reason(error: Exception) -> str:

@@ -186,6 +186,22 @@ def test_a_reload_with_a_broken_policy_keeps_everything_and_says_why(
     assert noop(gateway.connect().logged_in()) == "-ERR new"
 
 
+def test_a_reload_names_all_that_is_wrong_with_keys_and_policy(make: Make) -> None:
+    gateway = make()
+    gateway.policy(noop_says("old"))
+    gateway.start()
+    gateway.policy("class Office(:\n")
+    gateway.settings |= {"tls": "starttls", "server_tls": "required", "server_ca": "/no/ca"}
+    gateway.write_config()
+    gateway.reload()
+    gateway.wait_for("the configuration was not reloaded, the old one stays")
+    (line,) = [line for line in gateway.log.splitlines() if "was not reloaded" in line]
+    told = ("tls: starttls, but there is no tls_certificate", "server_ca: /no/ca: No such file", "policy: ")
+    assert [text for text in told if f"[{gateway.name}] {text}" not in line] == []
+    assert "SyntaxError" in line
+    assert noop(gateway.connect().logged_in()) == "-ERR old"
+
+
 def test_a_template_that_is_killed_while_another_loads_fails_the_reload(make: Make) -> None:
     gateway = make()
     gateway.policy(noop_says("old"))

@@ -158,6 +158,19 @@ def test_check_tells_settings_and_policies_at_once(tmp_path: Path) -> None:
     assert "No module named 'pop3gw.policies.nowhere'" in err
 
 
+@pytest.mark.parametrize(("policy", "said"), [("1/0\n", "ZeroDivisionError"), ("import os; os._exit(0)\n", "ended")])
+def test_check_tells_all_that_is_wrong_with_tls_and_the_policy_at_once(tmp_path: Path, policy: str, said: str) -> None:
+    me = pwd.getpwuid(os.geteuid()).pw_name  # who may read it
+    text = f"{SMALLEST}  policy = office:Office\n".replace("= .", f"= {tmp_path}\nuser = {me}")
+    text += "  tls = implicit\n  tls_certificate = /no/cert\n  tls_key = /no/key\n  server_tls = required\n"
+    status, _, err = run("--check", "--config", write(tmp_path, text + "  server_ca = /no/ca\n", policy))
+    assert status == 78
+    lines = err.splitlines()
+    keys = ("tls_certificate", "tls_key", "server_ca", "policy")
+    assert [line.partition(": [inbound] ")[2].partition(":")[0] for line in lines] == list(keys)
+    assert said in lines[-1]
+
+
 @pytest.mark.parametrize(
     "policy",
     [

@@ -91,8 +91,8 @@ def test_no_descriptor_of_several_that_come_at_once_is_kept(ends: tuple[Channel,
     ends[1].socket.sendmsg([messages.encode(messages.Retire())], [rights])
     with pytest.raises(ChannelError, match="cut"):
         ends[0].receive()
-    ends[1].socket.sendmsg([messages.encode(messages.Failed("", "", "x" * 1000))], [rights])
-    assert isinstance(ends[0].hear(fdpass.RECORD_LIMIT), messages.Failed)
+    ends[1].socket.sendmsg([messages.encode(messages.Fault("", "", "x" * 1000))], [rights])
+    assert isinstance(ends[0].hear(fdpass.RECORD_LIMIT), messages.Fault)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

@@ -16,8 +16,9 @@ MESSAGES = [
     messages.Drain(7, 1, "inbound"),
     messages.Reload(7),
     messages.Stop(7, 0),
-    messages.Failed("policy", "", "office.py:3: SyntaxError: invalid syntax\nüß\0"),
-    messages.Failed("", "", ""),
+    messages.Fault("policy", "", "office.py:3: SyntaxError: invalid syntax\nüß\0"),
+    messages.Fault("", "", ""),
+    messages.Failed(),
     messages.Client(3, "2001:db8::1"),
     messages.Admit(3),
     messages.Refuse(4),
@@ -65,7 +66,7 @@ def test_what_the_master_says_of_each_session_is_a_message() -> None:
         messages.encode(messages.End()) + b"x",
         messages.encode(messages.Free(1, (7, 8)))[:-7],
         messages.encode(messages.Serve(7, 1024, ""))[:-1],
-        messages.encode(messages.Failed("policy", "", ""))[:-1],
+        messages.encode(messages.Fault("policy", "", ""))[:-1],
     ],
 )
 def test_what_is_no_message_is_an_error(record: bytes) -> None:
@@ -79,5 +80,5 @@ def test_more_seats_than_a_message_holds_are_not_sent_in_part() -> None:
 
 
 def test_a_long_reason_is_cut() -> None:
-    record = messages.encode(messages.Failed("", "", "x" * 100_000))
-    assert messages.decode(record) == messages.Failed("", "", "x" * (messages.TEXT_LIMIT - 2))
+    record = messages.encode(messages.Fault("", "", "x" * 100_000))
+    assert messages.decode(record) == messages.Fault("", "", "x" * (messages.TEXT_LIMIT - 2))

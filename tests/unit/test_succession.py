@@ -14,7 +14,7 @@ import pytest
 from pop3gw import fdpass, messages, template
 from pop3gw.agenda import Agenda
 from pop3gw.errors import ChannelError
-from pop3gw.generation import Generation
+from pop3gw.generation import Generation, Stage
 from pop3gw.poller import Poller
 from pop3gw.settings import Config, Service
 from pop3gw.succession import Succession
@@ -159,7 +159,7 @@ def test_a_template_that_makes_its_owner_raise_is_given_up(
     assert templates.told[2:] == ["1 began"]
 
 
-@pytest.mark.parametrize("message", [messages.Prepared("other"), messages.Failed("", "", ""), messages.Offer(1)])
+@pytest.mark.parametrize("message", [messages.Prepared("other"), messages.Failed(), messages.Offer(1)])
 def test_a_template_that_says_at_the_wrong_time_what_it_may_say_once_is_given_up(
     templates: Templates, capfd: pytest.CaptureFixture[str], message: messages.Message
 ) -> None:
@@ -171,13 +171,30 @@ def test_a_template_that_says_at_the_wrong_time_what_it_may_say_once_is_given_up
     assert templates.told == ["0 began", "orphaned"]
 
 
+def test_a_template_tells_all_its_faults_and_one_that_tells_none_or_no_end_of_them_is_given_up(
+    templates: Templates, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fault = messages.Fault("tls_key", "a key", "none")
+    for count in (2, 0, 65):
+        end = templates.prepare()
+        for _ in range(count):
+            end.send(fault)
+        end.send(messages.Failed())
+        coming = templates.succession.coming
+        assert coming is not None
+        for _ in range(count + 1):
+            templates.hear()
+        assert coming.stage is Stage.FAILED
+        assert coming.faults.count(fault) == min(count, 64)
+        assert capfd.readouterr().err.count("given up and killed") == (count != 2)
+
+
 def test_a_template_that_reports_workers_before_it_serves_fails(templates: Templates) -> None:
     templates.prepare().send(messages.Forked(1, 1))
     templates.hear()
     coming = templates.succession.coming
     assert coming is not None
-    assert coming.failed is not None
-    assert "wrote to the gateway's own channel" in coming.failed.found
+    assert "wrote to the gateway's own channel" in coming.faults[-1].found
     assert templates.told == []
 
 

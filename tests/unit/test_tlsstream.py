@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pop3gw.errors import TlsSettingError
+from pop3gw.errors import TlsError
 from pop3gw.settings import Service
 from pop3gw.stream import Stream
 from pop3gw.tls import Contexts, contexts
@@ -458,7 +458,7 @@ def test_a_key_with_its_passphrase(authority: Authority, tmp_path: Path) -> None
         ),
         ({"tls_key": ("{encrypted}",), "tls_key_passphrase": "/nonexistent"}, "tls_key_passphrase", "No such file"),
         ({"tls_client_ca": "{text}"}, "tls_client_ca", "{text}: "),
-        ({"tls_ciphers": "NONSENSE"}, "tls_ciphers", "no cipher that OpenSSL knows"),
+        ({"tls_ciphers": "NONSENSE"}, "tls_ciphers", '"NONSENSE", of which OpenSSL knows no cipher'),
         ({"server_tls": Tls.REQUIRED, "server_ca": "/nonexistent"}, "server_ca", "No such file or directory"),
         ({"server_tls": Tls.REQUIRED, "server_ca": "{text}"}, "server_ca", "{text}: no certificate or crl found"),
         ({"server_tls": Tls.REQUIRED, "server_ca": "{empty}"}, "server_ca", "{empty}: no certificate is in it"),
@@ -507,13 +507,49 @@ def test_settings_that_can_not_be_used_are_named(
 
     base = service(authority.server)
     given = {name: getattr(base, name) for name in ("name", "listen", "server", "tls", "tls_certificate", "tls_key")}
-    with pytest.raises(TlsSettingError) as caught:
+    with pytest.raises(TlsError) as caught:
         contexts(Service(**{**given, **{name: filled(value) for name, value in settings.items()}}))
-    assert caught.value.key == key
+    (fault,) = caught.value.faults
+    assert fault.key == key
     for name, place in places.items():
         found = found.replace(name, place)
-    assert found in caught.value.found
-    assert caught.value.expected
+    assert found in fault.found
+    assert fault.expected
+
+
+def test_all_settings_that_can_not_be_used_are_named_each_once() -> None:
+    wrong: dict[str, object] = {
+        "tls": Tls.IMPLICIT,
+        "tls_certificate": (Certificate("", "/no/one"), Certificate("a.example", "/no/two")),
+        "tls_key": ("/no/key", "/no/key"),
+        "tls_key_passphrase": "/no/passphrase",
+        "tls_client_ca": "/no/clients",
+        "tls_ciphers": "NONSENSE",
+        "server_tls": Tls.REQUIRED,
+        "server_ca": "/no/servers",
+        "server_certificate": "/no/own",
+    }
+
+    def told(**settings: object) -> list[tuple[str, str]]:
+        with pytest.raises(TlsError) as caught:
+            contexts(service(**{**wrong, **settings}))
+        return [(fault.key, fault.found.partition(":")[0]) for fault in caught.value.faults]
+
+    of_server = [("server_ca", "/no/servers"), ("server_certificate", "/no/own"), ("server_key", "/no/own")]
+    assert sorted(told()) == sorted(
+        [
+            ("tls_ciphers", '"NONSENSE", of which OpenSSL knows no cipher'),
+            ("tls_certificate", "/no/one"),
+            ("tls_certificate", "/no/two"),
+            ("tls_key", "/no/key"),
+            ("tls_key_passphrase", "/no/passphrase"),
+            ("tls_client_ca", "/no/clients"),
+            *of_server,
+        ]
+    )
+    lacking = told(tls_certificate=())
+    assert lacking[0] == ("tls", "implicit, but there is no tls_certificate")
+    assert lacking[1][0] == "tls_ciphers"
 
 
 # Small things.
