@@ -18,6 +18,7 @@ from pop3gw import __version__, config, process, reference, signals
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, Problem, StartError
 from pop3gw.redaction import escaped
 from pop3gw.settings import Config
+from pop3gw.values import Tls
 
 CONFIG_FILE = "/etc/pop3gw.conf"
 _EPILOG = """\
@@ -139,6 +140,7 @@ def _check(options: argparse.Namespace) -> int:
     wrong |= {problem.expected for problem in problems}  # of a setting that is misspelt: the one that is meant
     if wrong & {"user", "group"}:  # then as the account that would be taken by default
         loaded = dataclasses.replace(loaded, user=None, group=None)
+    loaded = _without_doubtful_tls(loaded, problems)
     if ("", "log_target") in loaded.origins:  # else a start in the foreground would not ask for syslog
         problems += _of_log(loaded, _in_foreground(options))
     problems += _of_places(loaded)
@@ -150,6 +152,26 @@ def _check(options: argparse.Namespace) -> int:
     for problem in problems:
         _complain(str(problem))
     return Exit.CONFIG if problems else _print(f"{loaded.source}: nothing is wrong\n")
+
+
+def _without_doubtful_tls(loaded: Config, problems: Sequence[Problem]) -> Config:
+    """Without TLS where a setting of it is wrong: without that one, others would be accused of what isn't theirs."""
+    wrong = {
+        problem.key[1:].partition("]")[0]
+        for problem in problems
+        # Of a setting that is misspelt what is expected is the one that is meant.
+        if any(key.startswith(("tls", "server_")) for key in (problem.key.rpartition(" ")[2], problem.expected))
+    }
+    services = []
+    for service in loaded.services:
+        doubtful = service.name in wrong and not service.tls is service.server_tls is Tls.OFF
+        if doubtful:
+            _complain(
+                f"{loaded.source}: no certificate and no key of [{service.name}] was read, since a setting of its TLS"
+                " is wrong; check again once it is right"
+            )
+        services.append(dataclasses.replace(service, tls=Tls.OFF, server_tls=Tls.OFF) if doubtful else service)
+    return dataclasses.replace(loaded, services=tuple(services))
 
 
 def _in_foreground(options: argparse.Namespace) -> bool:

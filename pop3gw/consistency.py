@@ -28,6 +28,7 @@ _FOR_TLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "server_tls": ("server_name", "server_ca", "server_fingerprint", "server_certificate", "server_key"),
     }
 )
+_FOR_ANY_TLS: Final = ("tls_key_passphrase", "tls_min_version", "tls_ciphers")  # of both sides
 
 _MADE: Final = ("pid_file", "control_socket", "log_target")
 _LONGEST: Final = 107  # octets of a Unix socket's path, unix(7)
@@ -78,6 +79,11 @@ def _tls_without_effect(config: Config) -> Iterator[Problem]:
                     if getattr(service, key):
                         found = f"set, but {mode} = off: there is no TLS that it could be for"
                         yield config.problem(service.name, key, found, f"another {mode}, or no {key}")
+        if service.tls is service.server_tls is Tls.OFF:
+            for key in _FOR_ANY_TLS:
+                if getattr(service, key) != Service.__dataclass_fields__[key].default:
+                    found = "set, but tls and server_tls = off: there is no TLS that it could be for"
+                    yield config.problem(service.name, key, found, f"another tls or server_tls, or no {key}")
 
 
 def clash(one: Address, other: Address) -> bool:

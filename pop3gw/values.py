@@ -111,7 +111,9 @@ class Address:
             raise ValueError(f'"{text}": the bracket is not closed')
         bare = host[1:-1] if bracketed else host
         if ":" in bare and not bracketed:
-            raise ValueError(f'"{text}": an IPv6 address is written in brackets, [{bare}]:{port}')
+            if re.match(r"[0-9A-Fa-f:.]+(?:%|$)", bare):
+                raise ValueError(f'"{text}": an IPv6 address is written in brackets, [{bare}]:{port}')
+            raise ValueError(f'"{text}": "{bare}" is neither an address nor a host name')
         try:
             return cls(str(ipaddress.ip_address(bare)), int(port))
         except ValueError:

@@ -188,6 +188,19 @@ def test_check_tells_of_what_can_not_be_shown(tmp_path: Path, policy: str) -> No
     assert re.fullmatch(rf"pop3gw: \S+:\d+: .*{tmp_path}/office.py: class Office: .*SyntaxError \(line \d\)\n", err)
 
 
+@pytest.mark.parametrize("wrong", ['tls_certificate = "a b=/x"', "tls_certificat = /x", "tls_key = "])
+def test_check_accuses_no_other_setting_of_what_a_wrong_one_of_tls_lacks(tmp_path: Path, wrong: str) -> None:
+    other = "  [[other]]\n  listen = 127.0.0.1:0\n  server = mail.example.com:995\n  server_tls = implicit\n"
+    text = f"{SMALLEST}  tls = implicit\n  {wrong}\n{other}  server_ca = /no/ca\n"
+    file = write(tmp_path, text)
+    status, _, err = run("--check", "--config", file)
+    assert status == 78
+    note, of_the_one, of_the_other = err.splitlines()
+    assert note.startswith(f"pop3gw: {file}: no certificate and no key of [inbound] was read")
+    assert of_the_one.startswith(f"pop3gw: {file}:8: [inbound] {wrong.partition(' ')[0]}: ")
+    assert "[other] server_ca: /no/ca" in of_the_other
+
+
 def test_check_tells_of_policies_beside_a_wrong_account(tmp_path: Path) -> None:
     text = SMALLEST.replace("[main]\n", "[main]\nuser = nobody-of-that-name\n")
     text += "  policy = pop3gw.policies.nowhere:X\n"

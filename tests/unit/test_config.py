@@ -514,6 +514,14 @@ class TestConsistency:
             _, key, _ = only(tmp_path, service(setting, misspelt))
             assert key == f"[inbound] {misspelt.split()[0]}"
 
+    @pytest.mark.parametrize("setting", ["tls_key_passphrase = p", "tls_min_version = 1.3", "tls_ciphers = ECDHE"])
+    def test_what_is_for_tls_with_either_side_where_there_is_none(self, tmp_path: Path, setting: str) -> None:
+        line, key, said = only(tmp_path, service(setting))
+        assert (line, key) == (5, f"[inbound] {setting.split()[0]}")
+        assert "tls and server_tls = off" in said
+        for mode in ("tls", "server_tls"):
+            assert load(tmp_path, service(setting, f"{mode} = required")).services
+
     def test_unknown_accounts(self, tmp_path: Path) -> None:
         found = problems(tmp_path, "[main]\nuser = no-such-one\ngroup = no-such-group\n" + SMALLEST)
         assert [key for _, key, _ in found] == ["user", "group"]

@@ -34,6 +34,8 @@ def test_an_address_is_read_and_written(text: str, host: str, port: int) -> None
         ("127.0.0.1", "no port"),
         ("[::1]", "no port"),
         ("::1:110", "brackets"),
+        ("fe80::1%a-b:110", "brackets"),
+        ("pop3://mail:110", "neither an address nor a host name"),
         ("127.0.0.1:", "is no port"),
         ("127.0.0.1:65536", "is no port"),
         ("127.0.0.1:-1", "is no port"),
