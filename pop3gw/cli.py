@@ -212,7 +212,16 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigurationError(problems) if loaded.log_target == "stderr" else StartError(str(problems[0]))
     if options.listen is None:
         options.config = loaded.source  # its whole path: a daemon is in another folder when it reads it again
-    return startup.run(loaded, foreground=foreground, reload=lambda: _load(options, again=True))
+    return startup.run(loaded, foreground=foreground, reload=lambda: _reload(options, loaded))
+
+
+def _reload(options: argparse.Namespace, started: Config) -> Config:
+    """The configuration anew. ConfigurationError, also where the next start could not use what is new for it."""
+    loaded = _load(options, again=True)
+    problems = [*_of_log(loaded, _in_foreground(options)), *_of_places(loaded)]
+    if new := [problem for problem in problems if getattr(loaded, problem.key) != getattr(started, problem.key)]:
+        raise ConfigurationError(new)
+    return loaded
 
 
 def _demo(_options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,23 @@ def test_a_reload_with_a_broken_policy_keeps_everything_and_says_why(
     gateway.reload()
     gateway.wait_for("the configuration was reloaded")
     assert noop(gateway.connect().logged_in()) == "-ERR new"
+
+
+def test_a_reload_brings_no_log_that_the_next_start_could_not_open(make: Make) -> None:
+    gateway = make()
+    gateway.command = [sys.executable, "-P", "-c", "import sys; from pop3gw.cli import main; sys.exit(main())"]
+    gateway.command += ["--foreground", "--config"]
+    gateway.start()
+    gateway.main |= {"log_target": "/no/folder/log", "pid_file": "/no/folder/pid"}
+    gateway.write_config()
+    gateway.reload()
+    gateway.wait_for("the configuration was not reloaded, the old one stays")
+    assert "log_target: there is no folder /no/folder" in gateway.log
+    assert "pid_file: there is no folder /no/folder" in gateway.log
+    del gateway.main["log_target"], gateway.main["pid_file"]
+    gateway.write_config()
+    gateway.reload()
+    gateway.wait_for("the configuration was reloaded")
 
 
 def test_a_reload_names_all_that_is_wrong_with_keys_and_policy(make: Make) -> None:
