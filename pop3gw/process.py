@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.machinery import PathFinder
+from pathlib import Path
 from signal import NSIG, SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2, strsignal
 from types import ModuleType
 from typing import Final
@@ -205,6 +206,22 @@ def limit_resources() -> None:
 def descriptor_limit() -> int:
     """How many descriptors this process may have."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def descriptors() -> frozenset[int]:
+    """Those that are open in this process; none where the system does not tell."""
+    found = set()
+    try:
+        listed = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+    except OSError:
+        return frozenset()
+    for descriptor in listed:
+        try:
+            os.fstat(descriptor)
+        except OSError:  # by which they were listed
+            continue
+        found.add(descriptor)
+    return frozenset(found)
 
 
 def processors() -> int:

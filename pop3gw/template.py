@@ -114,10 +114,10 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     channel = fdpass.Channel(end, waits=True)
     process.title(f"pop3gw: template [{plan.service.name}]")
     process.give_way_no_more()
-    terms = None
+    terms, opened = None, frozenset[int]()
     try:
         try:
-            terms = _prepare(plan, channel)
+            terms, opened = _prepare(plan, channel)
         except Pop3gwError as error:
             channel.send(messages.Fault("policy", "", str(error)))
         except BaseException as fault:  # noqa: BLE001 - whatever the code of a policy raises, the master must hear of it
@@ -128,12 +128,15 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     if terms is None:
         return 1
     if plan.log is not None:
-        Template(board, worker.Duty(plan.service, plan.log, partial(Relay, terms)), channel).run()
+        duty = worker.Duty(plan.service, plan.log, partial(Relay, terms), worker.affordable(len(opened)))
+        Template(board, duty, channel, opened).run()
     return 0
 
 
-def _prepare(plan: Plan, channel: fdpass.Channel) -> Terms | None:
-    """All that sessions share; None where TLS can't be used, which was told. What else is wrong is raised.
+def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozenset[int]]:
+    """All that sessions share, and the descriptors that the policy has opened while it was loaded.
+
+    None where TLS can't be used, which was told. What else is wrong is raised.
 
     Keys may be readable by root alone: they are read before privileges are dropped.
     """
@@ -153,8 +156,10 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> Terms | None:
         if tls is not None and tls.client is not None:
             rehearse(plan.service, plan.listeners, tls)
     distrust = None if plan.account is None else Distrust.of(plan.account)
+    before = process.descriptors()
     policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=distrust)
-    return Terms.of(plan.service, policy, plan.listeners, tls) if usable else None
+    opened = process.descriptors() - before
+    return Terms.of(plan.service, policy, plan.listeners, tls) if usable else None, opened
 
 
 def _contexts(service: Service) -> Contexts | None:
@@ -170,7 +175,11 @@ def _contexts(service: Service) -> Contexts | None:
 class Template:
     """The loop of a template that has loaded its policy."""
 
-    def __init__(self, board: Board, duty: worker.Duty, channel: fdpass.Channel) -> None:
+    def __init__(
+        self, board: Board, duty: worker.Duty, channel: fdpass.Channel, opened: frozenset[int] = frozenset()
+    ) -> None:
+        """``opened``: the policy's descriptors. Its objects have their numbers, which must be no session's."""
+        self._opened = opened
         self._board = board
         self._duty = duty
         self._channel = channel
@@ -218,7 +227,7 @@ class Template:
         try:
             pid = process.fork(
                 lambda: worker.main(self._duty, Connection(fileno=end), self._board.slot(slot)),
-                [end, *self._duty.log.descriptors()],
+                [end, *self._duty.log.descriptors(), *self._opened],
                 _NOT_FOR_WORKERS,
             )
         except OSError as error:

@@ -83,9 +83,9 @@ class Relays(Protocol):
     ) -> Sessions: ...
 
 
-def affordable() -> int:
-    """How many sessions there are descriptors for."""
-    return max(1, (process.descriptor_limit() - _OWN_DESCRIPTORS) // _SESSION_DESCRIPTORS)
+def affordable(others: int = 0) -> int:
+    """How many sessions there are descriptors for, beside so many ``others``."""
+    return max(1, (process.descriptor_limit() - _OWN_DESCRIPTORS - others) // _SESSION_DESCRIPTORS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pop3gw.farewell import DRAIN_SECONDS
-from tests.process.gateway import Make, cpu_seconds, status, until
+from tests.process.gateway import ACCEPTS_ALL, Make, cpu_seconds, status, until
 
 MODES = pytest.mark.parametrize("sessions_per_worker", [1, 20])
 
@@ -288,6 +288,26 @@ def test_processes_hold_no_descriptor_of_others(make: Make) -> None:
     assert counts == [5] * len(workers)
     # And two for signals.
     assert [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in templates] == [7]
+
+
+def test_what_a_policy_opens_while_it_is_loaded_stays_open_and_is_no_session(make: Make) -> None:
+    gateway = make()
+    gateway.policy(
+        f"""\
+import os, socket
+ours, theirs = socket.socketpair()
+zone = open("/proc/self/comm")
+{ACCEPTS_ALL}    def config(self):
+        Pop3Proxy.config(self)
+        self.request["NOOP"] = (POP3_REQ_POLICY, self.said)
+
+    def said(self, command):
+        ours.send(b"only for ours")
+        return POP3_REQ_REJECT, theirs.recv(100).decode() + " " + zone.read(3)
+"""
+    )
+    gateway.start()
+    assert gateway.connect().logged_in().ask("NOOP").startswith("-ERR only for ours ")
 
 
 @pytest.mark.own_mode
