@@ -33,6 +33,7 @@ from pop3gw.spares import NO_BOUND, Spares
 from pop3gw.times import NEVER
 
 STALL: Final = 1.0  # s without credit, after which free seats count as lost to whatever holds their workers
+TALKATIVE: Final = 128  # seats that may be said to be free one by one: so many messages a channel holds unheard
 ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
 
 
@@ -71,6 +72,7 @@ class Pool:
         "_rules",
         "_serving",
         "_spares",
+        "_talk",
         "_waiting",
         "_workers",
         "deadline",
@@ -100,6 +102,7 @@ class Pool:
         self._serving = 0
         self._dry_since = NEVER  # since when there is no credit
         self._dry_spell = 0  # how often that was over
+        self._talk = False  # whether workers are to be heard at once, whatever they may say
         self._waiting = 0  # clients that are known to wait while there is none
         self._spares = Spares(0, 0, 1)
         # While free seats are between these there is nothing to fork or to retire.
@@ -136,13 +139,12 @@ class Pool:
     @property
     def urgent(self) -> bool:
         """Whether what a worker says may matter at once, and not only to the next client."""
-        rules = self._rules
         return (
             not self._credit
             or self.starting > 0
             or self._older > 0
             or self.phase is not Phase.RUNNING
-            or (rules is not None and bool(rules.max_sessions_per_client and rules.proxy_protocol_from))
+            or self._talk
         )
 
     @property
@@ -185,6 +187,10 @@ class Pool:
         self._spares = Spares(rules.min_spare, rules.max_spare, rules.sessions_per_worker)
         self._forks = True
         self._closing.timeout = rules.shutdown_timeout
+        # Where clients are counted, workers ask for them, and say at once of each that it is over: one whose channel is
+        # full of that would stand still until it is heard.
+        many = rules.sessions_per_worker > TALKATIVE
+        self._talk = bool(rules.max_sessions_per_client) and (many or bool(rules.proxy_protocol_from))
         self._respawn = Respawn()
         self._failed_at = NO_BOUND
         self._clientele.begin(rules.max_sessions_per_client, behind_proxy=bool(rules.proxy_protocol_from))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 
 import pytest
 
+from pop3gw import fdpass, messages, pool
 from pop3gw.credit import CREDIT, CREDIT_SHARE, FREED, Credit
 
 MANY = 1000  # descriptors for more sessions than any worker here has seats
@@ -130,3 +132,14 @@ def test_no_more_is_granted_than_the_master_knows_to_be_free(seats: int, afforda
         assert granted + credit.busy <= affordable
         assert granted or untold or len(busy) == min(seats, affordable)  # nobody waits for ever
         assert credit.busy == len(busy)
+
+
+@pytest.mark.parametrize(("seats", "prompt"), [(pool.TALKATIVE, True), (1000, False)])
+def test_a_worker_all_of_whose_sessions_end_need_not_wait_until_it_is_heard(seats: int, prompt: bool) -> None:
+    credit = stays(seats, prompt=prompt)
+    take(credit, seats)
+    ours, end = fdpass.Channel.pair()
+    with closing(ours), closing(fdpass.Channel(end, waits=False)) as channel:
+        for seat in range(seats):
+            if credit.freed(seat, leaves=False):
+                channel.send(messages.Free(*credit.report(leaves=False)))

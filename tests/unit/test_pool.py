@@ -296,6 +296,8 @@ def test_it_is_urgent_to_hear_workers_of_a_service_that_closes_or_asks_for_clien
     asking = Gateway()
     asking.rules = gateway.rules
     assert asking.start().pool.urgent
+    assert Gateway(sessions_per_worker=1000, max_sessions_per_client=1000).start().pool.urgent
+    assert not Gateway(sessions_per_worker=1000).start().pool.urgent
     gateway.pool.drain(gateway.now)
     assert gateway.pool.urgent
 
