@@ -100,7 +100,7 @@ class Crew:
         attends = self._pool.urgent or self._attention.at_once(now)
         if attends is not self._attends:
             self._attends = attends
-            self._agenda.want(self._attention.until)
+            self._agenda.want(self.deadline)
             self._poller.change(self._channels.fileno(), READ if attends else 0)
 
     def close(self) -> None:

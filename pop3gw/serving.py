@@ -196,12 +196,10 @@ class Serving:
     def fork_failed(self, worker: int, reason: str, now: float) -> None:
         """As Crew.fork_failed."""
         self._crew.fork_failed(worker, reason, now)
-        self._act(now)
 
     def exited(self, worker: int, pid: int, status: int, now: float) -> None:
         """As Crew.exited."""
         self._crew.exited(worker, pid, status, now)
-        self._act(now)
 
     # Clients.
 
@@ -227,6 +225,8 @@ class Serving:
         if not self._polled or (self._held and not self.drained):  # since an event of the same turn
             return
         now = self._crew.client_comes()
+        if not self.drained and not self.pool.room(now):  # as has just been heard: who can't be served waits outside
+            return
         try:
             # Not accept(): of a socket that is only passed on no object is needed, which costs as much as the call.
             client, where = listener.socket._accept()  # type: ignore[attr-defined]

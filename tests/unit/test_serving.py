@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, suppress
 
 import pytest
 
-from pop3gw import fdpass, messages, process, template
+from pop3gw import fdpass, listeners, messages, process, template
 from pop3gw.agenda import Agenda
 from pop3gw.attention import BRISK
 from pop3gw.ledger import Ledger
@@ -21,6 +21,7 @@ from pop3gw.pool import Pool
 from pop3gw.proto import counts
 from pop3gw.serving import Serving
 from pop3gw.settings import Config, Service
+from pop3gw.times import NEVER
 from pop3gw.values import Address
 
 pytestmark = pytest.mark.interpreted
@@ -38,11 +39,11 @@ class Gateway:
         self.now = 100.0
         self._stack = stack
         self._poller = stack.enter_context(closing(Poller()))
-        self._agenda = Agenda()
+        self.agenda = Agenda()
         self.ledger = Ledger()
         for module in ("serving", "crew"):
             monkeypatch.setattr(f"pop3gw.{module}.monotonic", lambda: self.now)
-        self.serving = Serving("inbound", self._poller, self._agenda, self.ledger)
+        self.serving = Serving("inbound", self._poller, self.agenda, self.ledger)
         service = Service(
             name="inbound",
             listen=(),
@@ -52,8 +53,8 @@ class Gateway:
             max_workers=2,
             sessions_per_worker=SEATS,
         )
-        front = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        self.address = front.getsockname()
+        self.front = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self.address = self.front.getsockname()
         where = Address(*self.address)
         monkeypatch.setattr(template, "start", self._start)
         monkeypatch.setattr(process, "kill_as", lambda _account, pid: self.killed.append(pid))
@@ -62,7 +63,7 @@ class Gateway:
         stack.callback(self.serving.close)
         self.template.send(messages.Prepared("other"))
         self.hear()
-        self.serving.commit([Listener("inbound", where, where, front)])
+        self.serving.commit([Listener("inbound", where, where, self.front)])
         fork, end = self.template.receive() or (None, -1)
         assert isinstance(fork, messages.Fork)
         self.worker = fdpass.Channel(stack.enter_context(socket.socket(fileno=end)), waits=True)
@@ -79,9 +80,9 @@ class Gateway:
     def wakes_up(self) -> bool:
         """A turn of the master, where something ends its wait at once."""
         woken = self._poller.poll(0) > 0
-        for call in self._agenda.last:
+        for call in self.agenda.last:
             call()
-        self._agenda.last.clear()
+        self.agenda.last.clear()
         return woken
 
     def offer(self) -> None:
@@ -256,3 +257,41 @@ def test_workers_are_heard_at_once_when_clients_may_wait_for_them(gateway: Gatew
     gateway.worker.send(messages.Free(1, (seats[0],)))
     assert gateway.wakes_up()
     assert gateway.serving.pool.sessions == SEATS - 1
+
+
+def test_a_client_whom_nobody_can_take_any_more_stays_in_the_backlog(gateway: Gateway) -> None:
+    gateway.offer()
+    seats = [gateway.connect(), gateway.connect()]
+    gateway.worker.send(messages.Leaving())
+    with socket.create_connection(gateway.address):
+        assert gateway.wakes_up()
+        gateway.serving.carry_out(gateway.now)
+        assert gateway.serving.pool.sessions == len(seats)
+        assert not gateway.wakes_up()
+        assert listeners.waiting(gateway.front) == 1
+
+
+def test_nothing_is_forked_for_a_worker_that_ends_while_another_has_just_become_free(gateway: Gateway) -> None:
+    gateway.offer()
+    seats = [gateway.connect() for _ in range(SEATS)]
+    gateway.serving.carry_out(gateway.now)
+    fork, end = gateway.template.receive() or (None, -1)
+    assert isinstance(fork, messages.Fork)
+    with closing(fdpass.Channel(socket.socket(fileno=end), waits=True)) as other:
+        gateway.told(messages.Forked(fork.worker, PID + 1))
+        other.send(messages.Offer(SEATS))
+        gateway.hear()
+        gateway.worker.send(messages.Free(1, (seats[0],)))
+    gateway.told(messages.Exited(fork.worker, PID + 1, 0))
+    assert gateway.serving.pool.workers == 1
+    assert gateway.serving.pool.starting == 0
+
+
+def test_when_no_client_comes_any_more_the_master_rests(gateway: Gateway) -> None:
+    gateway.offer()
+    gateway.connect()
+    gateway.connect()
+    gateway.now += BRISK
+    gateway.agenda.due = NEVER
+    gateway.serving.carry_out(gateway.now)
+    assert gateway.agenda.due > gateway.now
