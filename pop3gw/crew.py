@@ -36,6 +36,10 @@ from pop3gw.times import NEVER
 
 monotonic: Final = time.monotonic  # compiled, a constant is found faster than what was imported
 
+# Messages of a worker that are heard before a client is let in: more than mostly come between two clients, and few
+# enough that one that never stops talking delays nobody.
+_HEARD: Final = 32
+
 
 class Crew:
     """Every worker of the service, of all generations. ``noted()`` is called when one has been heard.
@@ -80,18 +84,18 @@ class Crew:
 
     def client_comes(self) -> float:
         """A client is to be let in: hear what workers have said before. Returns the time."""
-        self.catch_up()
+        self.catch_up(_HEARD)
         now = monotonic()
         self._attention.came(now)
         if self._attends:
             self.attend(now)
         return now
 
-    def catch_up(self) -> None:
-        """What is decided now must not be without what workers have said, however much that is."""
+    def catch_up(self, most: int = fdpass.QUEUED) -> None:
+        """What is decided now must not be without what workers have said: up to so many messages of each."""
         if self._attends:
             return
-        left = fdpass.QUEUED
+        left = most
         while left and self._channels.poll(0, handlers=False):  # one message of each that has said something
             left -= 1
 

@@ -139,13 +139,7 @@ class Pool:
     @property
     def urgent(self) -> bool:
         """Whether what a worker says may matter at once, and not only to the next client."""
-        return (
-            not self._credit
-            or self.starting > 0
-            or self._older > 0
-            or self.phase is not Phase.RUNNING
-            or self._talk
-        )
+        return not self._credit or self.starting > 0 or self._older > 0 or self.phase is not Phase.RUNNING or self._talk
 
     @property
     def settled(self) -> bool:

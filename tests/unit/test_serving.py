@@ -295,3 +295,14 @@ def test_when_no_client_comes_any_more_the_master_rests(gateway: Gateway) -> Non
     gateway.agenda.due = NEVER
     gateway.serving.carry_out(gateway.now)
     assert gateway.agenda.due > gateway.now
+
+
+def test_no_client_waits_for_a_worker_that_never_stops_talking(gateway: Gateway) -> None:
+    gateway.offer()
+    seats = [gateway.connect(), gateway.connect()]
+    for _ in range(100):
+        gateway.worker.send(messages.Offer(0))
+    gateway.worker.send(messages.Free(1, (seats[0],)))
+    gateway.connect()
+    assert gateway.serving.pool.sessions == 3
+    assert gateway.serving.sessions == 2
