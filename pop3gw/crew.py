@@ -26,7 +26,7 @@ from pop3gw.logline import quoted
 from pop3gw.logs import SessionLog
 from pop3gw.logs import current as log
 from pop3gw.orders import Act, Order
-from pop3gw.poller import ALL, READ, Poller
+from pop3gw.poller import READ, Poller
 from pop3gw.pool import Pool
 from pop3gw.proto import counts
 from pop3gw.proto.counts import WorkerEnd
@@ -74,7 +74,7 @@ class Crew:
         self._unreported: dict[int, Generation] = {}  # workers whose template has not said how they ended
         self._attention = Attention()
         self._attends = True  # what workers say ends the master's wait
-        self._channels = Poller(ALL)
+        self._channels = Poller()
         poller.watch(self._channels.fileno(), READ, self._said)
 
     @property

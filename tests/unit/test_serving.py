@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 
 import pytest
 
@@ -38,12 +39,12 @@ class Gateway:
         self.killed: list[int] = []
         self.now = 100.0
         self._stack = stack
-        self._poller = stack.enter_context(closing(Poller()))
+        self.poller = stack.enter_context(closing(Poller()))
         self.agenda = Agenda()
         self.ledger = Ledger()
         for module in ("serving", "crew"):
             monkeypatch.setattr(f"pop3gw.{module}.monotonic", lambda: self.now)
-        self.serving = Serving("inbound", self._poller, self.agenda, self.ledger)
+        self.serving = Serving("inbound", self.poller, self.agenda, self.ledger)
         service = Service(
             name="inbound",
             listen=(),
@@ -74,12 +75,12 @@ class Gateway:
         return NO_PROCESS
 
     def hear(self) -> None:
-        self._poller.poll(0)
+        self.poller.poll(0)
         self.serving.carry_out(self.now)
 
     def wakes_up(self) -> bool:
         """A turn of the master, where something ends its wait at once."""
-        woken = self._poller.poll(0) > 0
+        woken = self.poller.poll(0) > 0
         for call in self.agenda.last:
             call()
         self.agenda.last.clear()
@@ -231,9 +232,10 @@ def test_while_clients_follow_one_another_workers_are_heard_when_the_next_one_co
 
 def test_workers_are_heard_when_no_client_comes_any_more(gateway: Gateway) -> None:
     gateway.offer()
+    gateway.agenda.due = NEVER
     seats = [gateway.connect(), gateway.connect()]
     gateway.worker.send(messages.Free(1, (seats[0],)))
-    assert gateway.serving.deadline == gateway.now + BRISK
+    assert gateway.serving.deadline == gateway.agenda.due == gateway.now + BRISK
     gateway.now += BRISK
     gateway.serving.carry_out(gateway.now)
     assert gateway.serving.pool.sessions == 1
@@ -269,6 +271,25 @@ def test_a_client_whom_nobody_can_take_any_more_stays_in_the_backlog(gateway: Ga
         assert gateway.serving.pool.sessions == len(seats)
         assert not gateway.wakes_up()
         assert listeners.waiting(gateway.front) == 1
+
+
+def test_who_is_turned_away_needs_no_worker(gateway: Gateway) -> None:
+    gateway.serving.turn_away(True)
+    with socket.create_connection(gateway.address) as client:
+        assert gateway.wakes_up()
+        client.settimeout(5.0)
+        assert client.recv(100).startswith(b"-ERR [SYS/TEMP]")
+
+
+def test_a_service_that_is_over_leaves_no_descriptor(gateway: Gateway) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    watched, had = len(gateway.poller), descriptors()
+    other = Serving("other", gateway.poller, gateway.agenda, gateway.ledger)
+    assert descriptors() > had
+    other.close()
+    assert (len(gateway.poller), descriptors()) == (watched, had)
 
 
 def test_nothing_is_forked_for_a_worker_that_ends_while_another_has_just_become_free(gateway: Gateway) -> None:
