@@ -1,7 +1,7 @@
 """The master's side of one template and of its workers: processes, channels, scoreboard, and how far they are.
 
 A generation is a service with one configuration and one loaded policy. Values and their ends only: ``succession``
-listens to templates, ``serving`` to workers.
+listens to templates, ``crew`` to workers.
 """
 
 from __future__ import annotations

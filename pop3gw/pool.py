@@ -1,10 +1,10 @@
 """Every decision about the processes of one service: when to fork, retire, hand over, refuse, pause and back off.
 
-Pure: no clock (``now`` is seconds, monotonic), no process, no descriptor. ``serving`` tells what happened and carries
-out the orders that come back. The unit is a *seat*: a worker has ``sessions_per_worker`` of them, and its *credit* says
-how many sessions it takes now, which may be fewer than its free seats: one that is wedged collects no clients.
-Workers of an older generation take no more sessions: against ``max_workers`` they count as the workers that their
-remaining sessions would fill. The books of all workers are kept here; what is decided by less than these is in
+Pure: no clock (``now`` is seconds, monotonic), no process, no descriptor. ``serving`` and ``crew`` tell what happened
+and carry out the orders that come back. The unit is a *seat*: a worker has ``sessions_per_worker`` of them, and its
+*credit* says how many sessions it takes now, which may be fewer than its free seats: one that is wedged collects no
+clients. Workers of an older generation take no more sessions: against ``max_workers`` they count as the workers that
+their remaining sessions would fill. The books of all workers are kept here; what is decided by less than these is in
 ``spares``, ``respawn``, ``patience``, ``congestion`` and ``closing``.
 
 In the steady state ``orders()`` has nothing to say: each event compares the free seats with bounds that the last

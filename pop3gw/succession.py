@@ -1,6 +1,6 @@
 """Which template of a service serves, which one is coming, and which ones only wait for their last sessions.
 
-It starts templates, listens to them, and replaces one that has ended; what their workers do is ``serving``'s. A
+It starts templates, listens to them, and replaces one that has ended; what their workers do is ``crew``'s. A
 template that is started anew loads the policy anew, so it is a generation like one that a reload makes.
 """
 
