@@ -27,7 +27,7 @@ from pop3gw.logs import SessionLog
 from pop3gw.logs import current as log
 from pop3gw.orders import Act, Order
 from pop3gw.poller import READ, Poller
-from pop3gw.pool import Pool
+from pop3gw.pool import TALKATIVE, Pool
 from pop3gw.proto import counts
 from pop3gw.proto.counts import WorkerEnd
 from pop3gw.scoreboard import PID_MOST
@@ -36,9 +36,9 @@ from pop3gw.times import NEVER
 
 monotonic: Final = time.monotonic  # compiled, a constant is found faster than what was imported
 
-# Messages of a worker that are heard before a client is let in: more than mostly come between two clients, and few
-# enough that one that never stops talking delays nobody.
-_HEARD: Final = 32
+# Messages of a worker that are heard before a client is let in: all that one may say of clients that are counted
+# (pool.TALKATIVE), and few enough that one that never stops talking delays nobody.
+_HEARD: Final = 2 * TALKATIVE
 
 
 class Crew:

@@ -33,7 +33,7 @@ from pop3gw.spares import NO_BOUND, Spares
 from pop3gw.times import NEVER
 
 STALL: Final = 1.0  # s without credit, after which free seats count as lost to whatever holds their workers
-TALKATIVE: Final = 128  # seats that may be said to be free one by one: so many messages a channel holds unheard
+TALKATIVE: Final = 32  # seats that may be said to be free one by one while nobody listens
 ACCEPT_PAUSE: Final = 1.0  # s without accepting, after the system refused a descriptor
 
 

@@ -18,7 +18,7 @@ from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.orders import Act, Order
 from pop3gw.poller import Poller
-from pop3gw.pool import Pool
+from pop3gw.pool import TALKATIVE, Pool
 from pop3gw.proto import counts
 from pop3gw.serving import Serving
 from pop3gw.settings import Config, Service
@@ -316,6 +316,18 @@ def test_when_no_client_comes_any_more_the_master_rests(gateway: Gateway) -> Non
     gateway.agenda.due = NEVER
     gateway.serving.carry_out(gateway.now)
     assert gateway.agenda.due > gateway.now
+
+
+def test_a_worker_may_say_of_each_client_that_is_counted_that_it_has_left_before_the_next_one_comes(
+    gateway: Gateway,
+) -> None:
+    gateway.offer()
+    seats = [gateway.connect(), gateway.connect()]
+    for _ in range(TALKATIVE - 1):
+        gateway.worker.send(messages.Offer(0))
+    gateway.worker.send(messages.Free(1, (seats[0],)))
+    gateway.connect()
+    assert gateway.serving.pool.sessions == 2
 
 
 def test_no_client_waits_for_a_worker_that_never_stops_talking(gateway: Gateway) -> None:
