@@ -318,11 +318,13 @@ class _Document:
                     self._add(path, key, found, "quotes around a value that holds #, or a blank before a comment")
 
     def _report_unknown(self) -> None:
-        import difflib  # only who is wrong needs it
-
         extra: list[tuple[Place, str]] = list(get_extra_values(self._tree))
         if "DEFAULT" in self._tree.sections:  # ConfigObj's own name, which validate() passes over
             extra.append(((), "DEFAULT"))
+        if not extra:
+            return
+        import difflib  # only who is wrong needs it
+
         for path, key in extra:
             if key in self._at(path).sections:
                 what, known, otherwise = f"[{key}] is no section here", [] if path else list(_SECTIONS), _SHAPE

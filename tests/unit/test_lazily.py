@@ -6,6 +6,7 @@ import dataclasses  # noqa: F401 - for what is asked of it below
 import inspect  # noqa: F401
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,15 @@ def test_no_process_of_ours_has_what_dataclasses_loads() -> None:
     code = (
         "from pop3gw import cli, demo, startup, template\n"
         "for name in ('inspect', 'ast', 'dis'): assert name not in sys.modules, name"
+    )
+    assert run(code) == ""
+
+
+def test_a_configuration_that_is_right_loads_nothing_that_explains_wrong_ones(tmp_path: Path) -> None:
+    file = tmp_path / "test.conf"
+    file.write_text("[services]\n[[one]]\nlisten = 127.0.0.1:0\nserver = 127.0.0.1:1\n")
+    code = (
+        f"from pop3gw import config; config.load({str(file)!r}, foreground=True); assert 'difflib' not in sys.modules"
     )
     assert run(code) == ""
 
