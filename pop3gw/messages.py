@@ -17,6 +17,7 @@ from pop3gw.errors import ChannelError
 
 TEXT_LIMIT: Final = 16384
 SEATS_LIMIT: Final = 24
+FAULTS_LIMIT: Final = 64  # that a template tells: who has more knows enough
 
 
 # Master to template.

@@ -20,7 +20,6 @@ from pop3gw.logs import current as log
 from pop3gw.poller import READ, Poller
 from pop3gw.times import NEVER
 
-_MOST_FAULTS: Final = 64  # that a template tells: it has fewer settings
 _LIVED: Final = 60.0  # s after which a template's end is no consequence of its start
 
 
@@ -195,7 +194,7 @@ class Succession:
                 generation.ready_at = now
                 if self._replaces:
                     self.commit(now)
-            case messages.Fault() if loading and len(generation.faults) < _MOST_FAULTS:
+            case messages.Fault() if loading and len(generation.faults) < messages.FAULTS_LIMIT:
                 generation.faults.append(message)
             case messages.Failed() if loading and generation.faults:
                 self._failed(generation, now)

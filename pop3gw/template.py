@@ -145,7 +145,7 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
         tls = _contexts(plan.service)
     except TlsError as error:  # told at once: the policy may end this process
         usable = False
-        for fault in error.faults:
+        for fault in error.faults[: messages.FAULTS_LIMIT - 1]:  # and one more, of the policy
             channel.send(messages.Fault(fault.key, fault.expected, fault.found))
     if plan.account is not None:
         process.drop_privileges(plan.account)

@@ -217,7 +217,9 @@ def _load(
     keys: tuple[str, str],
     faults: _Faults,
 ) -> None:
-    read = [faults.contents(name, path) for name, path in zip(keys, (certificate, key), strict=True)]
+    files = {certificate: keys[0]}
+    files.setdefault(key, keys[1])  # often it is with its certificate
+    read = [faults.contents(name, path) for path, name in files.items()]
     # Where there is none an empty one is tried: OpenSSL would else ask on the terminal.
     secret = b"" if passphrase is None else faults.contents("tls_key_passphrase", passphrase)
     if secret is None or None in read:

@@ -15,6 +15,7 @@ import pytest
 
 from pop3gw import __version__, logs, reference, template
 from pop3gw.cli import main
+from pop3gw.messages import FAULTS_LIMIT
 
 SMALLEST = """\
 [main]
@@ -186,6 +187,14 @@ def test_check_tells_of_what_can_not_be_shown(tmp_path: Path, policy: str) -> No
     status, out, err = run("--check", "--config", file)
     assert (status, out) == (78, "")
     assert re.fullmatch(rf"pop3gw: \S+:\d+: .*{tmp_path}/office.py: class Office: .*SyntaxError \(line \d\)\n", err)
+
+
+def test_a_template_tells_no_more_faults_than_it_may(tmp_path: Path) -> None:
+    certificates = ", ".join(f"/no/{number}" for number in range(FAULTS_LIMIT + 6))
+    text = f"{SMALLEST}  tls = implicit\n  tls_certificate = {certificates}\n"
+    status, _, err = run("--check", "--config", write(tmp_path, text))
+    assert status == 78
+    assert err.count(": No such file or directory") == err.count("] tls_certificate: /no/") == FAULTS_LIMIT - 1
 
 
 @pytest.mark.parametrize("wrong", ['tls_certificate = "a b=/x"', "tls_certificat = /x", "tls_key = "])

@@ -175,7 +175,7 @@ def test_a_template_tells_all_its_faults_and_one_that_tells_none_or_no_end_of_th
     templates: Templates, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fault = messages.Fault("tls_key", "a key", "none")
-    for count in (2, 0, 65):
+    for count in (2, 0, messages.FAULTS_LIMIT + 1):
         end = templates.prepare()
         for _ in range(count):
             end.send(fault)
@@ -185,7 +185,7 @@ def test_a_template_tells_all_its_faults_and_one_that_tells_none_or_no_end_of_th
         for _ in range(count + 1):
             templates.hear()
         assert coming.stage is Stage.FAILED
-        assert coming.faults.count(fault) == min(count, 64)
+        assert coming.faults.count(fault) == min(count, messages.FAULTS_LIMIT)
         assert capfd.readouterr().err.count("given up and killed") == (count != 2)
 
 

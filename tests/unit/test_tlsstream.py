@@ -535,7 +535,6 @@ def test_all_settings_that_can_not_be_used_are_named_each_once() -> None:
             contexts(service(**{**wrong, **settings}))
         return [(fault.key, fault.found.partition(":")[0]) for fault in caught.value.faults]
 
-    of_server = [("server_ca", "/no/servers"), ("server_certificate", "/no/own"), ("server_key", "/no/own")]
     assert sorted(told()) == sorted(
         [
             ("tls_ciphers", '"NONSENSE", of which OpenSSL knows no cipher'),
@@ -544,7 +543,8 @@ def test_all_settings_that_can_not_be_used_are_named_each_once() -> None:
             ("tls_key", "/no/key"),
             ("tls_key_passphrase", "/no/passphrase"),
             ("tls_client_ca", "/no/clients"),
-            *of_server,
+            ("server_ca", "/no/servers"),
+            ("server_certificate", "/no/own"),
         ]
     )
     lacking = told(tls_certificate=())
