@@ -13,7 +13,6 @@ import os
 import pwd
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from pop3gw.errors import Problem
@@ -21,14 +20,12 @@ from pop3gw.loops import leads_to
 from pop3gw.settings import Config, Service
 from pop3gw.values import Address, Tls
 
-# What is set for TLS with one side, where it is this setting that says whether there is any.
-_FOR_TLS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "tls": ("tls_certificate", "tls_key", "tls_client_ca"),
-        "server_tls": ("server_name", "server_ca", "server_fingerprint", "server_certificate", "server_key"),
-    }
+# What is set for TLS with one side or either, where it is these settings that say whether there is any.
+_FOR_TLS: Final = (
+    (("tls",), ("tls_certificate", "tls_key", "tls_client_ca")),
+    (("server_tls",), ("server_name", "server_ca", "server_fingerprint", "server_certificate", "server_key")),
+    (("tls", "server_tls"), ("tls_key_passphrase", "tls_min_version", "tls_ciphers")),
 )
-_FOR_ANY_TLS: Final = ("tls_key_passphrase", "tls_min_version", "tls_ciphers")  # of both sides
 
 _MADE: Final = ("pid_file", "control_socket", "log_target")
 _LONGEST: Final = 107  # octets of a Unix socket's path, unix(7)
@@ -73,17 +70,13 @@ def _spares(config: Config) -> Iterator[Problem]:
 def _tls_without_effect(config: Config) -> Iterator[Problem]:
     """Who says whom to trust, or what to show, expects TLS: without it passwords would cross in clear."""
     for service in config.services:
-        for mode, keys in _FOR_TLS.items():
-            if getattr(service, mode) is Tls.OFF:
-                for key in keys:
-                    if getattr(service, key):
-                        found = f"set, but {mode} = off: there is no TLS that it could be for"
-                        yield config.problem(service.name, key, found, f"another {mode}, or no {key}")
-        if service.tls is service.server_tls is Tls.OFF:
-            for key in _FOR_ANY_TLS:
+        for modes, keys in _FOR_TLS:
+            if any(getattr(service, mode) is not Tls.OFF for mode in modes):
+                continue
+            for key in keys:
                 if getattr(service, key) != Service.__dataclass_fields__[key].default:
-                    found = "set, but tls and server_tls = off: there is no TLS that it could be for"
-                    yield config.problem(service.name, key, found, f"another tls or server_tls, or no {key}")
+                    found = f"set, but {' and '.join(modes)} = off: there is no TLS that it could be for"
+                    yield config.problem(service.name, key, found, f"another {' or '.join(modes)}, or no {key}")
 
 
 def clash(one: Address, other: Address) -> bool:

@@ -165,12 +165,13 @@ class Master:
             (self._end if now else self._stop)()
 
     def _status(self) -> str:
-        every = self._all()
-        sessions, workers = sum(serving.sessions for serving in every), sum(serving.pool.workers for serving in every)
-        what = f"{sessions} sessions, {workers} workers"
+        what = f"{self._sessions()} sessions, {sum(serving.pool.workers for serving in self._all())} workers"
         if self._stopping:
             return f"stopping: {what}"
         return f"{what}; the last reload failed, the log says why" if self._reload_failed else what
+
+    def _sessions(self) -> int:
+        return sum(serving.sessions for serving in self._all())
 
     def _all(self) -> list[Serving]:
         return [*self._services.values(), *self._drained]
@@ -201,12 +202,12 @@ class Master:
         if self._stopping:
             self._end()
             return
-        sessions = sum(serving.sessions for serving in self._all())
+        sessions = self._sessions()
         self._leave(Serving.stop)
         self._log.info(f"stopping: no new clients; {sessions} sessions may finish within shutdown_timeout")
 
     def _end(self) -> None:
-        sessions = sum(serving.sessions for serving in self._all())
+        sessions = self._sessions()
         self._leave(Serving.end)
         self._log.info(f"stopping now: {sessions} sessions are ended")
 
