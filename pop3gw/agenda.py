@@ -1,13 +1,10 @@
-"""When the master has something to do that no descriptor tells it, and what waits until a turn has heard everything.
+"""When the master has something to do that no descriptor tells it.
 
 Whoever sets a time of his own says so here; whoever moves his to later need not, since a turn too many costs little.
-So a turn of the loop asks nobody what is due, and clients are let in when it is known who has left. Pure: the clock is
-the caller's.
+So a turn of the loop asks nobody what is due. Pure: the clock is the caller's.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from pop3gw.times import NEVER
 
@@ -15,11 +12,10 @@ from pop3gw.times import NEVER
 class Agenda:
     """``due``: the earliest time that is wanted, on the clock of time.monotonic()."""
 
-    __slots__ = ("due", "last")
+    __slots__ = ("due",)
 
     def __init__(self) -> None:
         self.due = -NEVER
-        self.last: list[Callable[[], None]] = []  # to be called, once, when all events of this turn were heard
 
     def want(self, at: float) -> None:
         """Something is to be done then."""

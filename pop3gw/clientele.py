@@ -13,14 +13,16 @@ from typing import Final
 _NOBODY: Final = ""  # the client behind a proxy, until it is named
 
 
-@functools.lru_cache(maxsize=1024)
 def client_key(address: str) -> str:
     """Whom an address is counted as: an IPv4 address as itself (also when mapped), an IPv6 one by its /64.
 
     What is none, which a worker may say, is counted as it is.
     """
-    if ":" not in address:
-        return address
+    return _network(address) if ":" in address else address
+
+
+@functools.lru_cache(maxsize=1024)
+def _network(address: str) -> str:
     try:
         number = ipaddress.IPv6Address(address.partition("%")[0])
     except ValueError:

@@ -43,6 +43,10 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
 _CLIENT_READ: Final = 4096
 _QUIT: Final = Ending.QUIT
 _new: Final[Any] = tuple.__new__
+# Compiled, a constant is found faster than what was imported.
+_Facts: Final = SessionFacts
+_time: Final = time.time
+_random_octets: Final = os.urandom
 P = ParamSpec("P")
 
 
@@ -112,7 +116,7 @@ class Conversation:
     )
 
     def __init__(self, relay: Relay, client: Connection, peer: Peer, seat: Seat) -> None:
-        self.identity = identity = os.urandom(6).hex()
+        self.identity = identity = _random_octets(6).hex()
         terms = relay.terms
         service = terms.service
         self.closed = False
@@ -131,18 +135,19 @@ class Conversation:
         self._reached: Peer | None = None  # None: where the connection says
         self._handshake: Handshake | None = None
         self._journal = SessionLog(identity, service.name)
-        self._tally = Tally(relay, seat, self._journal, peer, service.server)
+        counters = relay.slot.counters
+        self._tally = Tally(counters, terms.callbacks, seat, self._journal, peer, service.server)
         self._farewell: Farewell | None = None  # once the session is over and summarized
         self.settled = True  # nothing was heard in this round yet: the next event may be heard without acting before
         self._failures = 0  # failed logins that were logged
         self._started = relay.poller.now
         # All its fields, and no call of its class, which costs twice as much.
-        facts = _new(SessionFacts, (identity, peer.address, peer.port, None, None, time.time(), None, None, None))
+        facts = _new(_Facts, (identity, peer.address, peer.port, None, None, _time(), None, None, None))
         self._session = Session(
             terms.policy,
             facts=facts,
             journal=self._journal,
-            counters=relay.slot.counters,
+            counters=counters,
             guard=relay.guard,
             rules=terms.rules,
         )

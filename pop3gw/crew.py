@@ -83,18 +83,24 @@ class Crew:
         return NEVER if self._attends else self._attention.until
 
     def client_comes(self) -> float:
-        """A client is to be let in: hear what workers have said before. Returns the time."""
-        self.catch_up(_HEARD)
+        """A client is to be let in: hear what workers have said before, a seat just freed spares a fork.
+
+        Returns the time.
+        """
+        self._hear_all(_HEARD)
         now = monotonic()
         self._attention.came(now)
         if self._attends:
             self.attend(now)
         return now
 
-    def catch_up(self, most: int = fdpass.QUEUED) -> None:
-        """What is decided now must not be without what workers have said: up to so many messages of each."""
-        if self._attends:
-            return
+    def catch_up(self) -> None:
+        """What is decided now must not be without what workers have said."""
+        if not self._attends:
+            self._hear_all(fdpass.QUEUED)
+
+    def _hear_all(self, most: int) -> None:
+        """Hear what workers have said, up to so many messages of each."""
         left = most
         while left and self._channels.poll(0, handlers=False):  # one message of each that has said something
             left -= 1
@@ -261,9 +267,11 @@ class Crew:
 
     def _heed(self, worker: Worker, message: messages.Message, now: float) -> bool:
         """Do what follows from the message; False: no worker says so."""
+        if isinstance(message, messages.Free):  # mostly
+            credit, seats = message
+            self._pool.freed(worker.number, seats, credit, now)
+            return True
         match message:
-            case messages.Free(credit, seats):
-                self._pool.freed(worker.number, seats, credit, now)
             case messages.Offer(credit):
                 self._pool.offered(worker.number, credit)
             case messages.Client(seat, address):

@@ -104,10 +104,6 @@ class Master:
         due = self._agenda.due
         # Signals come as bytes: their handlers have nothing to do.
         self._poller.poll(None if due == NEVER else max(0.0, due - monotonic()), handlers=False)
-        if last := self._agenda.last:
-            for call in last:
-                call()
-            last.clear()
         now = monotonic()
         if now >= self._agenda.due:
             self._carry_out(now)

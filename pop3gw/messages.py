@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 import struct
-from array import array
 from typing import Any, Final, NamedTuple, TypeAlias, get_type_hints
 
 from pop3gw.errors import ChannelError
@@ -248,7 +247,6 @@ class _Tail(enum.Enum):
     NOTHING = enum.auto()
     TEXT = enum.auto()
     TEXTS = enum.auto()
-    NUMBERS = enum.auto()
 
 
 class _Row(NamedTuple):
@@ -266,8 +264,6 @@ def _row(code: int, kind: type[Message]) -> _Row:
     tail = _Tail.NOTHING
     if texts:
         tail = _Tail.TEXT if texts == 1 else _Tail.TEXTS
-    elif len(types) > numbers:
-        tail = _Tail.NUMBERS
     return _Row(kind, code, struct.Struct("=B" + "q" * numbers), struct.Struct("=x" + "q" * numbers), tail, texts)
 
 
@@ -278,13 +274,19 @@ _SERVE_READ: Final = _SERVE.read
 _SERVE_SIZE: Final = _SERVE_READ.size
 _OFFER: Final = _ROWS[Offer]
 _FREE: Final = _ROWS[Free]
+_FREE_CODE: Final[int] = _FREE.code
 _FREE_WRITTEN: Final = tuple(struct.Struct("=Bq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
+_FREE_READ: Final = tuple(struct.Struct("=xq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
+_FREE_SIZE: Final = _FREE_WRITTEN[0].size  # with no seat
+_NUMBER: Final = struct.calcsize("=q")
 _BY_CODE: Final = tuple(_ROWS.values())
 _new: Final[Any] = tuple.__new__  # a named tuple from its fields, at half of what calling its class costs
 
 
 def encode(message: Message) -> bytes:
     """The record that carries a message."""
+    if isinstance(message, Free):
+        return free(*message)
     _, code, written, _, tail, texts = _ROWS[type(message)]
     if tail is _Tail.NOTHING:
         return written.pack(code, *message)
@@ -292,12 +294,8 @@ def encode(message: Message) -> bytes:
     octets: bytes
     if tail is _Tail.TEXT:
         octets = fields[-1].encode("utf-8", "backslashreplace")
-    elif tail is _Tail.TEXTS:
-        octets = "\0".join(fields[-texts:]).encode("utf-8", "backslashreplace")
     else:
-        if len(fields[-1]) > SEATS_LIMIT:
-            raise ValueError(f"a message {type(message).__name__} with {len(fields[-1])} numbers")
-        return written.pack(code, *fields[:-1]) + array("q", fields[-1]).tobytes()
+        octets = "\0".join(fields[-texts:]).encode("utf-8", "backslashreplace")
     return written.pack(code, *fields[:-texts]) + octets[:TEXT_LIMIT]
 
 
@@ -310,7 +308,7 @@ def offer(credit: int) -> bytes:
 
 
 def free(credit: int, seats: tuple[int, ...]) -> bytes:
-    """``encode(Free(credit, seats))``, of not more than SEATS_LIMIT seats."""
+    """``encode(Free(credit, seats))``. IndexError: of more than SEATS_LIMIT seats."""
     return _FREE_WRITTEN[len(seats)].pack(_FREE.code, credit, *seats)
 
 
@@ -325,14 +323,15 @@ def decode(record: bytes) -> Message:
         code = record[0]
         if code == _SERVE_CODE:  # one of each session: without what all messages have in common
             seat, port = _SERVE_READ.unpack_from(record)
-            return _new(Serve, (seat, port, record[_SERVE_SIZE:].decode("utf-8", "replace")))  # type: ignore[no-any-return]
+            return _new(Serve, (seat, port, record[_SERVE_SIZE:].decode()))  # type: ignore[no-any-return]
+        if code == _FREE_CODE:  # as above
+            numbers: tuple[int, ...] = _FREE_READ[(len(record) - _FREE_SIZE) // _NUMBER].unpack(record)
+            return _new(Free, (numbers[0], numbers[1:]))  # type: ignore[no-any-return]
         kind, _, _, read, tail, texts = _BY_CODE[code]
         if tail is _Tail.NOTHING:
             return _new(kind, read.unpack(record))  # type: ignore[no-any-return]
         fields = read.unpack_from(record)
         rest = record[read.size :]
-        if tail is _Tail.NUMBERS:
-            return _new(kind, (*fields, tuple(array("q", rest))))  # type: ignore[no-any-return]
     except (IndexError, ValueError, struct.error) as error:
         raise ChannelError(f"a record of {len(record)} octets is no message") from error
     text = rest.decode("utf-8", "replace")

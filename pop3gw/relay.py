@@ -6,9 +6,9 @@ It knows nothing of POP3 and moves no bytes: each session is a ``conversation``.
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from pop3gw.callguard import CallGuard
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
 # Compiled, a constant is found faster than what was imported.
 _heappop: Final = heapq.heappop
 _heappush: Final = heapq.heappush
+monotonic: Final = time.monotonic
 _FORGOTTEN: Final = 64  # deadlines of no use that may be kept beside as many as there are sessions
 
 
@@ -83,7 +84,6 @@ class Relay:
         self.terms = terms
         self.poller = poller
         self.slot = slot
-        self.callbacks = terms.callbacks
         self.ended = ended
         self._ask = ask
         self.guard = CallGuard(self._give_up, self._called)

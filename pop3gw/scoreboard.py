@@ -26,6 +26,7 @@ from pop3gw.proto.counts import CALLBACKS, COUNTERS, FROM_CLIENT, TO_CLIENT
 from pop3gw.redaction import escaped
 from pop3gw.values import host_and_port
 
+_time: Final = time.time  # compiled, a constant is found faster than what was imported
 WORD: Final = 8
 WORD_MOST: Final = (1 << 64) - 1
 CALLBACKS_AT: Final = COUNTERS
@@ -138,7 +139,7 @@ class Seat:
         _SESSION.pack_into(
             memory, at + _SESSION_AT, received, sent, port, named, b"", b"", client.encode(), b"", b"", b""
         )
-        _STARTED.pack_into(memory, at, time.time())
+        _STARTED.pack_into(memory, at, _time())
         self.changed = True
 
     def passed(self, received: int, sent: int) -> None:

@@ -14,6 +14,7 @@ Connection: TypeAlias = socket.SocketType
 SILENCE: Final = 60  # s without a word until a peer is asked whether it is still there
 # Plain numbers: the enumerations of ``socket`` cost more than the call.
 _TCP: Final = int(socket.IPPROTO_TCP)
+_WRITING: Final = int(socket.SHUT_WR)
 _NO_DELAY: Final = int(socket.TCP_NODELAY)
 _KEEP_ALIVE: Final = tuple(
     (int(level), int(option), value)
@@ -133,7 +134,7 @@ class Stream:
 
     def end_writing(self) -> None:
         """Tell the peer that nothing more comes."""
-        self.socket.shutdown(socket.SHUT_WR)
+        self.socket.shutdown(_WRITING)
 
     def close(self) -> None:
         """Close the connection."""

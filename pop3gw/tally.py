@@ -5,28 +5,28 @@ It must not know what is decided or how bytes move: it reads what a session and 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final
 
 from pop3gw.logs import SessionLog
 from pop3gw.net import Peer
 from pop3gw.proto import counts
 from pop3gw.proto.commands import State
+from pop3gw.proto.counts import Counters
 from pop3gw.proto.events import Ending, Side, Summary
 from pop3gw.proto.session import Session
-from pop3gw.scoreboard import CALLBACKS_AT, Seat, Slot
+from pop3gw.scoreboard import CALLBACKS_AT, Seat
 from pop3gw.stream import Stream
 from pop3gw.values import Address
 
-
-class Counting(Protocol):
-    """Where the sessions of a worker are counted."""
-
-    slot: Slot
-    callbacks: dict[str, int]  # whose failures are counted one by one
+# Looked up once: of the families of another library not even a field is found without a search.
+_SESSIONS: Final[int] = counts.SESSIONS.at
+_ENDED_AT: Final = counts.ENDED_AT
+_SESSION_SECONDS: Final = counts.SESSION_SECONDS
+_CONNECT_SECONDS: Final = counts.CONNECT_SECONDS
 
 
 class Tally:
-    """One session's."""
+    """One session's. ``callbacks``: where the failures of each are counted, behind all others."""
 
     __slots__ = (
         "_aim",
@@ -40,9 +40,17 @@ class Tally:
         "_user",
     )
 
-    def __init__(self, counting: Counting, seat: Seat, journal: SessionLog, client: Peer, server: Address) -> None:
-        self._callbacks = counting.callbacks
-        self._counters = counting.slot.counters
+    def __init__(
+        self,
+        counters: Counters,
+        callbacks: dict[str, int],
+        seat: Seat,
+        journal: SessionLog,
+        client: Peer,
+        server: Address,
+    ) -> None:
+        self._callbacks = callbacks
+        self._counters = counters
         self._seat = seat
         self._journal = journal
         self._client = client
@@ -50,7 +58,7 @@ class Tally:
         self._server = ""  # that was reached
         self._state: State | None = None  # that is shown, with the user
         self._user: str | None = None
-        self._counters[counts.SESSIONS.at] += 1
+        counters[_SESSIONS] += 1
 
     def introduce(self, client: Peer) -> None:
         """The client is another one than the connection's peer."""
@@ -61,7 +69,7 @@ class Tally:
         """The server was reached."""
         self._server = str(server)
         self._seat.reach(self._server)
-        self._count_time(counts.CONNECT_SECONDS, seconds)
+        self._count_time(_CONNECT_SECONDS, seconds)
 
     def connect_failed(self) -> None:
         """The server was not reached."""
@@ -94,8 +102,8 @@ class Tally:
     def conclude(self, session: Session, client: Stream, seconds: float) -> None:
         """The session is over, after so many seconds: one line in the log says how."""
         ending, by = session.ending or Ending.FAULT, session.ended_by or Side.GATEWAY
-        self._counters[counts.ENDED_AT[ending, by]] += 1
-        self._count_time(counts.SESSION_SECONDS, seconds)
+        self._counters[_ENDED_AT[ending, by]] += 1
+        self._count_time(_SESSION_SECONDS, seconds)
         client_tls, server_tls = session.facts.client_tls, session.facts.server_tls
         self._journal.summary(
             Summary(

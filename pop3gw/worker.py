@@ -33,6 +33,7 @@ TITLE_DELAY: Final = 0.1  # s by which other titles may be late: most of what th
 # Descriptors of a worker, of its policy and of who is still leaving, and those of a session (client, server, resolver).
 _OWN_DESCRIPTORS: Final = 16 + leavers.MOST
 _SESSION_DESCRIPTORS: Final = 3
+_Socket: Final = Connection  # compiled, a constant is found faster than what was imported
 # Plain numbers: what makes a socket turns them into such anyway.
 _IPV4: Final = int(socket.AF_INET)
 _IPV6: Final = int(socket.AF_INET6)
@@ -161,7 +162,8 @@ class Worker:
             if received is None:
                 self._left_alone()
             else:
-                self._handle(*received)
+                message, descriptor = received
+                self._handle(message, descriptor)
                 self._offer()
         except BlockingIOError:
             pass
@@ -270,7 +272,7 @@ class Worker:
 
 def _client(descriptor: int, address: str) -> Connection:
     """The connection that came with a message; what is known of it is not asked of the system."""
-    return Connection(_IPV6 if address.find(":") >= 0 else _IPV4, _STREAM, 0, descriptor)
+    return _Socket(_IPV6 if address.find(":") >= 0 else _IPV4, _STREAM, 0, descriptor)
 
 
 def main(duty: Duty, end: Connection, slot: Slot) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import math
-from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
 from typing import Final, Protocol
@@ -165,7 +164,12 @@ TO_CLIENT: Final = OCTETS.index("to_client")
 
 def bucket(family: Family, seconds: float) -> int:
     """Where a histogram counts this many seconds."""
-    return family.at + bisect_left(family.buckets, seconds)
+    at = family.at
+    for bound in family.buckets:
+        if seconds <= bound:
+            break
+        at += 1
+    return at
 
 
 def sum_at(family: Family) -> int:

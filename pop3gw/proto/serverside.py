@@ -6,7 +6,6 @@ the phase; what becomes of an answer is decided in ``answers``.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from pop3gw.proto.answers import Answers
@@ -18,14 +17,12 @@ from pop3gw.proto.counts import ANSWERS_REFUSED, Counters
 from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.turns import CHALLENGE, CONTENT, OWED_BY_SERVER, REQUEST, RESPONSE, Phase
 from pop3gw.proto.upgrade import SessionRules
-from pop3gw.proto.wire import CRLF, LineTooLongError
+from pop3gw.proto.wire import CRLF, LineTooLongError, timestamp
 from pop3gw.values import Tls
 
 # RFC 2449 section 8.1.1, RFC 3206 section 4: the server or the gateway is at fault, trying again may help.
 NOT_AVAILABLE: Final = "[SYS/TEMP] Server not available"
 
-# RFC 1939 section 7: the timestamp is a msg-id, in angle brackets.
-_TIMESTAMP: Final = re.compile(rb"<[^<>\s][^<>\s@]*@[^<>\s]+>")
 _NONE: Final[Content] = Dropped()  # that of no answer: nobody feeds it
 
 
@@ -120,8 +117,8 @@ class ServerSide(ClientSide):
         self._turns.take(RESPONSE, now)
 
     def _greeting_came(self, line: bytes, now: float) -> None:
-        if (at := line.find(b"<")) >= 0 and (stamp := _TIMESTAMP.search(line, at)) is not None:
-            self.policy.__dict__["timestamp"] = stamp[0].decode("utf-8", "surrogateescape")
+        if (stamp := timestamp(line)) is not None:
+            self.policy.__dict__["timestamp"] = stamp.decode("utf-8", "surrogateescape")
         self._greeting = line
         if self._rules.asks_server() and line.startswith(b"+OK"):
             if self._server.left:

@@ -15,6 +15,7 @@ from typing import Final
 
 TERMINATOR: Final = b"\r\n.\r\n"
 CRLF: Final = b"\r\n"
+_TAB: Final = 0x09
 _CR: Final = 0x0D
 _LF: Final = 0x0A
 _SPACE: Final = 0x20
@@ -24,6 +25,9 @@ _O: Final = 0x4F
 _K: Final = 0x4B
 _ZERO: Final = 0x30
 _NINE: Final = 0x39
+_LESS: Final = 0x3C
+_GREATER: Final = 0x3E
+_AT: Final = 0x40
 _FAR: Final = 512  # octets from dot to dot: fewer are not worth a search of their own
 # What no request and no line of a SASL exchange may hold.
 CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
@@ -60,6 +64,27 @@ def _behind_digits(data: bytes, at: int, end: int) -> int:
     while at < end and _ZERO <= data[at] <= _NINE:
         at += 1
     return at
+
+
+def timestamp(line: bytes) -> bytes | None:
+    """The first msg-id in that line, with its angle brackets (RFC 1939 section 7); None where there is none.
+
+    An octet at a time, as above.
+    """
+    begin = mark = -1  # its "<", and its "@", which is not the first octet behind that
+    for at in range(len(line)):
+        octet = line[at]
+        if octet == _LESS:
+            begin, mark = at, -1
+        elif begin < 0:
+            continue
+        elif octet == _GREATER and begin < mark < at - 1:
+            return line[begin : at + 1]
+        elif octet in (_GREATER, _SPACE) or _TAB <= octet <= _CR:
+            begin = -1
+        elif octet == _AT and mark < 0 and at > begin + 1:
+            mark = at
+    return None
 
 
 def whole_request(data: bytes, limit: int) -> int:

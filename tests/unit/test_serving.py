@@ -80,11 +80,7 @@ class Gateway:
 
     def wakes_up(self) -> bool:
         """A turn of the master, where something ends its wait at once."""
-        woken = self.poller.poll(0) > 0
-        for call in self.agenda.last:
-            call()
-        self.agenda.last.clear()
-        return woken
+        return self.poller.poll(0) > 0
 
     def offer(self) -> None:
         self.told(messages.Forked(self.number, PID))

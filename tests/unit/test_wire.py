@@ -20,6 +20,7 @@ from pop3gw.proto.wire import (
     good_status,
     stuffed,
     terminator_in,
+    timestamp,
     whole_request,
 )
 
@@ -209,3 +210,14 @@ def test_a_drop_listing_begins_with_two_counts(data: bytes, begin: int, end: int
     end = min(end, len(data))
     form = re.compile(rb"[0-9]+ [0-9]+(?: .*)?", re.DOTALL)
     assert begins_with_counts(data, begin, end) == (form.fullmatch(data, begin, end) is not None)
+
+
+@given(
+    st.lists(st.sampled_from([b"<", b">", b"@", b" ", b"\t", b"\r", b"\x0b", b"\0", b"a", b"1.2"]), max_size=14).map(
+        b"".join
+    )
+)
+def test_the_timestamp_is_the_first_message_id_in_angle_brackets(line: bytes) -> None:
+    form = re.compile(rb"<[^<>\s][^<>\s@]*@[^<>\s]+>")
+    found = form.search(line)
+    assert timestamp(line) == (None if found is None else found[0])
