@@ -14,7 +14,7 @@ PYTHON_BIN := .venv/bin/python
 # `make test TESTS=tests/unit` runs one suite alone.
 TESTS := tests
 # What the command in .venv is built from.
-SOURCES := setup.py pyproject.toml $(shell find pop3gw -name '*.py')
+SOURCES := setup.py pyproject.toml bench/usual.txt $(shell find pop3gw -name '*.py')
 
 help:
 	@sed -n 's/^#   //p' Makefile

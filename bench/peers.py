@@ -57,7 +57,9 @@ class Peer:
 class Running:
     """A peer that has been started and has greeted. Raises PeerError where it does not."""
 
-    def __init__(self, peer: Peer, folder: Path, backend: int, cores: set[int]) -> None:
+    def __init__(
+        self, peer: Peer, folder: Path, backend: int, cores: set[int], *, patience: float = _READY_TIMEOUT
+    ) -> None:
         port, spare_port = free_ports(2)
         self.peer = peer
         self.port = port
@@ -65,7 +67,7 @@ class Running:
         folder.chmod(0o755)  # unprivileged workers read their files here
         self.tree = Tree(peer.command(Site(folder, port, spare_port, backend)), cores=cores, log=self._logs[0])
         try:
-            self._await_greeting()
+            self._await_greeting(patience)
         except PeerError:
             self.tree.stop()
             raise
@@ -73,8 +75,8 @@ class Running:
     def stop(self) -> None:
         self.tree.stop()
 
-    def _await_greeting(self) -> None:
-        deadline = time.monotonic() + _READY_TIMEOUT
+    def _await_greeting(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.tree.alive:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:

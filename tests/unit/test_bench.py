@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import poplib
+import re
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
-from bench import profiling, report, workloads
+from bench import profiling, report, usual, workloads
 from bench.goals import GOALS, Figure, Goal, Metric, Verdict, judge
 from bench.measure import Tree
 from bench.peers import PEERS
@@ -157,3 +159,31 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_calls_are_counted_by_function_wherever_it_was_named_first() -> None:
+    profile = """
+fn=(1) _PyEval_EvalFrameDefault
+3 20
+cfn=(2) CPyDef_pop3gw___pool___Pool___take
+calls=3 40
+3 100
+fn=(2)
+40 90
+cfn=(3) PyDict_New
+calls=9 0
+41 7
+fn=(4) CPyDef_pop3gw___relay___Relay___settle
+cfn=(2)
+calls=4 40
+12 90
+"""
+    assert usual.calls(profile) == {"CPyDef_pop3gw___pool___Pool___take": 7}
+
+
+def test_what_is_said_to_be_usual_is_there() -> None:
+    """Where this fails after something was renamed: make -C bench usual."""
+    for name in usual.LISTED.read_text().split():
+        place = name.partition("_pop3gw___")[2].replace("___", ".")
+        # What mypyc adds to a class is not of the source.
+        resolve_name("pop3gw." + re.sub(r"(?:__mypyc__)?(\w+)_(?:setup|clear)$", r"\1", place))
