@@ -42,7 +42,7 @@ _HEARD: Final = 2 * TALKATIVE
 
 
 class Crew:
-    """Every worker of the service, of all generations. ``noted()`` is called when one has been heard.
+    """Every worker of the service, of all generations. ``noted()`` is called when some have been heard.
 
     OSError: the system has no descriptor for another service.
     """
@@ -85,7 +85,7 @@ class Crew:
     def client_comes(self) -> float:
         """A client is to be let in: hear what workers have said before, a seat just freed spares a fork.
 
-        Returns the time.
+        Returns the time. ``noted()`` is not called: whoever lets the client in has more to note.
         """
         self._hear_all(_HEARD)
         now = monotonic()
@@ -98,6 +98,7 @@ class Crew:
         """What is decided now must not be without what workers have said."""
         if not self._attends:
             self._hear_all(fdpass.QUEUED)
+            self._noted()
 
     def _hear_all(self, most: int) -> None:
         """Hear what workers have said, up to so many messages of each."""
@@ -240,6 +241,7 @@ class Crew:
 
     def _said(self, _mask: int) -> None:
         self._channels.poll(0, handlers=False)
+        self._noted()
 
     def _hear(self, worker: Worker, _mask: int) -> bool:
         """Take one message; False where there was none."""
@@ -262,14 +264,12 @@ class Crew:
             if not worker.pid:  # it was never there, or not for long: its template may have said why
                 self._templates.catch_up(worker.generation)
             self._lose(worker, now)
-        self._noted()
         return True
 
     def _heed(self, worker: Worker, message: messages.Message, now: float) -> bool:
         """Do what follows from the message; False: no worker says so."""
         if isinstance(message, messages.Free):  # mostly
-            credit, seats = message
-            self._pool.freed(worker.number, seats, credit, now)
+            self._pool.freed(worker.number, message.seats, message.credit, now)
             return True
         match message:
             case messages.Offer(credit):

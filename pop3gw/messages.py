@@ -119,11 +119,21 @@ class Offer(NamedTuple):
     credit: int
 
 
-class Free(NamedTuple):
+# No named tuple: the master makes one for each session, and that is made by interpreted code (docs/performance.md).
+class Free:
     """The sessions at these seats are over, and ``credit`` sessions more may be handed over."""
 
-    credit: int
-    seats: tuple[int, ...]  # not more than SEATS_LIMIT
+    __slots__ = ("credit", "seats")
+
+    def __init__(self, credit: int, seats: tuple[int, ...]) -> None:
+        self.credit: Final = credit
+        self.seats: Final = seats  # not more than SEATS_LIMIT
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Free) and (self.credit, self.seats) == (other.credit, other.seats)
+
+    def __hash__(self) -> int:
+        return hash((self.credit, self.seats))
 
 
 class Client(NamedTuple):
@@ -286,7 +296,7 @@ _new: Final[Any] = tuple.__new__  # a named tuple from its fields, at half of wh
 def encode(message: Message) -> bytes:
     """The record that carries a message."""
     if isinstance(message, Free):
-        return free(*message)
+        return free(message.credit, message.seats)
     _, code, written, _, tail, texts = _ROWS[type(message)]
     if tail is _Tail.NOTHING:
         return written.pack(code, *message)
@@ -326,7 +336,7 @@ def decode(record: bytes) -> Message:
             return _new(Serve, (seat, port, record[_SERVE_SIZE:].decode()))  # type: ignore[no-any-return]
         if code == _FREE_CODE:  # as above
             numbers: tuple[int, ...] = _FREE_READ[(len(record) - _FREE_SIZE) // _NUMBER].unpack(record)
-            return _new(Free, (numbers[0], numbers[1:]))  # type: ignore[no-any-return]
+            return Free(numbers[0], numbers[1:])
         kind, _, _, read, tail, texts = _BY_CODE[code]
         if tail is _Tail.NOTHING:
             return _new(kind, read.unpack(record))  # type: ignore[no-any-return]

@@ -202,7 +202,7 @@ class Pool:
         if worker is not None and credit > 0:
             self._trust(worker, credit)
 
-    def freed(self, number: int, seats: Sequence[int], credit: int, now: float) -> None:
+    def freed(self, number: int, seats: tuple[int, ...], credit: int, now: float) -> None:
         """The sessions at these seats of the worker are over, and it takes that many more than it said before."""
         worker = self._workers.get(number)
         if worker is None:
@@ -210,7 +210,8 @@ class Pool:
         clients = worker.clients
         for seat in seats:
             if seat in clients:
-                self._clientele.leave(clients.pop(seat))
+                self._clientele.leave(clients[seat])
+                del clients[seat]
                 worker.free.append(seat)
                 if worker.state is State.SERVING:
                     self.vacant += 1

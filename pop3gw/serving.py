@@ -61,6 +61,7 @@ class Serving:
         self.renewed = False  # a generation has begun that attendants don't know
         self._in_clear = True  # a client hears what is said in clear: TLS does not come first
         self._removed = False  # another one may have the ledger's gauges
+        self._vacant = 0  # as it was shown
         self._poller = poller
         self._agenda = agenda
         self._listeners: list[Listener] = []
@@ -114,7 +115,8 @@ class Serving:
         if self._removed:
             return
         self.ledger.show(Gauge.STARTING, self.pool.starting)
-        self.ledger.show(Gauge.FREE_SEATS, self.pool.vacant)
+        self._vacant = self.pool.vacant
+        self.ledger.show(Gauge.FREE_SEATS, self._vacant)
         self.ledger.show(Gauge.DRAINED, self.drained)
         self.ledger.show(Gauge.STOPPING, self.pool.phase is not Phase.RUNNING)
 
@@ -220,8 +222,11 @@ class Serving:
         if not self._polled or (self._held and not self.drained):  # since an event of the same turn
             return
         now = self._crew.client_comes()
-        if not self.drained and not self.pool.room(now):  # as has just been heard: who can't be served waits outside
-            return
+        if self.drained or self.pool.room(now):  # as has just been heard: who can't be served waits outside
+            self._let_in(listener, now)
+        self._took_note()
+
+    def _let_in(self, listener: Listener, now: float) -> None:
         try:
             # Not accept(): of a socket that is only passed on no object is needed, which costs as much as the call.
             client, where = listener.socket._accept()  # type: ignore[attr-defined]
@@ -260,14 +265,14 @@ class Serving:
                 break
         else:
             self._held.append((client, address, port))
-        self._took_note()
 
     def _took_note(self) -> None:
         """What the pool was told may have consequences, once all that this turn brings has been heard."""
         if self.pool.restless:
             self._agenda.hurry()
-        elif not self._removed:
-            self.ledger.show(Gauge.FREE_SEATS, self.pool.vacant)
+        elif self.pool.vacant != self._vacant and not self._removed:  # seldom, where clients follow one another
+            self._vacant = self.pool.vacant
+            self.ledger.show(Gauge.FREE_SEATS, self._vacant)
 
     def _refuse(self, client: int, reason: Reason, now: float) -> None:
         self.ledger.add(counts.CLIENTS_REFUSED.index(reason))

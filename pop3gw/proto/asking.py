@@ -35,6 +35,7 @@ _BARE: Final = BARE
 _LOCAL: Final = Shape.LOCAL
 _SETTABLE: Final = SETTABLE
 _LIMITS: Final = SETTABLE - {"request"}  # which few policies set
+_OWN: Final = 2  # attributes that each instance of a policy has: ``request`` and ``session``
 REFUSING: Final = (POP3_REQ_REJECT, POP3_REQ_ABORT)
 
 
@@ -102,7 +103,8 @@ class Asking:
         try:
             self.guard.call(self.policy.config, (), self.policy.callback_timeout)
             shown = self.shown
-            usual = type(shown.get("request")) is dict and _LIMITS.isdisjoint(shown)
+            few = len(shown) == _OWN and "session" in shown  # mostly
+            usual = type(shown.get("request")) is dict and (few or _LIMITS.isdisjoint(shown))
             if not usual and (faults := attribute_faults(self.policy, sorted(_SETTABLE.intersection(shown)))):
                 raise CallbackError("; ".join(faults))
         except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too

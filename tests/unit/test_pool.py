@@ -580,7 +580,7 @@ def test_one_message_may_free_several_seats_and_nothing_is_freed_twice() -> None
     worker = gateway.alive[0]
     seats = [seat for hand in hands if hand for seat in hand[1:]]
     gateway.pool.freed(worker, (*seats[:5], seats[0], 49), 5, gateway.now)
-    gateway.pool.freed(99, seats, 8, gateway.now)
+    gateway.pool.freed(99, tuple(seats), 8, gateway.now)
     assert gateway.pool.sessions == 3
     assert gateway.pool.vacant == 47
     assert gateway.pool.room(gateway.now) == 5
