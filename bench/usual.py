@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -77,6 +78,9 @@ def usual(names: Iterable[str]) -> set[str]:
 
 
 def main() -> int:
+    if shutil.which("valgrind") is None:
+        print("this needs valgrind: apt-get install valgrind", file=sys.stderr)
+        return 1
     found = usual(_MODES)
     if not found:
         print("no compiled function was seen: is .venv/bin/pop3gw compiled?", file=sys.stderr)

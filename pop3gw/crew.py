@@ -96,15 +96,15 @@ class Crew:
 
     def catch_up(self) -> None:
         """What is decided now must not be without what workers have said."""
-        if not self._attends:
-            self._hear_all(fdpass.QUEUED)
+        if not self._attends and self._hear_all(fdpass.QUEUED):
             self._noted()
 
-    def _hear_all(self, most: int) -> None:
-        """Hear what workers have said, up to so many messages of each."""
+    def _hear_all(self, most: int) -> bool:
+        """Hear what workers have said, up to so many messages of each; False: nothing."""
         left = most
         while left and self._channels.poll(0, handlers=False):  # one message of each that has said something
             left -= 1
+        return left < most
 
     def attend(self, now: float) -> None:
         """Let what workers say end the master's wait, or not, as it is wanted now."""

@@ -2,8 +2,8 @@
 
 Pure: how a record travels, and a descriptor with it, is for ``fdpass``; what a message causes, for who hears it.
 
-Known limits: texts are a message's last fields, NUL between them; together they are cut to ``TEXT_LIMIT`` octets. So is
-a list of numbers, of which there are at most ``SEATS_LIMIT``.
+Known limits: texts are a message's last fields, NUL between them; together they are cut to ``TEXT_LIMIT`` octets.
+``Free`` has at most ``SEATS_LIMIT`` seats.
 """
 
 from __future__ import annotations
@@ -134,6 +134,9 @@ class Free:
 
     def __hash__(self) -> int:
         return hash((self.credit, self.seats))
+
+    def __repr__(self) -> str:
+        return f"Free({self.credit}, {self.seats})"
 
 
 class Client(NamedTuple):
@@ -284,7 +287,7 @@ _SERVE_READ: Final = _SERVE.read
 _SERVE_SIZE: Final = _SERVE_READ.size
 _OFFER: Final = _ROWS[Offer]
 _FREE: Final = _ROWS[Free]
-_FREE_CODE: Final[int] = _FREE.code
+_FREE_CODE: Final[int] = _FREE.code  # of its row nothing else: how many numbers it has is told by the record's length
 _FREE_WRITTEN: Final = tuple(struct.Struct("=Bq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
 _FREE_READ: Final = tuple(struct.Struct("=xq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
 _FREE_SIZE: Final = _FREE_WRITTEN[0].size  # with no seat

@@ -18,7 +18,7 @@ from pop3gw.scoreboard import CALLBACKS_AT, Seat
 from pop3gw.stream import Stream
 from pop3gw.values import Address
 
-# Looked up once: of the families of another library not even a field is found without a search.
+# Looked up once: compiled, what is another library's is searched for each time, and so are its fields.
 _SESSIONS: Final[int] = counts.SESSIONS.at
 _ENDED_AT: Final = counts.ENDED_AT
 _SESSION_SECONDS: Final = counts.SESSION_SECONDS

@@ -257,6 +257,16 @@ def test_workers_are_heard_at_once_when_clients_may_wait_for_them(gateway: Gatew
     assert gateway.serving.pool.sessions == SEATS - 1
 
 
+def test_where_workers_have_said_nothing_what_is_carried_out_wants_no_other_turn(gateway: Gateway) -> None:
+    gateway.offer()
+    for _ in range(SEATS):
+        gateway.connect()
+    assert gateway.serving.pool.restless
+    gateway.agenda.due = NEVER
+    gateway.serving.carry_out(gateway.now)
+    assert gateway.agenda.due == gateway.serving.deadline > gateway.now
+
+
 def test_a_client_whom_nobody_can_take_any_more_stays_in_the_backlog(gateway: Gateway) -> None:
     gateway.offer()
     seats = [gateway.connect(), gateway.connect()]
