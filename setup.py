@@ -30,7 +30,7 @@ COMPILED = {
         *("pop3gw/listeners.py", "pop3gw/pool.py", "pop3gw/clientele.py", "pop3gw/respawn.py"),
         *("pop3gw/spares.py", "pop3gw/closing.py", "pop3gw/orders.py", "pop3gw/congestion.py"),
         *("pop3gw/patience.py", "pop3gw/seating.py", "pop3gw/backoff.py", "pop3gw/agenda.py", "pop3gw/attention.py"),
-        *("pop3gw/template.py", "pop3gw/rehearsal.py", "pop3gw/heap.py", "pop3gw/process.py"),
+        *("pop3gw/template.py", "pop3gw/rehearsal.py", "pop3gw/heap.py", "pop3gw/process.py", "pop3gw/privileges.py"),
         *("pop3gw/refusals.py", "pop3gw/notify.py"),
     ],
     "worker": [

@@ -21,7 +21,7 @@ from pop3gw.listeners import Listener
 from pop3gw.logs import Log
 from pop3gw.messages import Message
 from pop3gw.poller import Poller
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 from pop3gw.proto import counts
 from pop3gw.serving import Serving
 from pop3gw.settings import Config

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from pop3gw import process
+from pop3gw import privileges, process
 from pop3gw.agenda import Agenda
 from pop3gw.answering import Answering, Service
 from pop3gw.backoff import Backoff
@@ -26,7 +26,7 @@ from pop3gw.fdpass import RECORD_LIMIT, Channel
 from pop3gw.logs import Log
 from pop3gw.messages import Message, Outcome, Retire
 from pop3gw.poller import READ, Poller
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 from pop3gw.times import NEVER
 from pop3gw.view import Overview
 
@@ -159,7 +159,7 @@ class Attendant:
         channel = Channel(end, waits=False)
         try:
             if self._account is not None:
-                process.drop_privileges(self._account)
+                privileges.drop_privileges(self._account)
             process.forbid_dumps()
             os.umask(process.UMASK)
             Answering(self._make(overview, channel), self._listener, channel).run()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 
 _LINKS: Final = 40  # that a path may have, as for the kernel
 

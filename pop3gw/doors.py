@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from pop3gw import listeners, pidfile
 from pop3gw.errors import ConfigurationError, StartError
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 from pop3gw.settings import Config
 from pop3gw.values import Address
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pop3gw.distrust import Distrust
-from pop3gw.process import Account, acting_as
+from pop3gw.privileges import Account, acting_as
 
 # O_NONBLOCK: a named pipe without a reader is an error at once, not a start that hangs.
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK

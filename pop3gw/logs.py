@@ -19,7 +19,7 @@ from pop3gw import lazily
 from pop3gw.errors import StartError
 from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, journal_entry, quoted
 from pop3gw.logsinks import DatagramSink, FileSink, Sink, is_journal
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 from pop3gw.proto.events import Summary
 from pop3gw.redaction import Secrets
 from pop3gw.values import LogFormat, LogLevel

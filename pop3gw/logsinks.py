@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from pop3gw.logfile import open_log
 from pop3gw.logline import Entry, Form, file_line
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 from pop3gw.scoreboard import WORD_MOST
 from pop3gw.values import LogLevel
 

@@ -26,7 +26,7 @@ from pop3gw.listeners import Listener
 from pop3gw.logs import Log
 from pop3gw.pidfile import PidFile
 from pop3gw.poller import ALL, READ, Poller
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 from pop3gw.rehearsal import rehearse
 from pop3gw.serving import Serving
 from pop3gw.settings import Applies, Config, Section, of_section

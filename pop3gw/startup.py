@@ -10,14 +10,14 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from pop3gw import activation, listeners, notify, process, template
+from pop3gw import activation, listeners, notify, privileges, process, template
 from pop3gw.backtrace import backtrace
 from pop3gw.doors import Doors
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError
 from pop3gw.logs import Log
 from pop3gw.master import Master
 from pop3gw.pidfile import PidFile
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 from pop3gw.settings import Config
 
 
@@ -38,7 +38,7 @@ def run(
         if config.pid_file is not None:
             pid_file = PidFile(config.pid_file)
             stack.callback(pid_file.remove)
-        account = process.find_account(config.user, config.group)
+        account = privileges.find_account(config.user, config.group)
         bound = listeners.bind(config, activation.take(os.environ))
         doors = Doors.open(config, account)
         stack.callback(doors.close)

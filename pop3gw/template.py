@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pop3gw import fdpass, heap, loading, messages, process, signals, worker
+from pop3gw import fdpass, heap, loading, messages, privileges, process, signals, worker
 from pop3gw.backtrace import backtrace
 from pop3gw.distrust import Distrust
 from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsError
 from pop3gw.logs import Log
 from pop3gw.poller import READ, Poller
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 from pop3gw.rehearsal import rehearse
 from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board
@@ -79,7 +79,7 @@ def check(config: Config) -> list[Problem]:
 
     StartError: the account of the workers is not there, or can't be used.
     """
-    account = process.find_account(config.user, config.group)
+    account = privileges.find_account(config.user, config.group)
     problems = []
     for service in config.services:
         plan = Plan(config, service, account, frozenset())
@@ -148,7 +148,7 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
         for fault in error.faults[: messages.FAULTS_LIMIT - 1]:  # and one more, of the policy
             channel.send(messages.Fault(fault.key, fault.expected, fault.found))
     if plan.account is not None:
-        process.drop_privileges(plan.account)
+        privileges.drop_privileges(plan.account)
     process.forbid_dumps()
     os.umask(process.UMASK)
     if plan.log is not None:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pop3gw import config, process, startup
+from pop3gw import config, privileges, startup
 from pop3gw.errors import Exit, StartError
 from pop3gw.settings import Config
 from pop3gw.values import LogLevel
@@ -69,7 +69,7 @@ def welcome() -> None:
 @contextlib.contextmanager
 def server() -> Iterator[int]:
     """The POP3 server, until the block ends; yields its port. Raises StartError."""
-    account = process.find_account(None, None)
+    account = privileges.find_account(None, None)
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from pop3gw import attendant, process
+from pop3gw import attendant, privileges
 from pop3gw.agenda import Agenda
 from pop3gw.attendant import Attendant
 from pop3gw.errors import StartError
@@ -20,7 +20,7 @@ from pop3gw.logline import FILE_FORMS
 from pop3gw.logs import Log
 from pop3gw.logsinks import FileSink
 from pop3gw.poller import Poller
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 from pop3gw.values import LogFormat, LogLevel
 
 
@@ -28,7 +28,7 @@ def test_one_that_can_not_become_its_account_says_why(tmp_path: Path, monkeypatc
     def refused(_account: Account) -> None:
         raise StartError("the system said no")
 
-    monkeypatch.setattr(process, "drop_privileges", refused)
+    monkeypatch.setattr(privileges, "drop_privileges", refused)
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # descriptor 2, which a child keeps
     file = tmp_path / "log"
     with socket.create_server(("127.0.0.1", 0)) as listener, closing(Poller()) as poller:

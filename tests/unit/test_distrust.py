@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pop3gw.distrust import Distrust
-from pop3gw.process import Account
+from pop3gw.privileges import Account
 
 STRANGER = Distrust("stranger", 4711, frozenset({4711}))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pop3gw.logfile import open_log
-from pop3gw.process import Account, find_account
+from pop3gw.privileges import Account, find_account
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has other rights than its workers")
 
