@@ -95,7 +95,7 @@ def compiled() -> list[Any]:
         header = laid_out(f"pop3gw_{group}")
         library.extra_compile_args += ["-include", header]
         library.depends.append(header)
-    # What a session spends in the master's own code is next to nothing.
+    # The master's is cold whenever it runs: there counts how much of it there is.
     by_name["pop3gw_master__mypyc"].extra_compile_args.append("-Os")
     return extensions
 

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,12 +65,12 @@ def _called(peer: Peer, sessions: int, backend: Backend, cores: Sequence[int]) -
         return sum((calls(profile.read_text()) for profile in written.iterdir()), Counter())
 
 
-def usual(names: Iterable[str]) -> set[str]:
-    """What sessions call in the modes with these names."""
+def usual() -> set[str]:
+    """What sessions call, in any of the modes."""
     cores = sorted(os.sched_getaffinity(0))
     found: set[str] = set()
     with Backend(cores) as backend:
-        for peer in (peer for peer in PEERS if peer.name in set(names)):
+        for peer in (peer for peer in PEERS if peer.name in _MODES):
             grown = _called(peer, _MORE, backend, cores)
             grown.subtract(_called(peer, _FEW, backend, cores))
             found |= {function for function, times in grown.items() if times >= _MORE - _FEW}
@@ -81,7 +81,7 @@ def main() -> int:
     if shutil.which("valgrind") is None:
         print("this needs valgrind: apt-get install valgrind", file=sys.stderr)
         return 1
-    found = usual(_MODES)
+    found = usual()
     if not found:
         print("no compiled function was seen: is .venv/bin/pop3gw compiled?", file=sys.stderr)
         return 1

@@ -8,7 +8,6 @@ Known limits: texts are a message's last fields, NUL between them; together they
 
 from __future__ import annotations
 
-import enum
 import struct
 from typing import Any, Final, NamedTuple, TypeAlias, get_type_hints
 
@@ -254,30 +253,18 @@ _KINDS: Final[tuple[type[Message], ...]] = (
 )
 
 
-class _Tail(enum.Enum):
-    """What follows the numbers of a record."""
-
-    NOTHING = enum.auto()
-    TEXT = enum.auto()
-    TEXTS = enum.auto()
-
-
 class _Row(NamedTuple):
     kind: type[Message]
     code: int
     written: struct.Struct  # the code and the numbers
     read: struct.Struct  # the numbers behind the code
-    tail: _Tail
-    texts: int
+    texts: int  # that follow the numbers
 
 
 def _row(code: int, kind: type[Message]) -> _Row:
     types = list(get_type_hints(kind).values())
     numbers, texts = types.count(int), types.count(str)
-    tail = _Tail.NOTHING
-    if texts:
-        tail = _Tail.TEXT if texts == 1 else _Tail.TEXTS
-    return _Row(kind, code, struct.Struct("=B" + "q" * numbers), struct.Struct("=x" + "q" * numbers), tail, texts)
+    return _Row(kind, code, struct.Struct("=B" + "q" * numbers), struct.Struct("=x" + "q" * numbers), texts)
 
 
 _ROWS: Final = {kind: _row(code, kind) for code, kind in enumerate(_KINDS)}
@@ -286,8 +273,7 @@ _SERVE_CODE: Final[int] = _SERVE.code
 _SERVE_READ: Final = _SERVE.read
 _SERVE_SIZE: Final = _SERVE_READ.size
 _OFFER: Final = _ROWS[Offer]
-_FREE: Final = _ROWS[Free]
-_FREE_CODE: Final[int] = _FREE.code  # of its row nothing else: how many numbers it has is told by the record's length
+_FREE_CODE: Final = _KINDS.index(Free)  # of its row nothing is used: the record's length tells how many numbers it has
 _FREE_WRITTEN: Final = tuple(struct.Struct("=Bq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
 _FREE_READ: Final = tuple(struct.Struct("=xq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
 _FREE_SIZE: Final = _FREE_WRITTEN[0].size  # with no seat
@@ -300,15 +286,11 @@ def encode(message: Message) -> bytes:
     """The record that carries a message."""
     if isinstance(message, Free):
         return free(message.credit, message.seats)
-    _, code, written, _, tail, texts = _ROWS[type(message)]
-    if tail is _Tail.NOTHING:
+    _, code, written, _, texts = _ROWS[type(message)]
+    if not texts:
         return written.pack(code, *message)
     fields: tuple[Any, ...] = message
-    octets: bytes
-    if tail is _Tail.TEXT:
-        octets = fields[-1].encode("utf-8", "backslashreplace")
-    else:
-        octets = "\0".join(fields[-texts:]).encode("utf-8", "backslashreplace")
+    octets = "\0".join(fields[-texts:]).encode("utf-8", "backslashreplace")
     return written.pack(code, *fields[:-texts]) + octets[:TEXT_LIMIT]
 
 
@@ -322,7 +304,7 @@ def offer(credit: int) -> bytes:
 
 def free(credit: int, seats: tuple[int, ...]) -> bytes:
     """``encode(Free(credit, seats))``. IndexError: of more than SEATS_LIMIT seats."""
-    return _FREE_WRITTEN[len(seats)].pack(_FREE.code, credit, *seats)
+    return _FREE_WRITTEN[len(seats)].pack(_FREE_CODE, credit, *seats)
 
 
 def serve(seat: int, port: int, address: str) -> bytes:
@@ -340,17 +322,14 @@ def decode(record: bytes) -> Message:
         if code == _FREE_CODE:  # as above
             numbers: tuple[int, ...] = _FREE_READ[(len(record) - _FREE_SIZE) // _NUMBER].unpack(record)
             return Free(numbers[0], numbers[1:])
-        kind, _, _, read, tail, texts = _BY_CODE[code]
-        if tail is _Tail.NOTHING:
+        kind, _, _, read, texts = _BY_CODE[code]
+        if not texts:
             return _new(kind, read.unpack(record))  # type: ignore[no-any-return]
         fields = read.unpack_from(record)
         rest = record[read.size :]
     except (IndexError, ValueError, struct.error) as error:
         raise ChannelError(f"a record of {len(record)} octets is no message") from error
-    text = rest.decode("utf-8", "replace")
-    if tail is _Tail.TEXT:
-        return _new(kind, (*fields, text))  # type: ignore[no-any-return]
-    several = text.split("\0", texts - 1)
+    several = rest.decode("utf-8", "replace").split("\0", texts - 1)
     if len(several) != texts:
         raise ChannelError(f"a message {kind.__name__} has {len(several)} texts instead of {texts}")
     return _new(kind, (*fields, *several))  # type: ignore[no-any-return]

@@ -115,10 +115,13 @@ class Serving:
         if self._removed:
             return
         self.ledger.show(Gauge.STARTING, self.pool.starting)
-        self._vacant = self.pool.vacant
-        self.ledger.show(Gauge.FREE_SEATS, self._vacant)
+        self._show_free_seats()
         self.ledger.show(Gauge.DRAINED, self.drained)
         self.ledger.show(Gauge.STOPPING, self.pool.phase is not Phase.RUNNING)
+
+    def _show_free_seats(self) -> None:
+        self._vacant = self.pool.vacant
+        self.ledger.show(Gauge.FREE_SEATS, self._vacant)
 
     def turn_away(self, drained: bool) -> None:
         """Let no more clients in, or let them in again; sessions and workers stay."""
@@ -271,8 +274,7 @@ class Serving:
         if self.pool.restless:
             self._agenda.hurry()
         elif self.pool.vacant != self._vacant and not self._removed:  # seldom, where clients follow one another
-            self._vacant = self.pool.vacant
-            self.ledger.show(Gauge.FREE_SEATS, self._vacant)
+            self._show_free_seats()
 
     def _refuse(self, client: int, reason: Reason, now: float) -> None:
         self.ledger.add(counts.CLIENTS_REFUSED.index(reason))
