@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from pop3gw import fdpass, heap, loading, messages, privileges, process, signals, worker
+from pop3gw import fdpass, heap, loading, messages, privileges, process, signals, uncaught, worker
 from pop3gw.backtrace import backtrace
 from pop3gw.distrust import Distrust
 from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsError
@@ -155,6 +155,7 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
         plan.log.level = plan.config.log_level
         if tls is not None and tls.client is not None:
             rehearse(plan.service, plan.listeners, tls)
+    uncaught.to_log(plan.service.name)
     distrust = None if plan.account is None else Distrust.of(plan.account)
     before = process.descriptors()
     policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=distrust)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +130,6 @@ def _client_context(service: Service, faults: _Faults) -> ssl.SSLContext | None:
     first = made[0]
     if named:
         first.sni_callback = _by_name(named)
-        sys.unraisablehook = _unraisable
     return first
 
 
@@ -146,16 +144,6 @@ def _by_name(named: dict[str, ssl.SSLContext]) -> Callable[[ssl.SSLObject, str, 
                 connection.context = context
 
     return choose
-
-
-def _unraisable(report: sys.UnraisableHookArgs) -> None:
-    """Nothing is said of a name that is not ASCII: the handshake fails, and its session says why.
-
-    CPython decodes the name before it calls ``choose``, and prints what that raises, which nobody can catch.
-    """
-    error = report.exc_value
-    if not (isinstance(error, UnicodeDecodeError) and report.object == error.object):
-        sys.__unraisablehook__(report)
 
 
 def _server_context(service: Service, faults: _Faults) -> ssl.SSLContext:

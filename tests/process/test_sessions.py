@@ -228,6 +228,27 @@ def test_a_callback_whose_exception_can_not_be_shown_fails_like_any_other(make: 
     assert "hunter22" not in gateway.log  # which is its stderr
 
 
+def test_what_nobody_can_catch_is_logged_without_its_text(make: Make) -> None:
+    gateway = make()
+    gateway.policy(
+        f"import threading\n{ACCEPTS_ALL}    def config(self):\n        super().config()\n"
+        '        self.request["NOOP"] = (POP3_REQ_POLICY, self.drop)\n'
+        "    def drop(self, command):\n        Sloppy().text = self.request_param\n"
+        "        worker = threading.Thread(target=sloppy, args=[self.request_param])\n"
+        "        worker.start()\n        worker.join()\n        return POP3_REQ_ACCEPT\n"
+        "class Sloppy:\n    def __del__(self):\n        raise ValueError(self.text)\n"
+        "def sloppy(text):\n    raise LookupError(text)\n"
+    )
+    client = gateway.start().connect().logged_in()
+    assert client.ask("NOOP s3cret") == "+OK"
+    for raised in ("raise ValueError(self.text)\\nValueError", "raise LookupError(text)\\nLookupError"):
+        gateway.wait_for(raised)
+    assert gateway.count(f"error {gateway.name}: an exception that nobody could catch") == 2
+    assert "s3cret" not in gateway.log
+    assert "ignored" not in gateway.log
+    client.quits()
+
+
 def test_a_template_that_dies_is_replaced_while_sessions_go_on(make: Make) -> None:
     gateway = make().start()
     client = gateway.connect().logged_in()

@@ -9,7 +9,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -305,21 +304,6 @@ def test_the_certificate_is_that_of_the_name(authority: Authority, asked: str | 
         certificate = peer.tls.getpeercert()
     assert certificate is not None
     assert certificate["subjectAltName"] == (("DNS", shown),)
-
-
-def test_of_what_nobody_can_catch_only_a_name_that_is_not_ascii_is_not_said(
-    authority: Authority, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Sloppy:
-        def __del__(self) -> None:
-            raise UnicodeDecodeError("ascii", b"\xff", 0, 1, "as a name would")
-
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    pair = authority.server
-    named = (Certificate("", str(pair.certificate)), Certificate("a.example", str(pair.certificate)))
-    contexts(service(tls=Tls.IMPLICIT, tls_certificate=named, tls_key=(str(pair.key),) * 2))
-    Sloppy()
-    assert "as a name would" in capsys.readouterr().err
 
 
 # Towards the server.
