@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -161,20 +162,30 @@ class Crew:
         if generation is None:
             raise RuntimeError("the pool forks without a template")
         try:
-            channel, end = fdpass.Channel.pair()
+            channel, end = self._new_channel(number)
         except OSError as error:
             self._pool.spawn_failed(number, os.strerror(error.errno or 0), now)
             return
         worker = Worker(number, generation, generation.board.take(), channel)
-        self._workers[worker.number] = worker
+        self._workers[number] = worker
         generation.workers.add(worker)
-        self._channels.watch(channel.fileno(), READ, partial(self._hear, worker))
         try:
             with end:
                 generation.channel.send(messages.Fork(worker.number, worker.slot), end.fileno())
         except OSError as error:
             self._pool.spawn_failed(number, os.strerror(error.errno or 0), now)
             self._lose(worker, now)
+
+    def _new_channel(self, number: int) -> tuple[fdpass.Channel, socket.socket]:
+        """Our end, which is heard, and that of the worker with this number. OSError: the system has no room for it."""
+        channel, end = fdpass.Channel.pair()
+        try:
+            self._channels.watch(channel.fileno(), READ, partial(self._hear, number))
+        except OSError:
+            channel.close()
+            end.close()
+            raise
+        return channel, end
 
     def _kill(self, number: int) -> None:
         worker = self._workers.get(number)
@@ -225,7 +236,7 @@ class Crew:
         known = self._workers.get(worker)
         if known is not None:
             left = fdpass.QUEUED
-            while left and self._hear(known, 0):
+            while left and self._hear(worker, 0):
                 left -= 1
             self._lose(known, now)
 
@@ -243,9 +254,10 @@ class Crew:
         self._channels.poll(0, handlers=False)
         self._noted()
 
-    def _hear(self, worker: Worker, _mask: int) -> bool:
+    def _hear(self, number: int, _mask: int) -> bool:
         """Take one message; False where there was none."""
-        if worker.number not in self._workers:  # since an event of the same turn
+        worker = self._workers.get(number)
+        if worker is None:  # since an event of the same turn
             return False
         now = monotonic()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -20,6 +21,7 @@ from pop3gw.orders import Act, Order
 from pop3gw.poller import Poller
 from pop3gw.pool import TALKATIVE, Pool
 from pop3gw.proto import counts
+from pop3gw.respawn import QUIET
 from pop3gw.serving import Serving
 from pop3gw.settings import Config, Service
 from pop3gw.times import NEVER
@@ -150,6 +152,29 @@ def test_a_worker_that_runs_was_forked(gateway: Gateway, capfd: pytest.CaptureFi
     gateway.told(messages.Forked(gateway.number, PID))
     gateway.told(messages.ForkFailed(gateway.number, "no"))
     assert "given up and killed: a worker that runs was not forked" in capfd.readouterr().err
+
+
+def test_a_worker_whose_channel_can_not_be_heard_is_not_forked_and_tried_again_later(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    gateway.offer()
+    gateway.serving.exited(gateway.number, PID, 0, gateway.now)
+    descriptors = process.descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(Poller, "watch", full)
+        gateway.now += QUIET + 1
+        gateway.hear()
+    assert "No space left on device" in capfd.readouterr().err
+    assert process.descriptors() == descriptors
+    gateway.now += QUIET + 1
+    gateway.hear()
+    fork, end = gateway.template.receive() or (None, -1)
+    os.close(end)
+    assert isinstance(fork, messages.Fork)
+    assert fork.worker > gateway.number
 
 
 def test_a_worker_that_makes_the_master_raise_is_given_up(
