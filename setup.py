@@ -54,10 +54,12 @@ USUAL = HERE / "bench" / "usual.txt"
 ERRORS = ("CPy_AddTraceback", "CPy_TypeErrorTraceback", "CPy_TypeError", "CPy_AttributeError")
 
 
-def laid_out(library: str) -> str:
-    """A header that has the compiler put together what sessions call, and apart what only errors reach.
+def source(library: str, made: list[str], inits: list[str]) -> str:
+    """The one source of a library: how it is laid out, what mypyc has ``made``, and the ``inits`` of its modules.
 
-    A process that was asleep fetches each page anew that it touches: a tenth fewer this way (docs/performance.md).
+    What sessions call is put together, and apart what only errors reach: a process that was asleep fetches each page
+    anew that it touches, a tenth fewer this way. The inits mypyc would have in a file for each module, which are
+    mappings of memory for each fork to copy; ``pop3gw/compiled.py`` finds them here (docs/performance.md).
     """
     declarations = f"__native_internal_{library}.h"
     declared = set(re.findall(r"\b(CPy\w+)\(", Path("build", declarations).read_text(encoding="utf-8")))
@@ -65,11 +67,16 @@ def laid_out(library: str) -> str:
     lines = [f"#include <{header}>" for header in ("Python.h", "CPy.h", declarations)]
     for kind, names in (("hot", sorted(usual)), ("cold", ERRORS)):
         lines += [f"extern __typeof__({name}) {name} __attribute__(({kind}));" for name in names]
+    lines += [f'#include "{Path(path).absolute()}"' for path in made]
+    for path in inits:
+        # Each of them has one of this name too, for another system's linker.
+        lines += [f"#define PyInit___init__ PyInit___init___{Path(path).stem}", f'#include "{Path(path).absolute()}"']
+        lines.append("#undef PyInit___init__")
     text = "\n".join([*lines, ""])
-    header = Path("build", f"laid_out_{library}.h")
-    if not header.exists() or header.read_text(encoding="utf-8") != text:  # else all would be built anew each time
-        header.write_text(text, encoding="utf-8")
-    return str(header)
+    file = Path("build", f"{library}.c")
+    if not file.exists() or file.read_text(encoding="utf-8") != text:  # else all would be built anew each time
+        file.write_text(text, encoding="utf-8")
+    return str(file)
 
 
 def compiled() -> list[Any]:
@@ -88,16 +95,16 @@ def compiled() -> list[Any]:
     paths = [path for group in COMPILED.values() for path in group]
     extensions: list[Any] = mypycify([*checks, *paths], opt_level="2", debug_level="0", separate=groups)
     by_name = {extension.name: extension for extension in extensions}
-    for extension in extensions:
-        extension.extra_compile_args = [*extension.extra_compile_args, *SMALLER]  # until here they share one list
-    for group in COMPILED:
+    libraries = [extension for extension in extensions if extension.name.endswith("__mypyc")]
+    for group, modules in COMPILED.items():
         library = by_name[f"pop3gw_{group}__mypyc"]
-        header = laid_out(f"pop3gw_{group}")
-        library.extra_compile_args += ["-include", header]
-        library.depends.append(header)
+        inits = [path for module in modules for path in by_name[module.removesuffix(".py").replace("/", ".")].sources]
+        library.depends += [*library.sources, *inits]
+        library.sources = [source(f"pop3gw_{group}", library.sources, inits)]
+        library.extra_compile_args = [*library.extra_compile_args, *SMALLER]  # until here they share one list
     # The master's is cold whenever it runs: there counts how much of it there is.
     by_name["pop3gw_master__mypyc"].extra_compile_args.append("-Os")
-    return extensions
+    return libraries
 
 
 def version() -> str:

@@ -63,7 +63,7 @@ def _gateway_python() -> str:
     if not python.exists():
         return "none"
     found = subprocess.run([str(python), "-VV"], capture_output=True, text=True, check=False, timeout=30)
-    compiled = any(GATEWAY.parents[1].glob("lib/python*/site-packages/pop3gw/relay.*.so"))
+    compiled = any(GATEWAY.parents[1].glob("lib/python*/site-packages/pop3gw_worker__mypyc.*.so"))
     return f"{found.stdout.strip()} at {python.resolve()}, pop3gw {'compiled' if compiled else 'interpreted'}"
 
 

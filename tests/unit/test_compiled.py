@@ -7,15 +7,18 @@ are run once more, with a Python that takes the installed ones.
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
-import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from pop3gw.compiled import LIBRARIES, Finder
+
 CHECKOUT = Path(__file__).parents[2]
-INSTALLED = Path(sysconfig.get_path("platlib"), "pop3gw")
 SUITES = ["tests/scenarios/test_scenarios.py", "tests/fuzz"]
 # -P: the current folder is not looked in first.
 AGAIN = "import sys; sys.path.append('.'); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
@@ -24,14 +27,21 @@ REMEDY = "apt-get install gcc python3-dev, then make clean"
 
 def compiled() -> set[str]:
     """The names of the modules that are, ``proto.`` before those of the protocol."""
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    found = (path.relative_to(INSTALLED) for path in INSTALLED.rglob(f"*{suffix}"))
-    return {str(path).removesuffix(suffix).replace("/", ".") for path in found}
+    libraries = [importlib.import_module(name) for name in LIBRARIES if find_spec(name) is not None]
+    return {name.removeprefix("pop3gw.") for name in Finder(libraries).files}
 
 
-def test_the_protocol_is_compiled() -> None:
+def test_each_library_is_compiled_and_found() -> None:
     protocol = {f"proto.{path.stem}" for path in (CHECKOUT / "pop3gw" / "proto").glob("[a-z]*.py")}
-    assert protocol <= compiled(), f"not compiled; {REMEDY}"
+    assert {*protocol, "master", "worker"} <= compiled(), f"not compiled; {REMEDY}"
+    said = "import pop3gw.master as m, pop3gw.worker as w; print(m.__spec__.origin, w.__spec__.origin)"
+    done = subprocess.run([sys.executable, "-P", "-c", said], capture_output=True, text=True, timeout=60, check=True)
+    assert [name.partition(".")[0] for name in re.findall(r"[^/ ]+(?=[ \n])", done.stdout)] == [*LIBRARIES[1:]]
+
+
+def test_a_checkout_runs_its_own_modules() -> None:
+    assert not any(isinstance(finder, Finder) for finder in sys.meta_path)
+    assert Path(sys.modules[Finder.__module__].__file__ or "").is_relative_to(CHECKOUT)
 
 
 def test_what_must_be_interpreted_is() -> None:

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "pop3gw"
 
 # From left to right: a module imports only from lines above its own.
 ORDER = """
-names errors times waiting backtrace
+names compiled errors times waiting backtrace
 lazily joined signals values agenda backoff clientele credit orders redaction scan stream poller notify demo.server
 policy
 policies.apop policies.tls
