@@ -91,8 +91,17 @@ def _from_file(name: PolicyName, file: Path, distrust: Distrust | None) -> Modul
         exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what policies are
     except BaseException as error:
         del sys.modules[module.__name__]
-        raise PolicyError(f"{file}: class {name.class_name}: {_said(error, str(file))}") from error
+        said = _said(error, str(file)) + _neighbour(error, file)
+        raise PolicyError(f"{file}: class {name.class_name}: {said}") from error
     return module
+
+
+def _neighbour(error: BaseException, file: Path) -> str:
+    """What to say where it wanted to import what lies beside it."""
+    if type(error) is not ModuleNotFoundError or not isinstance(error.name, str):
+        return ""
+    beside = file.parent / f"{error.name.partition('.')[0]}.py"
+    return f"; {beside} is no module: a policy file can't import its neighbours" if beside.exists() else ""
 
 
 def _read(file: Path, distrust: Distrust | None) -> bytes:

@@ -46,6 +46,7 @@ INVALID_COMMAND = "Invalid command."
 _MAKES_ANOTHER = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR of ``inspect``
 _NEVER_RUNS = "is async or has a yield: called, it does not run"
 _ANY_NUMBER = 0x04  # CO_VARARGS
+_ANY_NAMES = 0x08  # CO_VARKEYWORDS
 
 _NAMES = {
     POP3_REQ_ACCEPT: "ACCEPT",
@@ -212,7 +213,12 @@ class AbstractPop3Proxy:
 
     def __setattr__(self, name: str, value: object) -> None:
         kind = _ATTRIBUTES.get(name)
-        if kind is not None and (fault := kind.fault(value)):
+        if kind is None:  # the policy's own, which may be a property
+            if name == "__dict__":  # in which the gateway shows it what is decided
+                raise AttributeError(f"{type(self).__name__}.{name}: can't be set by a policy")
+            super().__setattr__(name, value)
+            return
+        if fault := kind.fault(value):
             raise type(fault)(f"{type(self).__name__}.{name}: {fault}")
         self.__dict__[name] = value
 
@@ -243,7 +249,7 @@ class Pop3Proxy(AbstractPop3Proxy):
 
     def config(self) -> None:
         """Fill the request hash with the usual commands."""
-        self.request.update(self._USUAL)
+        self.request.update(Pop3Proxy._USUAL)
 
 
 class Verdict(NamedTuple):
@@ -357,6 +363,10 @@ def check(policy: AbstractPop3Proxy) -> list[str]:
     """
     if _never_runs(policy.config):
         return [f"config() {_NEVER_RUNS}"]
+    # Of a class between, too: called as super().config() it would not run either.
+    for base in type(policy).__mro__:
+        if _never_runs(base.__dict__.get("config")):
+            return [f"config() of {base.__name__} {_NEVER_RUNS}"]
     policy.config()
     if faults := attribute_faults(policy, sorted(SETTABLE)):
         return faults
@@ -369,29 +379,47 @@ def check(policy: AbstractPop3Proxy) -> list[str]:
             callbacks = (found.request_callback, found.response_callback)
             faults += [f"request[{key!r}]: its callback {_NEVER_RUNS}" for call in callbacks if _never_runs(call)]
             faults += [
-                f"request[{key!r}]: its callback {call.__qualname__} can't be called with one argument, as it would be"
+                f"request[{key!r}]: its callback {_innermost(call).__qualname__} "
+                "can't be called with one argument, as it would be"
                 for call in callbacks
-                if isinstance(call, FunctionType | MethodType) and not _takes_one(call)
+                if call is not None and not _takes_one(call)
             ]
     return faults
 
 
-def _never_runs(function: object) -> bool:
-    """Whether a call only makes a coroutine or a generator: as ``inspect`` says, which takes 1.6 MiB."""
+def _innermost(function: Any) -> Any:
+    """What a bound method, or a partial, calls in the end."""
     while isinstance(function, MethodType | partial):
         function = function.__func__ if isinstance(function, MethodType) else function.func
+    return function
+
+
+def _never_runs(function: object) -> bool:
+    """Whether a call only makes a coroutine or a generator: as ``inspect`` says, which takes 1.6 MiB."""
+    function = _innermost(function)
     return isinstance(function, FunctionType) and function.__code__.co_flags & _MAKES_ANOTHER != 0
 
 
-def _takes_one(call: FunctionType | MethodType) -> bool:
+def _takes_one(call: Callable[..., object]) -> bool:
     """Whether it can be called with one argument, as far as a function shows."""
-    function, given = (call.__func__, 2) if isinstance(call, MethodType) else (call, 1)
+    function: Any = call
+    given, by_name = 1, set[str]()
+    while isinstance(function, MethodType | partial):
+        if isinstance(function, MethodType):
+            given, function = given + 1, function.__func__
+        else:
+            given, by_name, function = given + len(function.args), by_name | set(function.keywords), function.func
     if not isinstance(function, FunctionType):
         return True
-    code, defaults = function.__code__, function.__defaults__ or ()
+    code = function.__code__
+    first_default = code.co_argcount - len(function.__defaults__ or ())
+    positional = code.co_varnames[: code.co_argcount]
+    by_either = positional[code.co_posonlyargcount :]
     named = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
     return (
-        code.co_argcount - len(defaults) <= given
+        all(name in by_name and name in by_either for name in positional[given:first_default])
         and (given <= code.co_argcount or code.co_flags & _ANY_NUMBER != 0)
-        and all(name in (function.__kwdefaults__ or {}) for name in named)
+        and all(name in by_name or name in (function.__kwdefaults__ or {}) for name in named)
+        and by_name.isdisjoint(positional[code.co_posonlyargcount : given])
+        and (by_name <= {*by_either, *named} or code.co_flags & _ANY_NAMES != 0)
     )

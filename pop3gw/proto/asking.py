@@ -7,6 +7,7 @@ secrets redacted by the journal; the callers of ``call`` decide what follows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from pop3gw.backtrace import backtrace, bare
@@ -71,6 +72,8 @@ def told(fault: BaseException, guard: Guard, milliseconds: int) -> str:
 def _named(callback: object) -> str:
     """The name of a callback; that of its class where it has none."""
     try:
+        while isinstance(callback, partial):
+            callback = callback.func
         name = getattr(callback, "__qualname__", None)
     except BaseException:  # noqa: BLE001 - whatever the callback's own code raises
         name = None

@@ -76,6 +76,13 @@ class UToAPop3(Pop3Proxy):
     assert len(vars(found)["UToA"](None, "PASS")) == 32
 
 
+def test_a_policy_that_wants_its_neighbour_is_told_why_it_can_not_have_it(tmp_path: Path) -> None:
+    write(tmp_path, GOOD, "shared.py")
+    write(tmp_path, "from shared.more import *\n" + GOOD)
+    with pytest.raises(PolicyError, match=r"\(line 1\); .*/shared\.py is no module: .* can't import its neighbours"):
+        load(tmp_path, "office:Office")
+
+
 def test_the_first_folder_wins_and_each_load_reads_the_file_anew(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()

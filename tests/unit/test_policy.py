@@ -284,10 +284,58 @@ def test_check_names_what_would_never_run() -> None:
     assert check(Callbacks()) == [f"request[{key!r}]: its callback {never}" for key in ("LIST", "RETR", "TOP")]
 
 
+def test_check_names_a_config_between_that_would_never_run() -> None:
+    class Between(Pop3Proxy):
+        async def config(self) -> None:  # type: ignore[override]
+            self.request["DELE"] = POP3_REQ_REJECT
+
+    class Outer(Between):
+        def config(self) -> None:  # type: ignore[override]
+            Pop3Proxy.config(self)
+
+    assert check(Outer()) == ["config() of Between is async or has a yield: called, it does not run"]
+
+
+def test_a_policys_own_names_are_what_it_made_of_them() -> None:
+    class Own(Pop3Proxy):
+        __slots__ = ("domain",)
+        _read_only = False
+
+        @property
+        def read_only(self) -> bool:
+            return self._read_only
+
+        @read_only.setter
+        def read_only(self, value: object) -> None:
+            self._read_only = bool(value)
+
+        @property
+        def fixed(self) -> int:
+            return 1
+
+    own: Any = Own()
+    own.read_only, own.domain, own.other = "yes", "example.net", [1]
+    assert (own.read_only, own.domain, own.other) == (True, "example.net", [1])
+    with pytest.raises(AttributeError, match="fixed"):
+        own.fixed = 2
+    with pytest.raises(AttributeError, match="can't be set by a policy"):
+        own.__dict__ = {}
+    del own.other
+    assert not hasattr(own, "other")
+
+
+def test_a_policy_may_have_any_name_of_its_own() -> None:
+    assert check(type("Own", (Pop3Proxy,), {"_USUAL": 1})()) == []
+
+
 def test_check_names_callbacks_that_can_not_be_called_with_one_argument() -> None:
     class Callbacks(Pop3Proxy):
         def config(self) -> None:
-            wrong: tuple[Any, ...] = (self.none, self.two, self.named, Callbacks.usual, lambda: 1, lambda _a, _b: 1)
+            wrong: tuple[Any, ...] = (
+                *(self.none, self.two, self.named, Callbacks.usual, lambda: 1, lambda _a, _b: 1),
+                *(partial(self.usual, "x"), partial(self.named, "x", more="y")),
+                *(partial(Callbacks.static, _command="x"), partial(partial(self.two, "x"), "y")),
+            )
             for number, call in enumerate(wrong):
                 self.request[f"WRONG{number}"] = (POP3_REQ_POLICY, None, call)
             right: tuple[Any, ...] = (
@@ -297,6 +345,9 @@ def test_check_names_callbacks_that_can_not_be_called_with_one_argument() -> Non
                 self.all,
                 Callbacks.static,
                 Callbacks.of_class,
+                partial(self.two, "x"),
+                partial(self.named, more="x"),
+                partial(partial(self.many, "x"), "y"),
                 print,
                 str,
             )
@@ -332,10 +383,50 @@ def test_check_names_callbacks_that_can_not_be_called_with_one_argument() -> Non
         def of_class(cls, _command: str) -> int:
             return POP3_REQ_ACCEPT
 
-    assert policy._ANY_NUMBER == inspect.CO_VARARGS
+    assert (policy._ANY_NUMBER, policy._ANY_NAMES) == (inspect.CO_VARARGS, inspect.CO_VARKEYWORDS)
     faults = check(Callbacks())
-    assert [fault.partition(":")[0] for fault in faults] == [f"request['WRONG{number}']" for number in range(6)]
+    assert {fault.partition(":")[0] for fault in faults} == {f"request['WRONG{number}']" for number in range(10)}
     assert "Callbacks.two can't be called with one argument" in faults[1]
+
+
+class Shapes:
+    """Functions that take this and that; none does anything."""
+
+    def usual(self, command: str) -> None: ...
+    def none(self) -> None: ...
+    def two(self, first: str, command: str) -> None: ...
+    def maybe(self, command: str, first: str = "") -> None: ...
+    def any_number(self, *all: str) -> None: ...
+    def named(self, command: str, *, more: str) -> None: ...
+    def maybe_named(self, command: str, *, more: str = "") -> None: ...
+    def any_name(self, command: str, /, first: str = "", **names: str) -> None: ...
+    def by_place(self, first: str, /, command: str) -> None: ...
+    @staticmethod
+    def static(command: str) -> None: ...
+    @classmethod
+    def of_class(cls, command: str) -> None: ...
+
+
+def test_what_takes_one_argument_is_what_can_be_called_with_one() -> None:
+    shapes = Shapes()
+    names = [name for name in vars(Shapes) if not name.startswith("__")]
+    calls = [getattr(place, name) for place in (shapes, Shapes) for name in names]
+    for call in list(calls):
+        for given in ((), ("x",), ("x", "y")):
+            for more in ({}, {"more": "1"}, {"first": "1"}, {"command": "1"}, {"unknown": "1"}):
+                made = partial(call, *given, **more)
+                calls += [made, partial(made, "z"), partial(made, more="2")]
+    taken = 0
+    for call in calls:
+        try:
+            call("STAT")
+        except TypeError:
+            fits = False
+        else:
+            fits = True
+        assert policy._takes_one(call) is fits, call
+        taken += fits
+    assert 0 < taken < len(calls)
 
 
 def test_check_lets_the_exception_of_config_out() -> None:

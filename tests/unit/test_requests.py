@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -71,6 +72,24 @@ def test_a_callback_that_fails_shows_no_secret(request_line: bytes) -> None:
     assert "ValueError" in journal.text
     assert "hunter2" not in journal.text
     assert "aHVudGVyMg==" not in journal.text
+
+
+class Parts(Pop3Proxy):
+    """Its callback is a part of a method."""
+
+    def config(self) -> None:
+        """One of two arguments is given."""
+        super().config()
+        self.request["XASK"] = (POP3_REQ_POLICY, partial(partial(self.ask), "x"))
+
+    def ask(self, _given: str, _command: str) -> None:
+        """Decide nothing."""
+
+
+def test_a_callback_that_is_a_part_of_another_has_that_ones_name() -> None:
+    made, journal = session(Parts)
+    made.client_data(b"XASK\r\n", NOW)
+    assert "callback Parts.ask failed on the request XASK" in journal.text
 
 
 def test_a_callback_that_spoils_the_request_is_refused() -> None:
