@@ -34,10 +34,10 @@ class Status:
 
     ``ok``: what the client gets; ``content``: lines follow from the server, ``dropped`` unless the client wants them.
     ``end``: both sides close behind it. ``refused``: the policy made it an ``-ERR``. ``fault``: the server broke the
-    protocol, the text says how.
+    protocol, the text says how. ``failed``: only a callback did, the server had said ``+OK``.
     """
 
-    __slots__ = ("content", "dropped", "end", "fault", "line", "ok", "refused")
+    __slots__ = ("content", "dropped", "end", "failed", "fault", "line", "ok", "refused")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Status:
         end: bool = False,
         refused: bool = False,
         fault: str | None = None,
+        failed: bool = False,
     ) -> None:
         self.ok: Final = ok
         self.line: Final = line
@@ -56,6 +57,7 @@ class Status:
         self.end: Final = end
         self.refused: Final = refused
         self.fault: Final = fault
+        self.failed: Final = failed
 
 
 class Answers:
@@ -117,7 +119,7 @@ class Answers:
                 raise CallbackError("it turned -ERR into +OK, but no lines follow")
         except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
             self._asking.failed(callback, f"the answer to {relay.asked}", fault)
-            return Status(False, refusal, content, dropped=content, refused=True)
+            return Status(False, refusal, content, dropped=content, refused=True, failed=server_ok)
         # A word that was neither +OK nor -ERR means what the callback made of it.
         server_ok = server_ok or (value != b"-ERR" and now[0] == "+OK")
         repaired_value, repaired = (part.encode("utf-8", "surrogateescape") for part in now)

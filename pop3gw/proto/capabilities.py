@@ -48,6 +48,10 @@ class Capabilities:
             # RFC 2449 allows no control character; another reader may take it for a line's end.
             tag = line.partition(" ")[0].upper() if line and not _CONTROL.search(line) else ""
             works = tag not in ("", "STLS") and self._works(tag)
+            if tag == "SASL" and line is not None and "-PLUS" in line.upper():
+                # Bound to the TLS of one connection (RFC 5802 section 6); here it ends between client and server.
+                words = [word for word in line.split(" ") if not word.upper().endswith("-PLUS")]
+                line, works = " ".join(words), works and len(words) > 1
             if works:
                 self._listed.add(tag)
             kept.append(line if works else None)

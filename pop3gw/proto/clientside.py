@@ -228,11 +228,11 @@ class ClientSide(Outcome):
         else:
             self._turns.take(STATUS, now)
 
-    def _conclude(self, relay: Relay, out: bytes, now: float, *, ok: bool) -> None:
-        """An answer is whole: the state moves, the answer goes out."""
+    def _conclude(self, relay: Relay, out: bytes, now: float, *, ok: bool, failed: bool = False) -> None:
+        """An answer is whole: the state moves, the answer goes out. ``failed``: it is that of a callback's failure."""
         row = relay.row
         if row.way is not None:
-            if not self._login_answered(relay, out, now, ok=ok):
+            if not self._login_answered(relay, out, now, ok=ok, failed=failed):
                 return
         else:
             self._settle(row, ok=ok)
@@ -245,7 +245,7 @@ class ClientSide(Outcome):
         else:
             self._turns.take(REQUEST, now)
 
-    def _login_answered(self, relay: Relay, out: bytes, now: float, *, ok: bool) -> bool:
+    def _login_answered(self, relay: Relay, out: bytes, now: float, *, ok: bool, failed: bool) -> bool:
         """The answer to an attempt to log in; False where it is held back, since it failed."""
         row, exchange = relay.row, self._exchange
         self._exchange = None
@@ -256,7 +256,7 @@ class ClientSide(Outcome):
             self.counters[LOGIN_OK.get(relay.asked, LOGIN_OK[row.name])] += 1
             way = f"sasl {exchange.mechanism}" if exchange is not None else row.name.lower()
             self._logged_in(way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}")
-        elif exchange is None or not exchange.cancelled:
+        elif not failed and (exchange is None or not exchange.cancelled):
             self.counters[LOGIN_FAILED.get(relay.asked, LOGIN_FAILED[row.name])] += 1
             self._login_failed(out, now, end=False)
             return False
@@ -267,8 +267,8 @@ class ClientSide(Outcome):
     def _sasl_response(self, line: bytes, now: float) -> None:
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - for mypy: the phase says so
-        if not exchange.passes(line, self.policy.max_authline_count):
-            self._refused("a SASL response", "it is one more than max_authline_count, or holds a control character")
+        if fault := exchange.fault(line, self.policy.max_authline_count):
+            self._refused("a SASL response", fault)
             self._abort()
             return
         if not exchange.cancelled:

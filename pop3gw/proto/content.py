@@ -39,7 +39,7 @@ class Content(Protocol):
         """What the client gets for this buffer. Raises ContentError."""
 
 
-class _Checks:
+class Checks:
     """The line checks that a policy asks for; nothing is looked at where it asks for none."""
 
     __slots__ = ("_endings", "_limit", "_meter")
@@ -60,6 +60,11 @@ class _Checks:
             raise ContentError("a bare CR or LF in content (strict_line_endings)", passed=data)
         return data
 
+    def begin_anew(self) -> None:
+        """What comes next begins a line."""
+        self._meter = None if self._meter is None else LineMeter()
+        self._endings = None if self._endings is None else EndingsCheck()
+
 
 class WholeBuffers:
     """Content that nobody wants to see in lines: each buffer passes as it came."""
@@ -68,7 +73,7 @@ class WholeBuffers:
 
     def __init__(self, policy: AbstractPop3Proxy) -> None:
         self._terminator = Terminator()
-        self._checks = None if policy.permit_longline and not policy.strict_line_endings else _Checks(policy)
+        self._checks = None if policy.permit_longline and not policy.strict_line_endings else Checks(policy)
         self.ended = False
         self.left = b""
 
@@ -115,7 +120,7 @@ class SeenLines:
 
     def __init__(self, policy: AbstractPop3Proxy, see: See, closing: Callable[[], bytes] = bytes) -> None:
         self._lines = ContentLines()
-        self._checks = _Checks(policy)
+        self._checks = Checks(policy)
         self._see = see
         self._closing = closing
         self.ended = False
@@ -133,12 +138,25 @@ class SeenLines:
         return out
 
     def _checked(self, lines: bytes) -> bytes:
+        """These lines as they may go on: shown first, so that what is wrong with one may be repaired, then checked."""
+        try:
+            out = self._seen(lines)
+        except ContentError as fault:
+            fault.passed = self._good(fault.passed)[0]
+            raise
+        good, why = self._good(out)
+        if why is not None:
+            raise ContentError(why, by_policy=self._good(lines)[1] is None, passed=good)
+        return out
+
+    def _good(self, lines: bytes) -> tuple[bytes, str | None]:
+        """The whole lines before the first that may not pass, and why that one may not; all of them, and None."""
         try:
             self._checks.passed(lines)  # all of them: they are whole, so nothing is held back
         except ContentError as fault:
-            fault.passed = self._seen(fault.passed[: fault.passed.rfind(CRLF) + 2] if CRLF in fault.passed else b"")
-            raise
-        return self._seen(lines)
+            self._checks.begin_anew()
+            return fault.passed[: fault.passed.rfind(CRLF) + 2] if CRLF in fault.passed else b"", str(fault)
+        return lines, None
 
     def _seen(self, lines: bytes) -> bytes:
         wire = lines.decode("utf-8", "surrogateescape").split("\r\n")

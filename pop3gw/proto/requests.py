@@ -34,7 +34,7 @@ from pop3gw.proto.commands import (
     redacted,
     unknown,
 )
-from pop3gw.proto.content import content_line
+from pop3gw.proto.content import Checks, ContentError, content_line
 from pop3gw.proto.sasl import Exchange
 from pop3gw.proto.upgrade import ClientTls
 
@@ -299,7 +299,12 @@ class Requests:
         for line in lines:
             if not isinstance(line, str) or unfit_content(line):
                 raise CallbackError(f"response_lines holds {line!r}; texts without CRLF are needed")
-        return b"".join(map(content_line, lines))
+        content = b"".join(map(content_line, lines))
+        try:
+            Checks(self._asking.policy).passed(content)
+        except ContentError as fault:
+            raise CallbackError(f"response_lines: {fault}") from None
+        return content
 
     def _accepted(self, decided: Verdict, found: Entry, row: Command, argument: str, state: State) -> Local | Relay:
         policy = self._asking.policy

@@ -99,13 +99,17 @@ class Exchange:
         self._lines = 0  # challenges and answers so far
         self._heard: list[str] = []
 
-    def passes(self, line: bytes, most: int) -> bool:
-        """Whether one more challenge or answer may pass, of at most so many."""
+    def fault(self, line: bytes, most: int) -> str:
+        """Why one more challenge or answer may not pass, of at most so many; "" where it may."""
         if line == b"*":
             self.cancelled = True
-            return True
+            return ""
         self._lines += 1
-        return self._lines <= most and not self.cancelled and CONTROL.search(line) is None
+        if self.cancelled:
+            return "it comes behind a cancellation"
+        if self._lines > most:
+            return f"it is one more than max_authline_count, which is {most} (SCRAM and GSSAPI want 6)"
+        return "it holds a control character" if CONTROL.search(line) is not None else ""
 
     def hear(self, response: str) -> list[str]:
         """Take one response of the client; gives the texts in it that no log may show."""

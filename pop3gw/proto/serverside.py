@@ -110,8 +110,8 @@ class ServerSide(ClientSide):
     def _challenge(self, line: bytes, now: float) -> None:
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - for mypy: the phase says so
-        if not exchange.passes(line, self.policy.max_authline_count):
-            self._server_fault("a SASL challenge beyond max_authline_count, behind a cancellation, or none at all")
+        if fault := exchange.fault(line, self.policy.max_authline_count):
+            self._server_fault(f"a SASL challenge that can't pass: {fault}")
             return
         self.to_client.append(line + CRLF)
         self._turns.take(RESPONSE, now)
@@ -196,7 +196,7 @@ class ServerSide(ClientSide):
             self._turns.take(CONTENT, now)
             self._relay_content(self._server.take_all(), now)
             return
-        self._conclude(relay, out, now, ok=status.ok)
+        self._conclude(relay, out, now, ok=status.ok, failed=status.failed)
 
     # -- content
 

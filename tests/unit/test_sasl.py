@@ -73,19 +73,19 @@ def test_what_is_no_base64_is_secret_as_it_is() -> None:
 
 def test_lines_are_counted_and_a_cancellation_is_not() -> None:
     exchange = Exchange("LOGIN")
-    assert exchange.passes(b"+ VXNlcg==", 2)
-    assert exchange.passes(b"YWxpY2U=", 2)
-    assert exchange.passes(b"*", 2)
+    assert not exchange.fault(b"+ VXNlcg==", 2)
+    assert not exchange.fault(b"YWxpY2U=", 2)
+    assert not exchange.fault(b"*", 2)
     assert exchange.cancelled
-    assert not exchange.passes(b"+ more", 9)
+    assert "behind a cancellation" in exchange.fault(b"+ more", 9)
 
 
 @pytest.mark.parametrize("line", [b"a\0b", b"a\tb", b"a\rb", b"\x7f"])
 def test_no_line_holds_a_control_character(line: bytes) -> None:
-    assert not Exchange("PLAIN").passes(line, 4)
+    assert "control character" in Exchange("PLAIN").fault(line, 4)
 
 
 def test_one_line_too_many_does_not_pass() -> None:
     exchange = Exchange("LOGIN")
-    assert exchange.passes(b"+ a", 1)
-    assert not exchange.passes(b"b", 1)
+    assert not exchange.fault(b"+ a", 1)
+    assert "max_authline_count, which is 1" in exchange.fault(b"b", 1)
