@@ -189,9 +189,9 @@ def quoted(text: str | None) -> str:
     if text is None:
         return "-"
     plain = escaped(text)
-    if plain.isalnum() or (plain != "-" and _PLAIN.fullmatch(plain)):
+    if plain.isalnum() or (plain != "-" and "\\" not in text and _PLAIN.fullmatch(plain)):
         return plain
-    return '"' + plain.replace('"', '\\"') + '"'
+    return '"' + escaped(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'
 
 
 def _pairs(summary: Summary) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SYSLOG_SOCKET: Final = "/dev/log"
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 _INFO: Final = LogLevel.INFO
+_MOST: Final = 100  # lines that a session logs
 # As ``logging`` numbers them.
 _DEBUG_FROM: Final = 10
 _INFO_FROM: Final = 20
@@ -205,15 +206,20 @@ def _write_joined(number: int, text: str, logger: str) -> None:
 
 
 class SessionLog:
-    """The journal of one session (``proto.events.Journal``): each line carries the service and the session's id."""
+    """The journal of one session (``proto.events.Journal``): each line carries the service and the session's id.
 
-    __slots__ = ("_log", "_secrets", "_service", "_session", "conversation")
+    What a client may have said again and again, at an octet a time, must not fill the disk: ``_MOST`` lines of a
+    session are written, but where whole conversations are. Failed logins and the summary always are.
+    """
+
+    __slots__ = ("_left", "_log", "_secrets", "_service", "_session", "conversation")
 
     def __init__(self, session_id: str, service: str) -> None:
         self._log = _current
         self._service = service
         self._session = session_id
         self._secrets = Secrets()
+        self._left = _MOST
         self.conversation = self._log.level is LogLevel.DEBUG
 
     def secret(self, text: str) -> None:
@@ -250,4 +256,10 @@ class SessionLog:
             self._log.write(Entry(_INFO, "session ended", self._service, self._session, "", summary))
 
     def _write(self, level: LogLevel, text: str) -> None:
+        if not self.conversation:
+            self._left -= 1
+            if self._left <= 0:
+                if self._left < 0:
+                    return
+                text += "; this session has said much, and nothing more of it is logged but its end"
         self._log.write(Entry(level, self._secrets.redacted(text), self._service, self._session))

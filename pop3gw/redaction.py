@@ -18,6 +18,7 @@ HIDDEN: Final = "***"
 _TOO_MANY: Final = f"{HIDDEN} (the session has named more secrets than a text is searched for)"
 _SHORT: Final = 3
 _ROOM: Final = 1 << 18  # characters of the secrets of one session
+_EACH: Final = 1 << 10  # what a secret takes of it besides: each text is searched for each of them
 _BASE64: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 _REST: Final = re.compile(r"[A-Za-z0-9+/_-]*=*")
 _URL_SAFE: Final = str.maketrans("+/", "-_")
@@ -60,7 +61,7 @@ class Secrets:
         """Hide this text from now on. Cheap: most sessions never log a line that is searched."""
         if text and text not in self._texts and self._room >= 0:
             self._texts[text] = None
-            self._room -= len(text)
+            self._room -= len(text) + _EACH
 
     def redacted(self, text: str) -> str:
         """The text with each spelling of each secret hidden."""

@@ -206,7 +206,9 @@ class Requests:
         else:
             exchange = Exchange(first)
             if rest:
-                exchange.hear(rest)
+                heard = exchange.hear(rest)
+                if heard and (stamp := shown.get("timestamp")) is not None:
+                    self._asking.journal.secret(f"{stamp}{heard[-1]}")  # as above
             shown["username"] = exchange.username()
 
     def _hide(self, row: Command, argument: str) -> None:

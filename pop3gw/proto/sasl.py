@@ -65,7 +65,7 @@ _NAME_SHOWN_BY: Final[Mapping[str, Callable[[list[str]], str | None]]] = Mapping
 )
 
 
-_BEARER: Final = re.compile(r"\x01auth=\S+ ([^\x01]+)")
+_BEARER: Final = re.compile(r"\x01auth=[^\s\x01]+ ([^\x01]+)")
 _WHOLE: Final = re.compile(r"^(.+)$", re.DOTALL)
 # The part of a response that is secret by itself, also where it is said without the rest.
 _SECRET_WITHIN: Final[Mapping[str, re.Pattern[str]]] = MappingProxyType(

@@ -5,10 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 
 import pytest
 
-from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, Form, file_json, file_line, journal_entry, syslog_line
+from pop3gw.logline import (
+    FILE_FORMS,
+    SYSLOG_FORMS,
+    Entry,
+    Form,
+    file_json,
+    file_line,
+    journal_entry,
+    quoted,
+    syslog_line,
+)
 from pop3gw.proto.events import Ending, Side, Summary
 from pop3gw.values import LogFormat, LogLevel
 
@@ -162,3 +173,10 @@ def test_a_summary_names_the_versions_of_tls_where_there_was_any() -> None:
 def test_a_user_name_forges_no_field(user: str | None, shown: str) -> None:
     summary = Summary("c", "s", user, None, 0, 0, 0, 0, 0, Ending.CLOSED, Side.SERVER)
     assert f" user={shown} login=- " in file_line(ended(summary)).decode()
+
+
+@pytest.mark.parametrize(
+    "text", ["alice", "a b", 'a"b', "a\\", "\\", 'x\\" login=apop retrieved=99', "-", "", "HOME\\alice"]
+)
+def test_a_value_is_one_word_to_whoever_reads_quotes_and_backslashes(text: str) -> None:
+    assert shlex.split(f"user={quoted(text)} login=user") == [f"user={text}", "login=user"]

@@ -83,6 +83,25 @@ def test_a_session_tags_and_redacts_each_line(file: Path) -> None:
     assert lines(file)[4].startswith("info inbound S1: session ended client=c:1 server=s:2 user=hunter22 ")
 
 
+@pytest.mark.parametrize(("level", "written"), [(LogLevel.INFO, 100), (LogLevel.DEBUG, 1000)])
+def test_what_a_session_says_fills_no_disk(file: Path, level: LogLevel, written: int) -> None:
+    Log.open(str(file), level)
+    session = SessionLog("S1", "inbound")
+    session.secret("hunter22")
+    for number in range(500):
+        session.info(f"{number} hunter22")
+        session.error(f"{number} hunter22")
+    session.login_failed("192.0.2.7", "alice")
+    session.summary(SUMMARY)
+    said = lines(file)
+    assert len(said) == written + 2
+    assert said[98] == "info inbound S1: 49 ***"
+    assert said[99].startswith("error inbound S1: 49 ***")
+    assert said[99].endswith("nothing more of it is logged but its end") is (level is LogLevel.INFO)
+    assert said[-2].startswith("info inbound S1: login failed client=192.0.2.7")
+    assert said[-1].startswith("info inbound S1: session ended")
+
+
 def test_a_session_below_the_level_writes_nothing(file: Path) -> None:
     Log.open(str(file), LogLevel.ERROR)
     session = SessionLog("S1", "inbound")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable
 from functools import partial
 
@@ -39,12 +41,12 @@ class Fails(Pop3Proxy):
         return POP3_REQ_ACCEPT
 
 
-def session(policy: type[Pop3Proxy] = Fails) -> tuple[Session, RecordingJournal]:
+def session(policy: type[Pop3Proxy] = Fails, greeting: bytes = b"+OK ready") -> tuple[Session, RecordingJournal]:
     journal = RecordingJournal(conversation=False)
     made = Session(policy, facts=FACTS, journal=journal)
     made.start(NOW)
     made.connected(NOW)
-    made.server_data(b"+OK ready\r\n", NOW)
+    made.server_data(greeting + b"\r\n", NOW)
     return made, journal
 
 
@@ -72,6 +74,27 @@ def test_a_callback_that_fails_shows_no_secret(request_line: bytes) -> None:
     assert "ValueError" in journal.text
     assert "hunter2" not in journal.text
     assert "aHVudGVyMg==" not in journal.text
+
+
+class ShowsDigest(Pop3Proxy):
+    """Its callback shows the digest that an APOP of this login would send."""
+
+    def config(self) -> None:
+        """It is for AUTH."""
+        super().config()
+        self.request["AUTH"] = (POP3_REQ_POLICY, self.ask)
+
+    def ask(self, _command: str) -> int:
+        """Fail with it."""
+        password = base64.b64decode(self.request_param.partition(" ")[2]).decode().rpartition("\0")[2]
+        raise ValueError(hashlib.md5(f"{self.timestamp}{password}".encode(), usedforsecurity=False).hexdigest())
+
+
+def test_the_digest_of_a_password_that_auth_brought_is_a_secret_too() -> None:
+    made, journal = session(ShowsDigest, b"+OK <1896.697170952@dbc.mtview.ca.us> ready")
+    made.client_data(b"AUTH PLAIN " + base64.b64encode(b"\0alice\0tanstaaf") + b"\r\n", NOW)
+    assert "ValueError: ***" in journal.text
+    assert "c4c9334bac560ecc979e58001b3e22fb" not in journal.text  # of RFC 1939 section 7
 
 
 class Parts(Pop3Proxy):
