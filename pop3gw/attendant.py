@@ -44,7 +44,7 @@ def control(account: Account | None) -> Make:
     def make(overview: Overview, channel: Channel) -> Service:
         from pop3gw.control import Control
 
-        return Control(overview, channel, uid, gid)
+        return Control(overview, channel, uid, gid, None if account is None else account.uid)
 
     return make
 
@@ -157,6 +157,7 @@ class Attendant:
     def _main(self, overview: Overview, end: socket.socket) -> int:
         process.title(f"pop3gw: {self._name}")
         channel = Channel(end, waits=False)
+        process.leave_terminal()
         try:
             if self._account is not None:
                 privileges.drop_privileges(self._account)

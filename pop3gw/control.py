@@ -60,12 +60,13 @@ class Control:
     mark = b"\n"
     limit = 4096
 
-    def __init__(self, overview: Overview, channel: Channel, uid: int, gid: int) -> None:
-        """``uid``: who may ask besides root; ``gid``: whose members may."""
+    def __init__(self, overview: Overview, channel: Channel, uid: int, gid: int, workers: int | None = None) -> None:
+        """``uid``: who may ask besides root; ``gid``: whose members may, but for ``workers``: policies run as that."""
         self._overview = overview
         self._channel = channel
         self._uids = (0, uid)
         self._gid = gid
+        self._workers = workers
         self._tokens = 0
         self._asked: dict[int, Question] = {}  # until the master has said what became of it
         self._ending: dict[int, Running] = {}  # the sessions that the master was asked to end
@@ -88,7 +89,7 @@ class Control:
     def refusal(self, connection: socket.socket) -> bytes | None:
         """What to say to somebody who is neither root nor of the group."""
         uid, groups = peer(connection)
-        if uid in self._uids or self._gid in groups:
+        if uid in self._uids or (self._gid in groups and uid != self._workers):
             return None
         log().warning(f"pop3gwctl: uid {uid} may not use the control socket")
         return _failed("only root and the group of the gateway's account may use this socket")

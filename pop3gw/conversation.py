@@ -377,6 +377,8 @@ class Conversation:
             return
         if data:
             self._session.client_data(data, now)
+        if client.unsent is not None:  # TLS had to answer what it read by itself: no more is read until that is taken
+            self._session.blocked(Side.CLIENT, now)
         if client.ended:
             if client.failure is None:
                 self._session.client_eof(now)

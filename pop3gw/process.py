@@ -149,6 +149,27 @@ def forbid_dumps() -> None:
         raise StartError(f"prctl(PR_SET_DUMPABLE) failed: {os.strerror(ctypes.get_errno())}")
 
 
+def leave_terminal() -> None:
+    """Have no terminal, but to write to: who has one can read, and type (TIOCSTI), for whoever sits there.
+
+    For a child, before it gives up its privileges. One without a terminal stays in its session and group.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        pass  # it has none
+    else:
+        os.setsid()
+    for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        if os.isatty(number):
+            try:
+                anew = os.open(os.ttyname(number) if number else os.devnull, flags | os.O_NOCTTY | os.O_CLOEXEC)
+            except OSError:  # of another name space
+                anew = os.open(os.devnull, flags | os.O_CLOEXEC)
+            os.dup2(anew, number)
+            os.close(anew)
+
+
 def title(text: str) -> None:
     """What ``ps`` shows for this process. Control characters are replaced."""
     _setproctitle(text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text))

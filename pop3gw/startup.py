@@ -50,6 +50,7 @@ def run(
             kept += [] if pid_file is None else [pid_file.fileno()]
             process.detach([*kept, *doors.descriptors(), *log.descriptors()])
         process.limit_resources()
+        process.forbid_dumps()  # where all run as one account a worker could read, and write, the master's memory
         process.give_way()  # a client that connects does not interrupt the worker of another
         process.title(f"pop3gw: master {config.source}")
         _introduce(log, doors, account)

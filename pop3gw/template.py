@@ -114,6 +114,7 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     channel = fdpass.Channel(end, waits=True)
     process.title(f"pop3gw: template [{plan.service.name}]")
     process.give_way_no_more()
+    process.leave_terminal()
     terms, opened = None, frozenset[int]()
     try:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import shlex
 import signal
@@ -510,6 +511,8 @@ def test_only_root_and_the_group_of_the_account_may_use_the_socket(
     assert '"ok": true' in attempt(control.path, 65534, mail, [])
     assert '"ok": true' in attempt(control.path, 65534, 65534, [4, mail])
     if ROOT:
+        # Policies run as the workers' account: one of them must not stop the services of others.
+        assert "only root and the group" in attempt(control.path, pwd.getpwnam("daemon").pw_uid, mail, [])
         assert "PermissionError" in attempt(control.path, 65534, 65534, [])
         Path(control.path).chmod(0o666)  # an administrator's mistake: the credentials still count
         assert "only root and the group" in attempt(control.path, 65534, 65534, [4])

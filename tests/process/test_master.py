@@ -80,6 +80,10 @@ def test_not_started_as_root_everything_runs_as_who_started_it(make: Make) -> No
     gateway.start()
     uids = {status(pid, "Uid") for pid in (gateway.master, *gateway.pids("template"), *gateway.workers())}
     assert len(uids) == 1
+    # The system gives to root what a process of the same account must not read, nor write.
+    owners = {Path(f"/proc/{pid}/mem").stat().st_uid for pid in (gateway.master, *gateway.pids("template"))}
+    owners |= {Path(f"/proc/{pid}/mem").stat().st_uid for pid in gateway.workers()}
+    assert owners == {0}
     gateway.connect().logged_in().quits()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.gateway import Client, Gateway, Make, until
+from tests.process.gateway import RUNNER, Client, Gateway, Make, parent, titles, until
 
 ROOT = Path(__file__).parents[2]
 COMMAND = f"import sys; sys.path[0] = {str(ROOT)!r}; from pop3gw.cli import main; sys.exit(main())"
@@ -89,3 +90,35 @@ def test_started_by_one_that_lets_signals_wait(make: Make) -> None:
     gateway.wait_for("the log was reopened")
     gateway.signal(signal.SIGTERM)
     assert gateway.wait() == 0
+
+
+def terminal_of(pid: int) -> int:
+    """The controlling terminal's number; 0: there is none."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[4])
+
+
+def test_nothing_that_a_policy_runs_in_has_the_terminal_of_who_started_it(make: Make) -> None:
+    """Who has it reads what is typed there, and types: by TIOCSTI, as root where root sits there."""
+    gateway = make()
+    gateway.main["control_socket"] = gateway.folder / "control" / "socket"
+    gateway.command = [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])", sys.executable, RUNNER]
+    gateway.start()
+    client = gateway.connect().logged_in()
+    (template,) = gateway.pids("template")
+    master = parent(template)
+    try:
+        assert terminal_of(master) != 0
+        (control,) = [pid for pid, title in titles() if title.startswith("pop3gw: control") and parent(pid) == master]
+        for pid in (template, control, *gateway.workers()):
+            assert terminal_of(pid) == 0
+            descriptors = Path(f"/proc/{pid}/fd")
+            assert (descriptors / "0").readlink() == Path(os.devnull)
+            for number in ("1", "2"):
+                assert (descriptors / number).readlink().is_relative_to("/dev/pts")
+                (flags,) = re.findall(r"^flags:\s+(\d+)$", Path(f"/proc/{pid}/fdinfo/{number}").read_text(), re.M)
+                assert int(flags, 8) & os.O_ACCMODE == os.O_WRONLY
+        client.quits()
+        gateway.wait_for("session ended")
+    finally:
+        os.kill(master, signal.SIGTERM)
+    gateway.wait()

@@ -31,6 +31,7 @@ from pop3gw.proto import counts
 from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
+from pop3gw.stream import Stream
 from pop3gw.values import Address, LogLevel, Tls
 from tests.unit.deaf import listens_without_answering
 
@@ -311,6 +312,36 @@ def test_a_client_that_does_not_read_is_let_go_when_its_time_is_over(stack: Exit
             with suppress(BlockingIOError):
                 server.send(64 * block)
     hall.ends()
+
+
+@pytest.mark.interpreted
+def test_a_client_that_has_not_taken_what_tls_answered_by_itself_is_not_read(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a client may have it answer, with key updates (RFC 8446 section 4.6.3), without end."""
+    hall = Served(stack, Pop3Proxy)
+    read, flush = Stream.read, Stream.flush
+
+    def answers(stream: Stream) -> bytes | None:
+        data = read(stream)
+        if data == b"NO":
+            stream.unsent = memoryview(b"key update")
+        return data
+
+    monkeypatch.setattr(Stream, "read", answers)
+    with monkeypatch.context() as stuck:
+        stuck.setattr(Stream, "flush", lambda _stream: False)
+        hall.client.sendall(b"NO")
+        hall.turn()
+        hall.client.sendall(b"OP\r\n")
+        hall.server.setblocking(False)
+        for _ in range(3):
+            hall.turn()
+            with pytest.raises(BlockingIOError):
+                hall.server.recv(100)
+    monkeypatch.setattr(Stream, "flush", flush)
+    assert hall.hears() == b"key update"
+    assert hall.hears(hall.server) == b"NOOP\r\n"
 
 
 @pytest.mark.parametrize(
