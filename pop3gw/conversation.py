@@ -426,6 +426,8 @@ class Conversation:
         elif self._handshake is not None and now >= self._handshake.ends:
             self._handshake.fail("it was not done within connect_timeout", now)
             self._shaken(self._handshake)
+        elif self._client.unsent is not None and self._client.takes():
+            self._session.blocked(Side.CLIENT, now)
         else:
             self._session.expire(now)
         self._session.changed = True  # whatever has come of it: the next deadline is to be looked for

@@ -6,6 +6,8 @@ It knows sockets and nothing of POP3. It never blocks and never keeps more than 
 from __future__ import annotations
 
 import socket
+import sys
+from fcntl import ioctl
 from typing import Final, TypeAlias
 
 # A socket without what the module adds to it in Python, which makes each one and closes it at three times the cost.
@@ -26,6 +28,7 @@ _KEEP_ALIVE: Final = tuple(
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
     )
 )
+_UNSENT_AND_UNACKNOWLEDGED: Final = 0x5411  # SIOCOUTQ of tcp(7), which Python does not name
 # For lines: with its header such a buffer fits the interpreter's own pools (512 octets). A larger one comes of the
 # system's allocator, touches new memory with each read, and most of it is given back.
 _LINE: Final = 479
@@ -53,6 +56,11 @@ def tune(end: Connection) -> None:
     keep_alive(end)
 
 
+def _owed(end: Connection) -> int:
+    """Octets that the system has taken for the peer, and that have not reached it."""
+    return int.from_bytes(ioctl(end.fileno(), _UNSENT_AND_UNACKNOWLEDGED, bytes(4)), sys.byteorder)
+
+
 def reason_of(error: OSError) -> str:
     """Why a connection broke: what the system says, or TLS."""
     return error.strerror or str(error)
@@ -63,7 +71,7 @@ class Stream:
     ``much``: whether more than a line is expected.
     """
 
-    __slots__ = ("_least", "_size", "ended", "failure", "mask", "most", "much", "received", "sent", "socket", "unsent")
+    __slots__ = ("_least", "_owed", "_size", "ended", "failure", "mask", "most", "much", "received", "sent", "socket", "unsent")
 
     def __init__(self, connection: Connection, most: int = LARGEST, mask: int = 0) -> None:
         self.socket = connection
@@ -76,6 +84,7 @@ class Stream:
         self.sent = 0
         self.much = False
         self._least = self._size = min(most, _LINE)
+        self._owed = 0  # when something was left unsent last
 
     def read(self) -> bytes | None:
         """What has come; ``b""`` at the end of it, None when there is nothing now. OSError: the peer is gone."""
@@ -112,6 +121,7 @@ class Stream:
         if count == len(data):
             return True
         self.unsent = memoryview(data)[count:]
+        self._owed = _owed(self.socket)
         return False
 
     def flush(self) -> bool:
@@ -125,7 +135,18 @@ class Stream:
             return False
         self.sent += count
         self.unsent = rest[count:] if count < len(rest) else None
-        return self.unsent is None
+        if self.unsent is None:
+            return True
+        self._owed = _owed(self.socket)
+        return False
+
+    def takes(self) -> bool:
+        """Whether the peer has taken octets since something was left ``unsent``, or this was asked.
+
+        The system says that there is room when a third of its buffer, of megabytes, is free: not to who takes little.
+        """
+        before, self._owed = self._owed, _owed(self.socket)
+        return self._owed < before
 
     def lose(self) -> None:
         """The peer is gone, whatever it was still owed."""

@@ -373,6 +373,37 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
+def test_a_client_that_reads_slowly_is_not_taken_for_one_that_does_not(stack: ExitStack) -> None:
+    hall = Served(stack, Pop3Proxy)
+    hall.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    hall.client.sendall(b"RETR 1\r\n")
+    assert hall.hears(hall.server) == b"RETR 1\r\n"
+    hall.server.sendall(b"+OK\r\n")
+    hall.server.setblocking(False)
+    block = 64 * (b"a" * 1022 + b"\r\n")
+    stuck = 0
+    while stuck < 5:  # until all buffers are full
+        stuck += 1
+        with suppress(BlockingIOError):
+            while hall.server.send(block):
+                stuck = 0
+        hall.turn()
+    for _ in range(5):
+        CLOCK.skew += 400
+        hall.client.setblocking(True)
+        assert hall.client.recv(1 << 17, socket.MSG_WAITALL)
+        hall.idle()
+        CLOCK.skew += 201
+        hall.idle()
+        assert not hall.over
+    for _ in range(2):
+        CLOCK.skew += 601
+        hall.idle()
+    assert len(hall.over) == 1
+
+
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
+@pytest.mark.usefixtures("clock")
 def test_the_time_that_config_takes_is_not_taken_from_connecting(stack: ExitStack, silent: Address) -> None:
     began = time.monotonic()
     hall = Hall(stack, Ponderous, server=silent, connect_timeout=60)
