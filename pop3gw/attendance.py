@@ -63,7 +63,7 @@ class Attendance:
         agenda: Agenda,
         owner: Owner,
     ) -> None:
-        self._began = time.time()
+        self._began, self._since = time.time(), time.monotonic()
         self._gateway = Ledger()
         self._log = log
         self._owner = owner
@@ -199,7 +199,7 @@ class Attendance:
         watched = [self._watched(serving, gone, holds[1] if holds else (), configured=True) for serving in now]
         watched += [self._watched(serving, gone, (), configured=False) for serving in gone if serving.name not in known]
         source = holds[0].source if holds else ""
-        return Overview(source, os.getpid(), self._began, self._gateway, tuple(filter(None, watched)))
+        return Overview(source, os.getpid(), self._began, self._since, self._gateway, tuple(filter(None, watched)))
 
     def _watched(
         self, serving: Serving, gone: Sequence[Serving], bound: Sequence[Listener], *, configured: bool

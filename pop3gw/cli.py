@@ -146,7 +146,8 @@ def _check(options: argparse.Namespace) -> int:
     problems += _of_places(loaded)
     # Without the folders that were meant, policies would be accused of what isn't theirs.
     if wrong & {"policy_path", "main"}:
-        _complain(f"{loaded.source}: no policy was checked, since policy_path is wrong; check again once it is right")
+        culprit = "policy_path" if "policy_path" in wrong else "[main]"
+        _complain(f"{loaded.source}: no policy was checked, since {culprit} is wrong; check again once it is right")
     else:
         problems += template.check(loaded)
     for problem in problems:
@@ -180,11 +181,17 @@ def _in_foreground(options: argparse.Namespace) -> bool:
 
 def _of_log(loaded: Config, foreground: bool) -> list[Problem]:
     """What a start would refuse of log_target."""
-    from pop3gw import logs
+    from pop3gw import logs, privileges
 
-    daemon = loaded.log_target == "stderr" and not foreground
-    if found := "stderr, which a daemon does not have" if daemon else logs.fault(loaded.log_target):
-        expected = "a syslog daemon that runs, a file in a folder that exists, or stderr and a start with --foreground"
+    if loaded.log_target == "stderr":
+        found = "" if foreground else "stderr, which a daemon does not have"
+    else:
+        found = logs.fault(loaded.log_target, privileges.find_account(loaded.user, loaded.group))
+    if found:
+        expected = (
+            "a syslog daemon that runs, a file that can be written in a folder that exists, or stderr and a start with"
+            " --foreground"
+        )
         return [loaded.problem("", "log_target", found, expected)]
     return []
 
@@ -197,7 +204,7 @@ def _of_places(loaded: Config) -> list[Problem]:
     for key, fault, what in (("pid_file", pidfile.fault, "file"), ("control_socket", doors.fault, "socket")):
         path = getattr(loaded, key) if ("", key) in loaded.origins else None
         if path is not None and (found := fault(path)):
-            expected = f"the path of a {what} of its own, in a folder that exists"
+            expected = f"the path of a {what} of its own, in a folder that exists and that this account may write"
             problems.append(loaded.problem("", key, found, expected))
     return problems
 

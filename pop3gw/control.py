@@ -158,7 +158,7 @@ class Control:
                     "version": __version__,
                     "pid": overview.pid,
                     "source": overview.source,
-                    "seconds": round(time.time() - overview.began, 3),
+                    "seconds": round(time.monotonic() - overview.since, 3),
                     "reloads": {outcome: reloads[counts.RELOADS.index(outcome)] for outcome in ("ok", "failed")},
                     "services": [self._of_service(service) for service in overview.services],
                 }
@@ -295,7 +295,7 @@ def _session(running: Running) -> Json:
         "state": shown.state or None,
         "from_client": shown.from_client,
         "to_client": shown.to_client,
-        "seconds": round(max(0.0, time.time() - shown.started), 3),
+        "seconds": round(max(0.0, time.monotonic() - shown.started), 3),
         "client_tls": shown.client_tls or None,
         "server_tls": shown.server_tls or None,
         "pid": running.pid,

@@ -314,7 +314,7 @@ class Crew:
                 f"lost with its worker (process {worker.pid}): client={quoted(lost.client or None)}"
                 f" server={quoted(lost.server or None)} user={quoted(lost.user or None)}"
                 f" state={quoted(lost.state or None)} from_client={lost.from_client} to_client={lost.to_client}"
-                f" seconds={max(0.0, time.time() - lost.started):.3f}"
+                f" seconds={max(0.0, monotonic() - lost.started):.3f}"
             )
         self._ledger.fold(worker.generation.board, worker.slot, worker.generation.rows)
         self._pool.ended(worker.number, now)

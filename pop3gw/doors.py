@@ -74,18 +74,21 @@ def fault(path: str) -> str:
     if found := pidfile.homeless(path):
         return found
     try:
-        return "" if stat.S_ISSOCK(os.lstat(path).st_mode) else f'"{path}", which is no socket'
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return f'"{path}", which is no socket'
     except FileNotFoundError:
-        return ""
+        if not Path(path).parent.is_dir():  # it will be made
+            return ""
     except OSError as error:
         return f'"{path}": {error.strerror}'
+    return pidfile.unwritable(path)
 
 
 def _control(path: str, gid: int) -> socket.socket:
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o777 & ~_MODE)  # nobody else may connect, not even between two system calls
     try:
-        Path(path).parent.mkdir(mode=0o755, exist_ok=True)
+        pidfile.make_home(path)
         _remove_stale(path)
         door.bind(path)
         if os.lstat(path).st_gid != gid:  # a sandbox may forbid even a change to what it is

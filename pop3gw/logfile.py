@@ -21,6 +21,24 @@ _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOC
 _MODE: Final = 0o640
 
 
+def fault(path: str, account: Account | None) -> str:
+    """Why ``open_log`` would fail, where that is a matter of rights; "" where it is not. Nothing is made."""
+    if account is None or not Distrust.of(account).may_redirect(Path(path)):
+        return "" if _may_write(path) else f'"{path}", which this account (uid {os.geteuid()}) may not write'
+    with acting_as(account):
+        plain = not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode)
+        if plain and _may_write(path):
+            return ""
+    return f'"{path}", which must be a plain file of {account.name}, the account that may change what lies there'
+
+
+def _may_write(path: str) -> bool:
+    place = Path(path).resolve()  # a link may lead to what is to be made
+    if place.exists():
+        return os.access(place, os.W_OK, effective_ids=True)
+    return os.access(place.parent, os.W_OK | os.X_OK, effective_ids=True)
+
+
 def open_log(path: str, account: Account | None) -> int:
     """Open a file to append to; ``account``: the workers' where root has started the gateway, else None.
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pop3gw import lazily
+from pop3gw import lazily, logfile
 from pop3gw.errors import StartError
 from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, journal_entry, quoted
 from pop3gw.logsinks import DatagramSink, FileSink, Sink, is_journal
@@ -139,7 +139,7 @@ class Log:
         self._sink.adopt(fd)
 
 
-def fault(target: str) -> str:
+def fault(target: str, account: Account | None = None) -> str:
     """Why a start could not open this target; "" where nothing seems to be in the way. Nothing is made."""
     if target == "syslog":
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
@@ -154,6 +154,7 @@ def fault(target: str) -> str:
                 return f"there is no folder {file.parent}"
             if file.is_dir():
                 return f'"{target}", which is a folder'
+            return logfile.fault(target, account)
         except OSError as error:
             return f'"{target}": {error.strerror}'
     return ""

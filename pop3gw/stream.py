@@ -71,7 +71,20 @@ class Stream:
     ``much``: whether more than a line is expected.
     """
 
-    __slots__ = ("_least", "_owed", "_size", "ended", "failure", "mask", "most", "much", "received", "sent", "socket", "unsent")
+    __slots__ = (
+        "_least",
+        "_owed",
+        "_size",
+        "ended",
+        "failure",
+        "mask",
+        "most",
+        "much",
+        "received",
+        "sent",
+        "socket",
+        "unsent",
+    )
 
     def __init__(self, connection: Connection, most: int = LARGEST, mask: int = 0) -> None:
         self.socket = connection

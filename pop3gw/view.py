@@ -138,5 +138,6 @@ class Overview:
     source: str  # of the configuration
     pid: int  # of the master
     began: float  # seconds since the epoch
+    since: float  # the same by time.monotonic(), which nobody sets
     gateway: Ledger
     services: tuple[Watched, ...]

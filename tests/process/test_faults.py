@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -10,10 +11,11 @@ import subprocess
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.process.gateway import Client, Gateway, Make, cpu_seconds, status, until
+from tests.process.gateway import PATIENCE, Client, Gateway, Make, cpu_seconds, status, until
 
 ROOM = 16  # sessions of a worker that may have 80 descriptors
 DESCRIPTORS = 80
@@ -118,15 +120,28 @@ class Clock:
         return [datetime.fromisoformat(line.split()[0]) for line in self.gateway.log.splitlines()]
 
 
+def told(gateway: Gateway, command: str) -> Any:
+    """What the control socket answers."""
+    with socket.socket(socket.AF_UNIX) as asker:
+        asker.settimeout(PATIENCE)
+        asker.connect(str(gateway.main["control_socket"]))
+        asker.sendall(json.dumps({"command": command}).encode() + b"\n")
+        return json.loads(asker.makefile().readline())["result"]
+
+
 def test_a_clock_that_is_set_back_is_felt_nowhere_but_in_the_log(clock: Clock) -> None:
     gateway = clock.gateway
     gateway.policy("from pop3gw.policy import *\nclass Office(Pop3Proxy):\n    timeout = 2000\n")
+    gateway.main["control_socket"] = gateway.folder / "control" / "socket"
     gateway.start()
     running, idle = gateway.connect().logged_in(), gateway.connect().logged_in()
     before = len(clock.logged())
     began = time.monotonic()
     clock.set("-1h")
     assert running.ask("STAT") == "+OK 0 0"
+    ages = [told(gateway, "status")["seconds"], *(one["seconds"] for one in told(gateway, "sessions")["sessions"])]
+    assert len(ages) == 3
+    assert all(0 < age < 20 for age in ages)
     burst = [gateway.connect() for _ in range(8)]  # workers are forked, and retired
     for client in burst:
         client.logged_in().quits()

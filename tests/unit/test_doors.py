@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from pop3gw import listeners
-from pop3gw.doors import Doors
+from pop3gw.doors import Doors, fault
 from pop3gw.errors import ConfigurationError, StartError
+from pop3gw.privileges import acting_as, find_account
 from pop3gw.settings import Config, Service
 from pop3gw.values import Address
 
@@ -110,3 +113,24 @@ def test_the_metrics_on_every_ipv6_address_leave_ipv4_to_a_listener() -> None:
     finally:
         doors.close()
         listeners.close(bound)
+
+
+def test_the_folder_of_the_control_socket_can_be_entered_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        Doors.open(config(control_socket=str(tmp_path / "run" / "pop3gw.sock")), None).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_where_the_control_socket_could_not_be_made_is_known_before() -> None:
+    nobody = find_account("nobody", None)
+    assert nobody is not None
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        for path in (f"{made}/pop3gw.sock", f"{made}/run/pop3gw.sock"):
+            assert fault(path) == ""
+            with acting_as(nobody):
+                assert f"where this account (uid {nobody.uid}) may not write" in fault(path)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pop3gw.logfile import open_log
-from pop3gw.privileges import Account, find_account
+from pop3gw.logfile import fault, open_log
+from pop3gw.privileges import Account, acting_as, find_account
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has other rights than its workers")
 
@@ -31,6 +31,7 @@ def workers() -> Account:
 
 
 def open_and_write(path: Path, account: Account | None) -> os.stat_result:
+    assert fault(str(path), account) == ""
     descriptor = open_log(str(path), account)
     try:
         os.write(descriptor, b"line\n")
@@ -72,6 +73,7 @@ def test_in_a_folder_of_the_workers_account_no_link_is_followed(folder: Path, wo
     before = rights()
     with pytest.raises(OSError, match="it is a symbolic link; it must belong to nobody"):
         open_log(str(log / "pop3gw.log"), workers)
+    assert "the account that may change what lies there" in fault(str(log / "pop3gw.log"), workers)
     assert not (folder / "victim").exists()
     assert rights() == before
 
@@ -90,6 +92,7 @@ def test_a_folder_that_the_workers_account_has_made_a_link_gives_it_nothing(fold
     (log / "of-root").symlink_to("/etc")
     with pytest.raises(OSError, match="Permission denied; it must belong to nobody, which may change"):
         open_log(str(log / "of-root" / "pop3gw.log"), workers)
+    assert "the account that may change what lies there" in fault(str(log / "of-root" / "pop3gw.log"), workers)
     assert not Path("/etc/pop3gw.log").exists()
 
 
@@ -99,6 +102,7 @@ def test_a_file_of_root_is_not_written_for_the_workers_account(folder: Path, wor
     os.chown(folder, workers.uid, workers.gid)
     with pytest.raises(PermissionError, match="must belong to nobody"):
         open_log(str(file), workers)
+    assert "the account that may change what lies there" in fault(str(file), workers)
 
 
 @as_root
@@ -109,9 +113,21 @@ def test_in_a_folder_of_the_workers_account_only_a_plain_file_is_written(folder:
     reader = os.open(folder / "pop3gw.log", os.O_RDONLY | os.O_NONBLOCK)
     with pytest.raises(OSError, match="no plain file"):
         open_log(str(folder / "pop3gw.log"), workers)
+    assert "the account that may change what lies there" in fault(str(folder / "pop3gw.log"), workers)
     os.close(reader)
 
 
 @as_root
 def test_what_root_alone_may_change_may_be_anything(workers: Account) -> None:
     open_and_write(Path("/dev/null"), workers)
+
+
+@as_root
+def test_what_this_account_may_not_write_is_found_before_it_is_opened(folder: Path, workers: Account) -> None:
+    (file := folder / "of-root.log").touch(0o644)
+    for path in (file, folder / "new.log"):
+        with acting_as(workers):
+            assert f"which this account (uid {workers.uid}) may not write" in fault(str(path), None)
+            with pytest.raises(PermissionError):
+                open_log(str(path), None)
+    assert not (folder / "new.log").exists()

@@ -7,13 +7,15 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pop3gw.errors import StartError
-from pop3gw.pidfile import PidFile
+from pop3gw.pidfile import PidFile, fault
+from pop3gw.privileges import acting_as, find_account
 
 
 def test_it_holds_our_number_until_it_is_removed(tmp_path: Path) -> None:
@@ -121,3 +123,30 @@ def test_only_a_plain_file_is_one(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="is no plain file"):
         PidFile(str(tmp_path / "pop3gw.pid"))
     assert (tmp_path / "pop3gw.pid").is_fifo()
+
+
+def test_the_folder_that_is_made_can_be_entered_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        PidFile(str(tmp_path / "run" / "pop3gw.pid")).remove()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+def test_where_it_could_not_be_written_is_known_before() -> None:
+    nobody = find_account("nobody", None)
+    assert nobody is not None
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        (folder / "of-root.pid").touch(0o644)
+        places = [folder / "new.pid", folder / "of-root.pid", folder / "run" / "new.pid"]
+        assert [fault(str(place)) for place in places] == ["", "", ""]
+        with acting_as(nobody):
+            assert all(f"where this account (uid {nobody.uid}) may not write" in fault(str(place)) for place in places)
+        os.chown(folder, nobody.uid, nobody.gid)
+        with acting_as(nobody):
+            assert [bool(fault(str(place))) for place in places] == [False, True, False]
+        assert sorted(folder.iterdir()) == [folder / "of-root.pid"]
