@@ -79,7 +79,7 @@ def ask(path: str, command: str, patience: float = _PATIENCE, **arguments: objec
                 while data := connection.recv(65536):
                     answer += data
     except TimeoutError:
-        raise RefusedError(f"no answer from {path} within {patience:g} s") from None
+        raise RefusedError(f"no answer from {path} within {patience:g} s; what was asked may still be done") from None
     except OSError as error:
         raise RefusedError(f"{path}: {error.strerror or error}{_advice(error)}") from None
     try:
