@@ -261,7 +261,8 @@ class Service:
         metadata=row(
             Section.SERVICE,
             values.PATH,
-            "The certificate, and its chain, that the gateway shows to the server.",
+            "The certificate, and its chain, that the gateway shows to the server, whoever the client is: where the"
+            " server takes it for a login, no policy should let AUTH EXTERNAL pass.",
             default_text="none",
             example="/etc/pop3gw/tls/gateway.pem",
         ),
