@@ -92,7 +92,7 @@ class Control:
         if uid in self._uids or (self._gid in groups and uid != self._workers):
             return None
         log().warning(f"pop3gwctl: uid {uid} may not use the control socket")
-        return _failed("only root and the group of the gateway's account may use this socket")
+        return _failed("only root and the group of the workers' account may use this socket, not that account itself")
 
     def ask(self, question: Question) -> None:
         """Answer a request, or refuse it."""

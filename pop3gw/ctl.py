@@ -95,7 +95,7 @@ def ask(path: str, command: str, patience: float = _PATIENCE, **arguments: objec
 def _advice(error: OSError) -> str:
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return "; is the gateway running, and is this its control_socket?"
-    return "; only root and the group of the gateway's account may ask" if isinstance(error, PermissionError) else ""
+    return "; only root and the group of the workers' account may ask" if isinstance(error, PermissionError) else ""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -33,7 +33,7 @@ def fault(path: str, account: Account | None) -> str:
 
 
 def _may_write(path: str) -> bool:
-    place = Path(path).resolve()  # a link may lead to what is to be made
+    place = Path(os.path.realpath(path))  # a link may lead to what is to be made; of a loop open() will tell
     if place.exists():
         return os.access(place, os.W_OK, effective_ids=True)
     return os.access(place.parent, os.W_OK | os.X_OK, effective_ids=True)

@@ -210,7 +210,8 @@ class SessionLog:
     """The journal of one session (``proto.events.Journal``): each line carries the service and the session's id.
 
     What a client may have said again and again, at an octet a time, must not fill the disk: ``_MOST`` lines of a
-    session are written, but where whole conversations are. Failed logins and the summary always are.
+    session are written, but where whole conversations are, and so many again of warnings and errors: what a client may
+    do must not hide a callback that fails, or why the session ended. Failed logins and the summary always are.
     """
 
     __slots__ = ("_left", "_log", "_secrets", "_service", "_session", "conversation")
@@ -258,9 +259,10 @@ class SessionLog:
 
     def _write(self, level: LogLevel, text: str) -> None:
         if not self.conversation:
+            if self._left <= (0 if level is _INFO else -_MOST):
+                return
             self._left -= 1
-            if self._left <= 0:
-                if self._left < 0:
-                    return
-                text += "; this session has said much, and nothing more of it is logged but its end"
+            if self._left in (0, -_MOST):
+                text += "; this session has said much, and nothing more of it is logged but "
+                text += "its end" if self._left else "what went wrong and its end"
         self._log.write(Entry(level, self._secrets.redacted(text), self._service, self._session))

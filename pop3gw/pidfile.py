@@ -56,8 +56,11 @@ def make_home(path: str) -> None:
     """Make the folder of this path where only that is missing: one that all may enter, whatever the umask."""
     folder = Path(path).parent
     if not folder.is_dir():
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o755)
+        before = os.umask(0o022)  # no chmod: who may change what lies there could have put a link in its place
+        try:
+            folder.mkdir(exist_ok=True)
+        finally:
+            os.umask(before)
 
 
 def unwritable(path: str, *, anew: bool = True) -> str:

@@ -214,7 +214,7 @@ class AbstractPop3Proxy:
     def __setattr__(self, name: str, value: object) -> None:
         kind = _ATTRIBUTES.get(name)
         if kind is None:  # the policy's own, which may be a property
-            if name == "__dict__":  # in which the gateway shows it what is decided
+            if name in ("__dict__", "__class__"):  # in which the gateway shows it what is decided, and by which it asks
                 raise AttributeError(f"{type(self).__name__}.{name}: can't be set by a policy")
             super().__setattr__(name, value)
             return

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib.util
 import os
 import resource
@@ -154,20 +155,35 @@ def leave_terminal() -> None:
 
     For a child, before it gives up its privileges. One without a terminal stays in its session and group.
     """
+    writing = os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        pass  # it has none
-    else:
+        terminal = os.open("/dev/tty", writing)  # may be had also behind su, where the terminal is another account's
+        leaves = True
+    except OSError as error:
+        terminal, leaves = -1, error.errno != errno.ENXIO  # which says that it has none
+    for number in filter(os.isatty, (0, 1, 2)):
+        try:
+            if number and terminal >= 0 and _is_of_session(number):
+                anew = os.dup(terminal)
+            else:
+                anew = os.open(os.ttyname(number) if number else os.devnull, writing if number else os.O_RDONLY)
+        except OSError:  # of another name space, or of somebody else: it is kept, since the log may go there
+            continue
+        os.dup2(anew, number)
+        os.close(anew)
+    if terminal >= 0:
+        os.close(terminal)
+    if leaves:
         os.setsid()
-    for number, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
-        if os.isatty(number):
-            try:
-                anew = os.open(os.ttyname(number) if number else os.devnull, flags | os.O_NOCTTY | os.O_CLOEXEC)
-            except OSError:  # of another name space
-                anew = os.open(os.devnull, flags | os.O_CLOEXEC)
-            os.dup2(anew, number)
-            os.close(anew)
+
+
+def _is_of_session(number: int) -> bool:
+    """Whether this terminal is the one of the session that this process is in."""
+    try:
+        os.tcgetpgrp(number)
+    except OSError:
+        return False
+    return True
 
 
 def title(text: str) -> None:

@@ -391,7 +391,8 @@ class Config:
         metadata=row(
             Section.MAIN,
             values.PATH,
-            "The Unix socket where pop3gwctl asks. Only root and the members of the workers' group may use it.",
+            "The Unix socket where pop3gwctl asks. Only root and the members of the workers' group may use it, but not"
+            " the workers' account itself.",
             applies=Applies.RESTART,
             default_text="pid_file's path, ending in .sock; in the foreground none, but as a service of systemd"
             " pop3gw.sock in its RuntimeDirectory",

@@ -57,8 +57,11 @@ def tune(end: Connection) -> None:
 
 
 def _owed(end: Connection) -> int:
-    """Octets that the system has taken for the peer, and that have not reached it."""
-    return int.from_bytes(ioctl(end.fileno(), _UNSENT_AND_UNACKNOWLEDGED, bytes(4)), sys.byteorder)
+    """Octets that the system has taken for the peer, and that have not reached it; 0 where it does not tell."""
+    try:
+        return int.from_bytes(ioctl(end.fileno(), _UNSENT_AND_UNACKNOWLEDGED, bytes(4)), sys.byteorder)
+    except OSError:  # the number is another one on POWER, MIPS and SPARC
+        return 0
 
 
 def reason_of(error: OSError) -> str:

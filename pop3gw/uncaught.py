@@ -9,7 +9,7 @@ Known limit: a policy may put its own hooks in the place of these (``sys.unraisa
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pop3gw import lazily
 from pop3gw.backtrace import bare
@@ -18,13 +18,21 @@ from pop3gw.logs import current as log
 if TYPE_CHECKING:
     import threading
 
+_MOST: Final = 100  # that a process logs: a client may have them raised again and again
+
 
 def to_log(service: str) -> None:
     """Have this process, which runs the policy of this service, log them as errors."""
 
+    left = _MOST
+
     def say(fault: BaseException | None) -> None:
-        where = "nothing is known of it" if fault is None else bare(fault)
-        log().error(f"an exception that nobody could catch, here without its text: {where}", service)
+        nonlocal left
+        if left:
+            left -= 1
+            where = "nothing is known of it" if fault is None else bare(fault)
+            rest = "" if left else "; of this process no more of them are logged"
+            log().error(f"an exception that nobody could catch, here without its text: {where}{rest}", service)
 
     def unraisable(report: sys.UnraisableHookArgs) -> None:
         if not _is_name_for_tls(report):

@@ -146,7 +146,9 @@ class SeenLines:
             raise
         good, why = self._good(out)
         if why is not None:
-            raise ContentError(why, by_policy=self._good(lines)[1] is None, passed=good)
+            begins, ends = len(good), out.find(CRLF, len(good)) + 2
+            by_policy = CRLF + out[begins:ends] not in CRLF + lines  # it is no line of the server's
+            raise ContentError(why, by_policy=by_policy, passed=good)
         return out
 
     def _good(self, lines: bytes) -> tuple[bytes, str | None]:

@@ -122,6 +122,13 @@ def test_what_root_alone_may_change_may_be_anything(workers: Account) -> None:
     open_and_write(Path("/dev/null"), workers)
 
 
+def test_a_link_that_leads_nowhere_is_for_the_start_to_tell(folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+    assert fault(str(folder / "loop"), None) == ""
+    with pytest.raises(OSError, match="Too many levels"):
+        open_log(str(folder / "loop"), None)
+
+
 @as_root
 def test_what_this_account_may_not_write_is_found_before_it_is_opened(folder: Path, workers: Account) -> None:
     (file := folder / "of-root.log").touch(0o644)

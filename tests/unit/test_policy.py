@@ -318,8 +318,9 @@ def test_a_policys_own_names_are_what_it_made_of_them() -> None:
     assert (own.read_only, own.domain, own.other) == (True, "example.net", [1])
     with pytest.raises(AttributeError, match="fixed"):
         own.fixed = 2
-    with pytest.raises(AttributeError, match="can't be set by a policy"):
-        own.__dict__ = {}
+    for name, value in (("__dict__", {}), ("__class__", Pop3Proxy)):
+        with pytest.raises(AttributeError, match=f"{name}: can't be set by a policy"):
+            setattr(own, name, value)
     del own.other
     assert not hasattr(own, "other")
 

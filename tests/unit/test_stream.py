@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
 
 import pytest
 
+from pop3gw import stream as stream_module
 from pop3gw.stream import LARGEST, Stream
 
 PATIENCE = 5.0
@@ -93,3 +96,31 @@ def test_what_cannot_be_sent_is_kept_in_order(ends: tuple[Stream, socket.socket]
         heard += theirs.recv(1 << 20)
     assert heard == much + b"behind it"
     assert stream.sent == len(heard)
+
+
+def fill(stream: Stream) -> None:
+    while stream.write(bytes(65536)):
+        pass
+
+
+def test_a_peer_takes_what_it_reads(ends: tuple[Stream, socket.socket]) -> None:
+    stream, theirs = ends
+    fill(stream)
+    assert not stream.takes()
+    assert theirs.recv(65536)
+    assert stream.takes()
+    assert not stream.takes()
+
+
+@pytest.mark.interpreted
+def test_where_the_system_does_not_tell_what_the_peer_takes_nobody_takes_anything(
+    ends: tuple[Stream, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object) -> bytes:
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
+    monkeypatch.setattr(stream_module, "ioctl", unknown)
+    stream, theirs = ends
+    fill(stream)
+    assert theirs.recv(65536)
+    assert not stream.takes()

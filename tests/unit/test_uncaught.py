@@ -64,6 +64,14 @@ def test_it_is_told_by_its_class_and_line(
     assert capfd.readouterr() == ("", "")
 
 
+def test_however_often_it_happens_it_fills_no_disk(log: Path) -> None:
+    for number in range(150):
+        drop(ValueError(str(number)))
+    said = log.read_text().splitlines()
+    assert len(said) == 100
+    assert [line.endswith("of this process no more of them are logged") for line in said[-2:]] == [False, True]
+
+
 def test_a_thread_may_leave(log: Path, capfd: pytest.CaptureFixture[str]) -> None:
     in_thread(SystemExit("s3cret"))
     assert log.read_text() == ""
