@@ -213,7 +213,8 @@ class Crew:
         self._ledger.add(counts.WORKERS_STARTED.at)
         if worker in self._workers:
             self._workers[worker].pid = pid
-            self._unreported[worker] = self._workers[worker].generation
+            generation = self._unreported[worker] = self._workers[worker].generation
+            generation.unreported.add(worker)
 
     def fork_failed(self, worker: int, reason: str, now: float) -> None:
         """The worker does not run, and won't. ChannelError: it does."""
@@ -229,7 +230,9 @@ class Crew:
             raise ChannelError(f"{status} is no status that a process ends with")
         end = WorkerEnd.SIGNAL if os.WIFSIGNALED(status) else WorkerEnd.EXIT if status else WorkerEnd.RETIRED
         self._ledger.add(counts.WORKERS_ENDED.index(end))
-        self._unreported.pop(worker, None)
+        generation = self._unreported.pop(worker, None)
+        if generation is not None:
+            generation.unreported.discard(worker)
         if status:
             log().error(f"worker {pid} ended: {process.describe_status(status)}", self._name)
         # What it had sent before is still to be read. Its channel may outlive it, in a process that its policy started.
@@ -246,6 +249,7 @@ class Crew:
         for number, generation in list(self._unreported.items()):
             if number not in self._workers and generation not in left:
                 del self._unreported[number]
+                generation.unreported.discard(number)
                 self._ledger.add(counts.WORKERS_ENDED.index(WorkerEnd.RETIRED))
 
     # What they say.

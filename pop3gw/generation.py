@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Final
 
 from pop3gw import loading, process, template
 from pop3gw.fdpass import Channel
 from pop3gw.messages import Fault
 from pop3gw.scoreboard import Board
+from pop3gw.times import NEVER
+
+REPORT_LIMIT: Final = 1.0  # s in which a template says how the last of its workers ended
 
 
 class Stage(enum.Enum):
@@ -54,6 +58,8 @@ class Generation:
     callbacks: tuple[str, ...] = ()  # whose failures its workers count, in the order of their counters
     rows: tuple[int, ...] = ()  # the service's ledger has them there
     workers: set[Worker] = field(default_factory=set)
+    unreported: set[int] = field(default_factory=set)  # workers that it has forked and not said how they ended
+    heard_until: float = NEVER  # when that is no longer waited for, once no worker is left
 
     @classmethod
     def start(cls, plan: template.Plan, now: float) -> Generation:
@@ -67,6 +73,14 @@ class Generation:
             channel.close()
             raise
         return cls(plan, board, channel, pid, now + loading.LOAD_LIMIT)
+
+    def over(self, now: float) -> bool:
+        """Whether no worker is left and it was said how each ended; one that was given up is not waited for long."""
+        if self.workers:
+            return False
+        if self.heard_until == NEVER:
+            self.heard_until = now + REPORT_LIMIT
+        return not self.unreported or self.stage is Stage.GONE or now >= self.heard_until
 
     def kill(self) -> None:
         """Kill the template; the end of its channel will say so."""

@@ -118,7 +118,7 @@ class Master:
             if now >= serving.deadline:
                 serving.carry_out(now)
         self._see_change()
-        self._see_ends()
+        self._see_ends(now)
         if not self._announced and not self._stopping and self._config is not None:
             self._announce()
         self._tidings.turn(now, self._status)
@@ -340,14 +340,14 @@ class Master:
             if self._ready is not None:
                 self._ready()
 
-    def _see_ends(self) -> None:
+    def _see_ends(self, now: float) -> None:
         """Let go of services whose last worker has left."""
-        for serving in [one for one in self._drained if one.pool.over]:
+        for serving in [one for one in self._drained if one.over(now)]:
             self._drained.remove(serving)
-            serving.close()
+            serving.close(wait=self._stopping)  # else the other services would wait, too
             self._attendance.renew()
         if self._stopping:
-            for serving in [one for one in self._services.values() if one.pool.over]:
+            for serving in [one for one in self._services.values() if one.over(now)]:
                 del self._services[serving.name]
                 serving.close()
 

@@ -83,6 +83,10 @@ class Serving:
         self._crew.catch_up()
         return self.pool.sessions
 
+    def over(self, now: float) -> bool:
+        """Whether it was told to stop, no worker is left, and it is known how each has ended."""
+        return self.pool.over and self.templates.over(now)
+
     def carry_out(self, now: float) -> None:
         """Hear what workers have said, and do what is due."""
         self._crew.catch_up()
@@ -157,9 +161,10 @@ class Serving:
         """Stop accepting, end every session now."""
         self._leave(self.pool.end)
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
         """End the templates: the service is over."""
-        self.templates.close()
+        self.templates.close(wait=wait)
+        self._crew.count_unreported()  # whatever no template has said
         self._refusals.close()
         self._crew.close()
 

@@ -97,7 +97,7 @@ class Succession:
 
     def tidy(self, now: float) -> None:
         """Do what is due, and see when something will be."""
-        for generation in [old for old in self._older if not old.workers]:
+        for generation in [old for old in self._older if old.over(now)]:
             self._older.remove(generation)
             self._close(generation)
         coming = self.coming
@@ -108,6 +108,8 @@ class Succession:
             self._replace(self.serving.plan, now)
         loading = self.coming is not None and self.coming.stage is Stage.LOADING
         self.deadline = min(self._replace_at, self.coming.due if self.coming is not None and loading else NEVER)
+        for generation in self._older:
+            self.deadline = min(self.deadline, generation.heard_until)
 
     def log_reopened(self, descriptor: int) -> None:
         """Pass the log's new descriptor on."""
@@ -142,14 +144,22 @@ class Succession:
             how = process.describe_status(status)
             log().error(f"the template (process {pid}) ended: {how}; sessions go on, another is started", self._service)
 
-    def close(self) -> None:
-        """End every template, and wait until they are gone."""
+    def close(self, *, wait: bool = True) -> None:
+        """End every template; ``wait``: until they are gone, while nobody else is served."""
         for generation in self._all():
             self._close(generation)
-            process.wait_for(generation.pid, template.FAREWELL + 1.0)
+            if wait:
+                process.wait_for(generation.pid, template.FAREWELL + 1.0)
         self.serving = self.coming = None
         self._older.clear()
         self.deadline = self._replace_at = NEVER
+
+    def over(self, now: float) -> bool:
+        """Whether it was said of every worker how it ended, or that is no longer waited for."""
+        generations = self.generations
+        over = [one.over(now) for one in generations]
+        self.deadline = min([self.deadline, *(one.heard_until for one in generations)])
+        return all(over)
 
     @property
     def generations(self) -> list[Generation]:

@@ -6,12 +6,13 @@ import os
 import re
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pop3gw.farewell import DRAIN_SECONDS
-from tests.process.gateway import ACCEPTS_ALL, Make, cpu_seconds, status, until
+from tests.process.gateway import ACCEPTS_ALL, Client, Make, cpu_seconds, parent, status, titles, until
 
 MODES = pytest.mark.parametrize("sessions_per_worker", [1, 20])
 
@@ -341,3 +342,39 @@ def test_a_worker_that_is_told_to_leave_finishes_its_session(make: Make) -> None
     client.quits()
     until("it has left", lambda: worker not in gateway.workers())
     gateway.connect().logged_in().quits()
+
+
+@pytest.mark.parametrize("left", ["an old generation", "a removed service", "a gateway that is stopping"])
+def test_how_the_last_worker_ended_is_told_and_counted(make: Make, left: str) -> None:
+    """The end of its channel is heard before its template says how it ended."""
+    gateway = make(min_spare=1, max_spare=1)
+    gateway.main["control_socket"] = gateway.folder / "control" / "socket"
+    other = f"{gateway.name}other"
+    place = f"  [[{other}]]\n  listen = 127.0.0.1:0\n  server = {gateway.settings['server']}\n"
+    gateway.more = place
+    gateway.start()
+    for reload in range(1, 5):
+        client = Client(gateway.port_of(other)).logged_in()
+        (template,) = [pid for pid, title in titles() if title == f"pop3gw: template [{other}]"]
+        workers = {pid for pid, title in titles() if title.startswith(f"pop3gw: worker [{other}]")}
+        if left == "a gateway that is stopping":
+            gateway.signal(signal.SIGTERM)
+            gateway.wait_for("stopping")
+        else:
+            gateway.more = "" if left == "a removed service" else f"{place}  max_sessions = {reload + 1}\n"
+            gateway.reload()
+            gateway.wait_for("the configuration was reloaded", reload)
+        (worker,) = until("one serves", partial(one_of, workers, template))
+        os.kill(worker, signal.SIGKILL)
+        assert client.hear() == ""
+        gateway.wait_for(f"worker {worker} ended: ")
+        if left != "an old generation":
+            break
+    if left == "a gateway that is stopping":
+        assert gateway.wait() == 0
+
+
+def one_of(workers: set[int], template: int) -> list[int]:
+    """The worker that is left of these, once it alone is."""
+    left = [pid for pid, _ in titles() if pid in workers and parent(pid) == template]
+    return left if len(left) == 1 else []

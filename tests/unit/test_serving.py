@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,12 +17,14 @@ import pytest
 from pop3gw import fdpass, listeners, messages, process, template
 from pop3gw.agenda import Agenda
 from pop3gw.attention import BRISK
+from pop3gw.generation import REPORT_LIMIT
 from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.orders import Act, Order
 from pop3gw.poller import Poller
 from pop3gw.pool import TALKATIVE, Pool
 from pop3gw.proto import counts
+from pop3gw.proto.counts import WorkerEnd
 from pop3gw.respawn import QUIET
 from pop3gw.serving import Serving
 from pop3gw.settings import Config, Service
@@ -312,10 +316,32 @@ def test_who_is_turned_away_needs_no_worker(gateway: Gateway) -> None:
         assert client.recv(100).startswith(b"-ERR [SYS/TEMP]")
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_service_waits_for_how_its_last_worker_ended_but_not_for_long(gateway: Gateway, told: bool) -> None:
+    serving, ended = gateway.serving, counts.WORKERS_ENDED.index(WorkerEnd.SIGNAL if told else WorkerEnd.RETIRED)
+    gateway.offer()
+    gateway.connect()
+    serving.stop()
+    gateway.worker.close()
+    gateway.hear()
+    assert serving.pool.over
+    assert not serving.over(gateway.now)
+    if told:
+        serving.exited(gateway.number, PID, signal.SIGKILL, gateway.now)
+    else:
+        gateway.now += REPORT_LIMIT
+        assert serving.deadline <= gateway.now
+    assert serving.over(gateway.now)
+    serving.templates.close(wait=False)
+    serving._crew.count_unreported()
+    assert gateway.ledger.totals([])[0][ended] == 1
+
+
 def test_a_service_that_is_over_leaves_no_descriptor(gateway: Gateway) -> None:
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
+    gc.collect()  # what other tests have left closes its descriptors at any time
     watched, had = len(gateway.poller), descriptors()
     other = Serving("other", gateway.poller, gateway.agenda, gateway.ledger)
     assert descriptors() > had
