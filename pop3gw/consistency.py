@@ -42,6 +42,7 @@ def problems(config: Config, *, whole: bool = True) -> list[Problem]:
         *_loops(config),
         *_spares(config),
         *(_tls_without_effect(config) if whole else ()),
+        *_shown_to_nobody(config),
         *accounts(config, os.geteuid(), os.getegid()),
         *_folders(config),
         *_shared_paths(config),
@@ -77,6 +78,21 @@ def _tls_without_effect(config: Config) -> Iterator[Problem]:
                 if getattr(service, key) != Service.__dataclass_fields__[key].default:
                     found = f"set, but {' and '.join(modes)} = off: there is no TLS that it could be for"
                     yield config.problem(service.name, key, found, f"another {' or '.join(modes)}, or no {key}")
+
+
+def _shown_to_nobody(config: Config) -> Iterator[Problem]:
+    """Who names a certificate expects that somebody is shown it."""
+    for service in config.services:
+        names: set[str] = set()
+        for number, certificate in enumerate(service.tls_certificate):
+            name = certificate.name
+            if number and not name:
+                found = f"{certificate}, which nobody is shown: it has no name, and is not the first"
+                yield config.problem(service.name, "tls_certificate", found, f"NAME={certificate.file}")
+            elif name and name in names:
+                found = f'{certificate}, but "{name}" has a certificate already'
+                yield config.problem(service.name, "tls_certificate", found, "one for each name")
+            names.add(name)
 
 
 def clash(one: Address, other: Address) -> bool:

@@ -3,7 +3,7 @@
 What it tells it reads from shared memory; what it is asked to do it asks the master to do, which decides. So a user of
 the socket reaches neither the master nor a worker: whatever is sent here, here it ends. It runs as the workers do.
 
-Known limit: rates begin anew when this process does, at each reload.
+Known limit: rates begin anew when this process does, at each reload and where the log is reopened, say.
 """
 
 from __future__ import annotations

@@ -393,6 +393,8 @@ class Conversation:
             return
         if data:
             self._session.server_data(data, now)
+        if server.unsent is not None and server.answers:  # as with clients
+            self._session.blocked(Side.SERVER, now)
         if server.ended:
             if server.failure is None:
                 self._session.server_eof(now)
@@ -533,11 +535,13 @@ class Conversation:
             if server is not None:
                 self._watch(server, shaking.waits_for if server is shaking else 0, self._shaking)
             return
+        stuck = server is not None and server.unsent is not None
         of_client, of_server = wanted(
             full=client.unsent is not None,
-            stuck=server is not None and server.unsent is not None,
+            stuck=stuck,
             reads_client=session.reads_client,
-            reads_server=session.reads_server,
+            # What TLS would have to answer by itself (key updates) is not read until it can be answered.
+            reads_server=session.reads_server and not (stuck and server is not None and server.answers),
         )
         if client.mask != of_client:  # _watch asks that too, but a bound method costs more than the question
             self._watch(client, of_client, self._client_ready)

@@ -35,12 +35,13 @@ class Handshake:
         try:
             if not stream.shake_hands():
                 return False
+            subject = stream.subject() if side is Side.CLIENT else None
         except OSError as error:
             self.fail(reason_of(error), now)
             return True
         facts = stream.facts()
         self._tally.tls_started(side, facts.version)
-        self._session.tls_started(side, facts, now, stream.subject() if side is Side.CLIENT else None)
+        self._session.tls_started(side, facts, now, subject)
         return True
 
     def fail(self, reason: str, now: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 from fcntl import ioctl
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 # A socket without what the module adds to it in Python, which makes each one and closes it at three times the cost.
 Connection: TypeAlias = socket.SocketType
@@ -88,6 +88,8 @@ class Stream:
         "socket",
         "unsent",
     )
+
+    answers: ClassVar[bool] = False  # whether ``read`` may make it say something by itself
 
     def __init__(self, connection: Connection, most: int = LARGEST, mask: int = 0) -> None:
         self.socket = connection

@@ -13,7 +13,7 @@ import hashlib
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 from pop3gw.policy import TlsFacts
 from pop3gw.poller import READ, WRITE
@@ -30,6 +30,8 @@ class TlsStream(Stream):
     """The connection of ``plain``, once ``shake_hands`` has said so. ``unsent`` is sealed already."""
 
     __slots__ = ("_began", "_fingerprints", "_incoming", "_outgoing", "_said_bye", "_tls", "_waiting")
+
+    answers: ClassVar[bool] = True  # key updates (RFC 8446 section 4.6.3)
 
     def __init__(self, plain: Stream, wrap: _Wrap, fingerprints: frozenset[str] = frozenset()) -> None:
         super().__init__(plain.socket, plain.most)
@@ -78,8 +80,11 @@ class TlsStream(Stream):
         return TlsFacts(self._tls.version() or "", cipher[0] if cipher else "")
 
     def subject(self) -> str | None:
-        """The subject of the peer's verified certificate (RFC 4514), None where it showed none."""
-        certificate = self._tls.getpeercert()
+        """The subject of the peer's verified certificate (RFC 4514), None where it showed none. OSError: unreadable."""
+        try:
+            certificate = self._tls.getpeercert()
+        except (ValueError, ssl.SSLError):  # a name or address in its extensions that is no text, say
+            raise OSError("its certificate holds text that can't be decoded") from None
         return subject_text(certificate["subject"]) if certificate else None  # type: ignore[arg-type]  # pairs
 
     def read(self) -> bytes | None:
@@ -219,8 +224,14 @@ _SHORT: Final = {
 }
 
 
+def _in_hex(sign: str) -> str:
+    return "".join(f"\\{octet:02X}" for octet in sign.encode("utf-8", "surrogatepass"))
+
+
 def _escaped(value: str) -> str:
-    escaped = "".join(f"\\{sign}" if sign in ',+"\\<>;=' else sign for sign in value)
+    escaped = "".join(
+        f"\\{sign}" if sign in ',+"\\<>;=' else sign if sign.isprintable() else _in_hex(sign) for sign in value
+    )
     if escaped[:1] in ("#", " "):
         escaped = "\\" + escaped
     return escaped[:-1] + "\\ " if value.endswith(" ") and len(value) > 1 else escaped

@@ -53,6 +53,28 @@ class Authority:
         """One that an authority below this one signed; the chain is in the file."""
         return self._write(self._authority.create_child_ca().issue_cert(*names))
 
+    def below(self, *names: str) -> tuple[Pair, Path]:
+        """One that an authority below this one signed, and that authority's own certificate."""
+        authority = self._authority.create_child_ca()
+        pair = self._write(authority.issue_cert(*names))
+        own = pair.certificate.with_suffix(".authority.pem")
+        authority.cert_pem.write_to_path(str(own))
+        return pair, own
+
+    def unreadable(self) -> Pair:
+        """One of a client, whose mail address is no text in any code that X.509 knows there (RFC 5280 4.2.1.6)."""
+        pair = Pair(self._folder / "unreadable.pem", self._folder / "unreadable.key")
+        request, key, extension = (self._folder / f"unreadable.{kind}" for kind in ("csr", "ca-key", "cnf"))
+        key.write_bytes(self._authority.private_key_pem.bytes())
+        extension.write_bytes(b"subjectAltName=email:j\xfcrgen@example.com\n")
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=juergen"]
+        asked = ["openssl", "req", "-new", *curve, "-keyout", str(pair.key), "-out", str(request)]
+        signed = ["openssl", "x509", "-req", "-in", str(request), "-CA", str(self.file), "-CAkey", str(key)]
+        signed += ["-CAcreateserial", "-days", "2", "-extfile", str(extension), "-out", str(pair.certificate)]
+        for command in (asked, signed):
+            subprocess.run(command, check=True, capture_output=True)
+        return pair
+
     def self_signed(self, name: str) -> Pair:
         """One that nobody else signed."""
         pair = Pair(self._folder / f"self-{name}.pem", self._folder / f"self-{name}.key")

@@ -100,6 +100,15 @@ def test_a_client_whose_tls_breaks_is_gone_and_the_log_says_how(running: Gateway
     running.wait_for("the connection to the client broke: decryption failed or bad record mac")
 
 
+def test_a_certificate_that_can_not_be_read_fails_the_handshake(running: Gateway, authority: Authority) -> None:
+    pair, context = authority.unreadable(), authority.trusting()
+    context.load_cert_chain(pair.certificate, pair.key)
+    with contextlib.suppress(OSError), secure(running, "certified", context) as client:
+        assert rest(client) == b""
+    running.wait_for("TLS with the client failed: its certificate holds text that can't be decoded")
+    assert "a fault of the gateway" not in running.log
+
+
 @pytest.mark.parametrize("octet", [b"\xff", b"\x80"])
 def test_a_name_that_is_not_ascii_is_said_in_one_line(running: Gateway, authority: Authority, octet: bytes) -> None:
     said = " names .*TLS with the client failed: the name that it asked for is not ASCII"

@@ -491,6 +491,25 @@ class TestConsistency:
         assert (found.min_spare, found.max_spare) == spares
 
     @pytest.mark.parametrize(
+        ("certificates", "said"),
+        [
+            ("a.pem, b.pem", "/b.pem, which nobody is shown: it has no name, and is not the first"),
+            ("a.pem, n=b.pem, c.pem", "/c.pem, which nobody is shown"),
+            ("n=a.pem, N=b.pem", '/b.pem, but "n" has a certificate already'),
+            ("a.pem, n=b.pem, *.n=c.pem", ""),
+            ("n=a.pem, m=a.pem", ""),
+        ],
+    )
+    def test_a_certificate_that_nobody_would_be_shown(self, tmp_path: Path, certificates: str, said: str) -> None:
+        text = service("tls = implicit", f"tls_certificate = {certificates}")
+        if not said:
+            assert load(tmp_path, text).services
+            return
+        line, key, told = only(tmp_path, text)
+        assert (line, key) == (6, "[inbound] tls_certificate")
+        assert said in told
+
+    @pytest.mark.parametrize(
         ("mode", "setting"),
         [
             ("tls", "tls_certificate = a.pem"),

@@ -344,6 +344,36 @@ def test_a_client_that_has_not_taken_what_tls_answered_by_itself_is_not_read(
     assert hall.hears(hall.server) == b"NOOP\r\n"
 
 
+@pytest.mark.interpreted
+def test_nor_is_a_server_that_has_tls_answer_without_end(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    hall = Served(stack, Pop3Proxy)
+    monkeypatch.setattr(Stream, "answers", True)
+    hall.client.sendall(b"NOOP\r\n")
+    assert hall.hears(hall.server) == b"NOOP\r\n"
+    read, flush = Stream.read, Stream.flush
+
+    def fills_up(stream: Stream) -> bytes | None:
+        data = read(stream)
+        if data == b"+O":
+            stream.unsent = memoryview(b"key update")
+        return data
+
+    monkeypatch.setattr(Stream, "read", fills_up)
+    with monkeypatch.context() as stuck:
+        stuck.setattr(Stream, "flush", lambda _stream: False)
+        hall.server.sendall(b"+O")
+        hall.turn()
+        hall.server.sendall(b"K\r\n")
+        hall.client.setblocking(False)
+        for _ in range(3):
+            hall.turn()
+            with pytest.raises(BlockingIOError):
+                hall.client.recv(100)
+    monkeypatch.setattr(Stream, "flush", flush)
+    assert hall.hears(hall.server) == b"key update"
+    assert hall.hears() == b"+OK\r\n"
+
+
 @pytest.mark.parametrize(
     ("full", "stuck", "reads_client", "reads_server", "of_client", "of_server"),
     [

@@ -259,6 +259,19 @@ def test_a_clients_certificate_of_somebody_else_is_refused(talk: Pairs, authorit
         talk(context, tls_client_ca=str(authority.file))
 
 
+def test_an_authority_below_another_is_trusted_by_itself(authority: Authority) -> None:
+    pair, own = authority.below(NAME)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for end in (ours, theirs):
+            end.setblocking(False)
+        made = contexts(service(server_tls=Tls.IMPLICIT, server_ca=str(own), server_name=NAME))
+        stream, peer = made.to_server(Stream(ours)), Peer(authority.serving(pair), theirs, server_side=True)
+        peer.shake(stream)
+        peer.say(b"+OK ready\r\n")
+        assert stream.read() == b"+OK ready\r\n"
+
+
 def test_a_client_need_not_show_one(talk: Pairs, authority: Authority) -> None:
     stream, _ = talk(tls_client_ca=str(authority.file))
     assert stream.subject() is None
@@ -557,6 +570,7 @@ def test_warming_up_changes_nothing(talk: Pairs, authority: Authority) -> None:
         (((("commonName", '#a, "b"+c\\ '),),), 'CN=\\#a\\, \\"b\\"\\+c\\\\\\ '),
         (((("serialNumber", "7"),),), "serialNumber=7"),
         (((("commonName", " "),),), "CN=\\ "),
+        (((("commonName", "a\nb\u2028"),),), "CN=a\\0Ab\\E2\\80\\A8"),
     ],
 )
 def test_subjects_are_written_as_rfc_4514_wants(name: tuple[tuple[tuple[str, str], ...], ...], text: str) -> None:
