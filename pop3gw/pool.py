@@ -4,8 +4,8 @@ Pure: no clock (``now`` is seconds, monotonic), no process, no descriptor. ``ser
 and carry out the orders that come back. The unit is a *seat*: a worker has ``sessions_per_worker`` of them, and its
 *credit* says how many sessions it takes now, which may be fewer than its free seats: one that is wedged collects no
 clients. Workers of an older generation take no more sessions: against ``max_workers`` they count as the workers that
-their remaining sessions would fill. The books of all workers are kept here; what is decided by less than these is in
-``spares``, ``respawn``, ``patience``, ``congestion`` and ``closing``.
+their remaining sessions would fill. The workers and the sums over them are in ``seating``; what is decided by less than
+these is in ``spares``, ``respawn``, ``patience``, ``congestion`` and ``closing``.
 
 In the steady state ``orders()`` has nothing to say: each event compares the free seats with bounds that the last
 ``orders()`` has set, and makes the pool ``restless`` only beyond them.
@@ -17,7 +17,6 @@ only wake each other up), not by load.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -27,7 +26,7 @@ from pop3gw.congestion import Congestion
 from pop3gw.orders import Act, Order
 from pop3gw.patience import LEAVE_LIMIT, START_LIMIT, Patience
 from pop3gw.respawn import Failure, Respawn
-from pop3gw.seating import State, Worker, engaged
+from pop3gw.seating import Seating, State, Worker
 from pop3gw.settings import Service
 from pop3gw.spares import NO_BOUND, Spares
 from pop3gw.times import NEVER
@@ -52,16 +51,11 @@ class Pool:
         "_clientele",
         "_closing",
         "_congestion",
-        "_credit",
         "_dry_since",
         "_dry_spell",
         "_failed_at",
         "_forks",
         "_jitter",
-        "_last_number",
-        "_older",
-        "_older_sessions",
-        "_open",
         "_patience",
         "_pause_reported",
         "_paused_until",
@@ -70,36 +64,25 @@ class Pool:
         "_respawn",
         "_retired",
         "_rules",
-        "_serving",
+        "_seating",
         "_spares",
         "_talk",
         "_waiting",
-        "_workers",
         "deadline",
         "restless",
-        "starting",
-        "vacant",
     )
 
     def __init__(self, jitter: Callable[[], float], processors: int = 1, affordable: int = NO_BOUND) -> None:
         self.deadline = NEVER
         self.restless = True  # whether ``orders()`` may have something to say before its deadline
-        self.starting = 0  # workers that have not offered themselves yet
-        self.vacant = 0  # free seats of the workers that take sessions
         self._jitter = jitter
         self._processors = processors
         self._rules: Service | None = None  # None until the first template is ready
         self._forks = False  # whether there is a template to fork from
-        self._workers: dict[int, Worker] = {}
-        self._last_number = 0
-        self._older = 0  # workers of older generations
-        self._older_sessions = 0  # those of these workers
-        self._open: deque[Worker] = deque()  # those with credit, the one to take next at the right
+        self._seating = Seating()
         self._clientele = Clientele()
         self._closing = Closing()
         self._congestion = Congestion(affordable)
-        self._credit = 0  # sessions that may be handed over now
-        self._serving = 0
         self._dry_since = NEVER  # since when there is no credit
         self._dry_spell = 0  # how often that was over
         self._talk = False  # whether workers are to be heard at once, whatever they may say
@@ -124,7 +107,7 @@ class Pool:
 
     def room(self, now: float) -> int:
         """How many sessions may be handed over now; 0: only clients that are turned away are to be accepted."""
-        return self._credit if now >= self._paused_until else 0  # a pool that closes has no credit
+        return self._seating.credit if now >= self._paused_until else 0  # a pool that closes has no credit
 
     @property
     def phase(self) -> Phase:
@@ -134,12 +117,19 @@ class Pool:
     @property
     def dry(self) -> bool:
         """Whether clients have to wait since no worker can take one: then ``waiting()`` wants to know how many do."""
-        return not self._credit and self.phase is Phase.RUNNING
+        return not self._seating.credit and self.phase is Phase.RUNNING
 
     @property
     def urgent(self) -> bool:
         """Whether what a worker says may matter at once, and not only to the next client."""
-        return not self._credit or self.starting > 0 or self._older > 0 or self.phase is not Phase.RUNNING or self._talk
+        seating = self._seating
+        return (
+            not seating.credit
+            or seating.starting > 0
+            or seating.older > 0
+            or self.phase is not Phase.RUNNING
+            or self._talk
+        )
 
     @property
     def settled(self) -> bool:
@@ -147,7 +137,7 @@ class Pool:
         rules = self._rules
         if rules is None or not self._forks:
             return False
-        return self._serving >= rules.max_workers or self.spare >= rules.min_spare
+        return self._seating.serving >= rules.max_workers or self.spare >= rules.min_spare
 
     @property
     def sessions(self) -> int:
@@ -157,7 +147,17 @@ class Pool:
     @property
     def workers(self) -> int:
         """Workers of every state, not yet seen to end."""
-        return len(self._workers)
+        return len(self._seating.workers)
+
+    @property
+    def starting(self) -> int:
+        """Workers that have not offered themselves yet."""
+        return self._seating.starting
+
+    @property
+    def vacant(self) -> int:
+        """Free seats of the workers that take sessions."""
+        return self._seating.vacant
 
     @property
     def spare(self) -> int:
@@ -172,11 +172,9 @@ class Pool:
 
     def begin(self, rules: Service, now: float) -> None:
         """A template is ready: from now on workers come from it, and those of its predecessor leave."""
-        for worker in self._workers.values():
+        for worker in self._seating.workers.values():
             self._leave(worker, now)
-            worker.old = True
-        self._older = len(self._workers)
-        self._older_sessions = self._clientele.sessions
+        self._seating.grow_old()
         self._rules = rules
         self._spares = Spares(rules.min_spare, rules.max_spare, rules.sessions_per_worker)
         self._forks = True
@@ -198,31 +196,26 @@ class Pool:
 
     def offered(self, number: int, credit: int) -> None:
         """The worker takes that many sessions more than it said before."""
-        worker = self._workers.get(number)
+        worker = self._seating.workers.get(number)
         if worker is not None and credit > 0:
             self._trust(worker, credit)
 
     def freed(self, number: int, seats: tuple[int, ...], credit: int, now: float) -> None:
         """The sessions at these seats of the worker are over, and it takes that many more than it said before."""
-        worker = self._workers.get(number)
+        worker = self._seating.workers.get(number)
         if worker is None:
             return
-        clients = worker.clients
+        seating = self._seating
         for seat in seats:
-            if seat in clients:
-                self._clientele.leave(clients[seat])
-                del clients[seat]
-                worker.free.append(seat)
-                if worker.state is State.SERVING:
-                    self.vacant += 1
-                elif worker.old:
-                    self._older_sessions -= 1
+            if (client := seating.vacate(worker, seat)) is not None:
+                self._clientele.leave(client)
+                if worker.old:
                     self.restless = True  # there may be room for one of the new generation
         if worker.state is State.LEAVING:
-            if not clients:
+            if not worker.clients:
                 self._patience.expect(worker.number, now + LEAVE_LIMIT)
                 self.restless = True
-        elif self.vacant > self._calm_to or not self._credit:
+        elif seating.vacant > self._calm_to or not seating.credit:
             self.restless = True
         if number > self._failed_at:
             self._worked(served=True)
@@ -230,39 +223,28 @@ class Pool:
             self._trust(worker, credit)
 
     def _trust(self, worker: Worker, credit: int) -> None:
-        # Whatever a worker says: more sessions than it has free seats are never sent.
-        credit = min(credit, len(worker.free) - worker.credit)
-        if worker.state is State.LEAVING or credit <= 0:
+        fresh, dry = worker.state is State.STARTING, not self._seating.credit
+        if not self._seating.trust(worker, credit):
             return
-        fresh = worker.state is State.STARTING
         if fresh:
-            self.starting -= 1
-            self._serving += 1
-            self.vacant += len(worker.free)
-            worker.state = State.SERVING
             self._patience.expect(worker.number, NEVER)
             self.restless = True
             if worker.number > self._failed_at:
                 self._worked(served=False)
-        if not worker.credit:
-            # One that has not served yet comes last: it shares its memory with its template as long as it does not.
-            (self._open.appendleft if fresh else self._open.append)(worker)
-            if not self._credit:  # clients may be waiting
-                self._dry_since = NEVER
-                self._dry_spell += 1
-                self.restless = True
-        worker.credit += credit
-        self._credit += credit
+        if dry:  # clients may be waiting
+            self._dry_since = NEVER
+            self._dry_spell += 1
+            self.restless = True
 
     def leaving(self, number: int, now: float) -> None:
         """The worker wants no more sessions."""
-        worker = self._workers.get(number)
+        worker = self._seating.workers.get(number)
         if worker is not None:
             self._leave(worker, now)
 
     def ended(self, number: int, now: float) -> None:
         """The worker is gone, whatever the reason; so are its sessions."""
-        worker = self._workers.get(number)
+        worker = self._seating.workers.get(number)
         if worker is None:
             return
         if worker.state is not State.LEAVING and not worker.served:
@@ -274,7 +256,7 @@ class Pool:
 
     def spawn_failed(self, number: int, reason: str, now: float) -> None:
         """The worker could not be forked."""
-        worker = self._workers.get(number)
+        worker = self._seating.workers.get(number)
         if worker is None:
             return
         self._failed(Failure.FORK, now, reason)
@@ -302,7 +284,7 @@ class Pool:
 
     def named(self, number: int, seat: int, address: str) -> bool:
         """The client at that seat of the worker is this one: whether it may have another session, counted if so."""
-        worker = self._workers.get(number)
+        worker = self._seating.workers.get(number)
         if worker is None or seat not in worker.clients:
             return False
         client = self._clientele.named(worker.clients[seat], address)
@@ -316,22 +298,13 @@ class Pool:
 
         Only where ``room()`` is left, else LookupError.
         """
-        worker = self._open[-1]
-        worker.credit -= 1
-        if not worker.credit:
-            self._open.pop()
-        elif (lanes := min(self._processors, len(self._open))) > 1:
-            self._open.pop()
-            self._open.insert(len(self._open) + 1 - lanes, worker)
-        seat = worker.free.pop()
+        seating = self._seating
+        worker, seat = seating.take(self._processors)
         worker.clients[seat] = self._clientele.come(address)
-        worker.served += 1
-        self.vacant -= 1
-        self._credit -= 1
-        if not self._credit:
+        if not seating.credit:
             self._dry_since = now
             self.restless = True
-        elif self.vacant < self._calm_from:
+        elif seating.vacant < self._calm_from:
             self.restless = True
         self._pause_reported = False
         if worker.served >= worker.limit:
@@ -358,7 +331,7 @@ class Pool:
     @property
     def over(self) -> bool:
         """Whether the pool was told to stop and no worker is left."""
-        return self.phase is not Phase.RUNNING and not self._workers
+        return self.phase is not Phase.RUNNING and not self._seating.workers
 
     # Orders.
 
@@ -379,7 +352,7 @@ class Pool:
         orders += [Order(Act.KILL, number) for number in self._patience.overdue(now)]
         self._wake(self._patience.until)
         if self._retired:
-            orders += [Order(Act.RETIRE, number) for number in self._retired if number in self._workers]
+            orders += [Order(Act.RETIRE, number) for number in self._retired if number in self._seating.workers]
             self._retired.clear()
         if self._reports:
             orders += [Order(Act.REPORT, text=text) for text in self._reports]
@@ -391,7 +364,7 @@ class Pool:
 
     def _advance_end(self, now: float, orders: list[Order]) -> None:
         acts, report = self._closing.advance(now, self.sessions)
-        orders += [Order(act, number) for act in acts for number in self._workers]
+        orders += [Order(act, number) for act in acts for number in self._seating.workers]
         if report:
             self._reports.append(report)
         self._wake(self._closing.until)
@@ -399,7 +372,7 @@ class Pool:
     def _retire_surplus(self, now: float) -> None:
         spares = self._spares
         if surplus := spares.surplus(self.vacant, now):
-            idle = [worker for worker in self._open if not worker.clients][:surplus]
+            idle = self._seating.idle(surplus)
             for worker in idle:
                 self._leave(worker, now)
             spares.leave(len(idle), now)
@@ -414,7 +387,7 @@ class Pool:
                 self._wake(self._dry_since + STALL)
             else:
                 free = 0
-        room = rules.max_workers - self._taken(rules)
+        room = rules.max_workers - self._seating.taken(rules.sessions_per_worker)
         short = min(self._spares.short(free, self.starting, waiting), room)
         if short > 0 and now < self._respawn.until:
             self._wake(self._respawn.until)
@@ -425,18 +398,16 @@ class Pool:
             orders.append(Order(Act.SPAWN, self._engage(rules, now)))
 
     def _engage(self, rules: Service, now: float) -> int:
-        self._last_number += 1
-        worker = engaged(self._last_number, rules.sessions_per_worker, rules.max_sessions, self._jitter())
-        self._workers[worker.number] = worker
-        self.starting += 1
+        worker = self._seating.engage(rules.sessions_per_worker, rules.max_sessions, self._jitter())
         self._patience.expect(worker.number, now + START_LIMIT)
         return worker.number
 
     def _report_full(self, rules: Service, now: float) -> None:
-        if self._credit or self.starting or self._taken(rules) < rules.max_workers:
+        seating = self._seating
+        if seating.credit or seating.starting or seating.taken(rules.sessions_per_worker) < rules.max_workers:
             return
         # Workers with free seats may have credit in a moment.
-        due = self._congestion.due(self._dry_spell, self._dry_since + STALL if self.vacant else -NEVER)
+        due = self._congestion.due(self._dry_spell, self._dry_since + STALL if seating.vacant else -NEVER)
         if now < due:
             self._wake(due)
         else:
@@ -444,43 +415,28 @@ class Pool:
 
     # Bookkeeping.
 
-    def _taken(self, rules: Service) -> int:
-        """How much of ``max_workers`` is taken: a few old sessions must not keep hundreds of seats from new ones."""
-        return len(self._workers) - self._older + min(self._older, self._older_sessions // rules.sessions_per_worker)
-
     def _leave(self, worker: Worker, now: float) -> None:
         self.restless = True
         if worker.state is State.LEAVING:
             return
-        if worker.state is State.STARTING:
-            self.starting -= 1
-        else:
-            self._serving -= 1
-            self.vacant -= len(worker.free)
-        worker.state = State.LEAVING
-        if worker.credit:
-            self._open.remove(worker)
-            self._credit -= worker.credit
-            worker.credit = 0
-            if not self._credit:
-                self._dry_since = now
+        had = self._seating.credit
+        self._seating.leave(worker)
+        if had and not self._seating.credit:
+            self._dry_since = now
         self._retired.append(worker.number)
         self._patience.expect(worker.number, NEVER if worker.clients else now + LEAVE_LIMIT)
 
     def _forget(self, worker: Worker) -> None:
-        del self._workers[worker.number]
+        self._seating.forget(worker)
         self._patience.forget(worker.number)
-        if worker.old:
-            self._older -= 1
-            self._older_sessions -= len(worker.clients)
 
     def _dismiss(self, now: float) -> None:
-        for worker in self._workers.values():
+        for worker in self._seating.workers.values():
             self._leave(worker, now)
         self.restless = True
 
     def _failed(self, what: Failure, now: float, reason: str = "") -> None:
-        self._failed_at = self._last_number
+        self._failed_at = self._seating.last
         if report := self._respawn.failed(what, now, reason):
             self._reports.append(report)
 

@@ -116,7 +116,7 @@ class Gateway:
             self.settle()
 
     def is_leaving(self, worker: int) -> bool:
-        return self.pool._workers[worker].state.name == "LEAVING"
+        return self.pool._seating.workers[worker].state.name == "LEAVING"
 
     def wait(self, seconds: float) -> None:
         """Time passes; what is due is done when it is due, and nothing between."""
@@ -388,7 +388,7 @@ def test_workers_that_were_forked_together_are_not_replaced_together() -> None:
         pool = Pool(lambda jitter=jitter: jitter)  # type: ignore[misc]
         pool.begin(service(max_sessions=1000, min_spare=1), 0.0)
         pool.orders(0.0)
-        limits.update(worker.limit for worker in pool._workers.values())
+        limits.update(worker.limit for worker in pool._seating.workers.values())
     assert len(limits) == 4
     assert all(900 <= limit <= 1000 for limit in limits)
 
@@ -469,7 +469,7 @@ def test_once_a_younger_worker_has_served_the_back_off_is_over() -> None:
     gateway.wait(16)
     for hand in [gateway.connect() for _ in range(2)]:
         gateway.hang_up(hand)
-    gateway.end_worker(next(worker for worker in gateway.alive if not gateway.pool._workers[worker].served))
+    gateway.end_worker(next(worker for worker in gateway.alive if not gateway.pool._seating.workers[worker].served))
     assert wait_of(gateway) == 0.25
 
 
@@ -678,7 +678,7 @@ def test_old_workers_that_end_before_they_served_leave_their_place() -> None:
     gateway.start()
     for worker in gateway.coming[:2]:
         gateway.pool.spawn_failed(worker, "no answer", gateway.now)
-    assert gateway.pool._older == gateway.pool._older_sessions == 0
+    assert gateway.pool._seating.older == gateway.pool._seating.older_sessions == 0
 
 
 def test_without_its_template_it_serves_with_the_workers_that_there_are() -> None:
@@ -811,13 +811,12 @@ def test_whatever_happens_the_books_balance(a_seed: int) -> None:
                 gateway.start()
         assert gateway.pool.sessions == len(gateway.seats)
         assert gateway.pool.workers == len(gateway.alive)
-        assert gateway.pool._taken(gateway.rules) <= gateway.rules.max_workers
-        assert gateway.pool._older == sum(worker.old for worker in gateway.pool._workers.values())
-        assert gateway.pool._older_sessions == sum(
-            len(worker.clients) for worker in gateway.pool._workers.values() if worker.old
-        )
-        assert gateway.pool.vacant >= gateway.pool._credit >= 0
-        assert gateway.pool._credit == sum(worker.credit for worker in gateway.pool._open)
+        seating = gateway.pool._seating
+        assert seating.taken(gateway.rules.sessions_per_worker) <= gateway.rules.max_workers
+        assert seating.older == sum(worker.old for worker in seating.workers.values())
+        assert seating.older_sessions == sum(len(worker.clients) for worker in seating.workers.values() if worker.old)
+        assert seating.vacant >= seating.credit >= 0
+        assert seating.credit == sum(worker.credit for worker in seating._open)
     for hand in sorted(gateway.seats):
         gateway.hang_up(hand)
     gateway.wait(60)
