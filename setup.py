@@ -34,7 +34,7 @@ COMPILED = {
         *("pop3gw/refusals.py", "pop3gw/notify.py"),
     ],
     "worker": [
-        *("pop3gw/worker.py", "pop3gw/relay.py", "pop3gw/conversation.py", "pop3gw/admission.py"),
+        *("pop3gw/worker.py", "pop3gw/relay.py", "pop3gw/conversation.py", "pop3gw/pump.py", "pop3gw/admission.py"),
         *("pop3gw/arrival.py", "pop3gw/handshake.py", "pop3gw/farewell.py", "pop3gw/leavers.py"),
         *("pop3gw/tally.py", "pop3gw/net.py", "pop3gw/loops.py", "pop3gw/poller.py"),
         *("pop3gw/stream.py", "pop3gw/tlsstream.py", "pop3gw/messages.py", "pop3gw/fdpass.py"),

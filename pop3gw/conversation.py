@@ -1,7 +1,8 @@
-"""One session at work: its two connections, its clock, and the order of things.
+"""One session at work: who its client is, its server, TLS, its clock, its end, and the order of things.
 
-What is said is decided by ``proto.session``. Here nothing is read from one side while the other has not taken what it
-was sent, and a side that is done with is closed at once: the client by way of ``farewell``. It knows nothing of POP3.
+What is said is decided by ``proto.session``, how octets come and go by ``pump``. Here nothing is read from one side
+while the other has not taken what it was sent, and a side that is done with is closed at once: the client by way of
+``farewell``. It knows nothing of POP3.
 
 The fast path is ``_client_ready`` or ``_server_ready``, later in the same round ``speak`` and ``follow``: one read, one
 question to the session, one write. Whatever is not needed for each event stands behind ``session.changed``, in
@@ -29,6 +30,7 @@ from pop3gw.poller import BROKEN, READ, WRITE
 from pop3gw.proto.events import Ending, Side
 from pop3gw.proto.proxyheader import Endpoint, written
 from pop3gw.proto.session import Session
+from pop3gw.pump import Pump, wanted
 from pop3gw.refusals import TOO_MANY, TOO_MANY_LOGGED
 from pop3gw.scoreboard import Seat
 from pop3gw.stream import SILENCE, Connection, Stream, keep_alive, reason_of
@@ -39,8 +41,6 @@ from pop3gw.values import SendProxy
 if TYPE_CHECKING:  # ``ssl`` is loaded only where a service uses it
     from pop3gw.relay import Relay
 
-# Requests are short. What is read at once is decided at once: a flood of them must not delay a worker's other sessions.
-_CLIENT_READ: Final = 4096
 _QUIT: Final = Ending.QUIT
 _new: Final[Any] = tuple.__new__
 # Compiled, a constant is found faster than what was imported.
@@ -48,24 +48,6 @@ _Facts: Final = SessionFacts
 _time: Final = time.time
 _random_octets: Final = os.urandom
 P = ParamSpec("P")
-
-
-def _taken(chunks: list[bytes]) -> bytes:
-    """What was to be sent, in one piece (of one chunk: that chunk itself); nothing is left."""
-    data = b"".join(chunks)
-    chunks.clear()  # not pop(): a list that is resized to nothing comes of the system's allocator from then on
-    return data
-
-
-def wanted(*, full: bool, stuck: bool, reads_client: bool, reads_server: bool) -> tuple[int, int]:
-    """The events to wait for, of the client and of the server: input where it is read, room where something is unsent.
-
-    ``full`` is a client, ``stuck`` a server that has not taken all it was sent: then nothing is read for it. That the
-    client is gone is noticed in any case, by a reset: one that only sends no more still gets its answers.
-    """
-    of_client = READ if reads_client and not full and not stuck else BROKEN
-    of_server = READ if reads_server and not full else 0
-    return of_client | WRITE if full else of_client, of_server | WRITE if stuck else of_server
 
 
 def _contained(method: Callable[Concatenate[Conversation, P], None]) -> Callable[Concatenate[Conversation, P], None]:
@@ -86,12 +68,11 @@ def _contained(method: Callable[Concatenate[Conversation, P], None]) -> Callable
     return call
 
 
-class Conversation:
-    """One session with its two connections."""
+class Conversation(Pump):
+    """One session, from its client's connection to its end."""
 
     __slots__ = (
         "_admission",
-        "_client",
         "_client_parted",
         "_connector",
         "_failures",
@@ -102,12 +83,9 @@ class Conversation:
         "_reach_began",
         "_reached",
         "_relay",
-        "_server",
         "_server_kept",
-        "_session",
         "_started",
         "_tally",
-        "closed",
         "entry",
         "identity",
         "scheduled",
@@ -116,17 +94,15 @@ class Conversation:
     )
 
     def __init__(self, relay: Relay, client: Connection, peer: Peer, seat: Seat) -> None:
+        super().__init__(relay.poller, client)
         self.identity = identity = _random_octets(6).hex()
         terms = relay.terms
         service = terms.service
-        self.closed = False
         self.seat = seat
         self.scheduled = NEVER
         self.entry = 0  # of the relay's deadlines, where it is scheduled
         self._relay = relay
-        self._client = Stream(client, _CLIENT_READ)
         self._client_parted = False  # it is the leavers' to close
-        self._server: Stream | None = None
         self._server_kept = False  # noticed if it vanishes
         self._admission: Admission | None = None
         self._connector: Connector | None = None
@@ -140,7 +116,7 @@ class Conversation:
         self._farewell: Farewell | None = None  # once the session is over and summarized
         self.settled = True  # nothing was heard in this round yet: the next event may be heard without acting before
         self._failures = 0  # failed logins that were logged
-        self._started = relay.poller.now
+        self._started = self._poller.now
         # All its fields, and no call of its class, which costs twice as much.
         facts = _new(_Facts, (identity, peer.address, peer.port, None, None, _time(), None, None, None))
         self._session = Session(
@@ -169,7 +145,7 @@ class Conversation:
         self._admission = Admission(
             client, relay.terms.service, named=self._named, ask=partial(relay.ask, self), done=self._admitted
         )
-        self._admission.begin(self._peer.address, relay.poller, self._started)
+        self._admission.begin(self._peer.address, self._poller, self._started)
         self._admission_due()
 
     def _admission_due(self) -> None:
@@ -186,7 +162,7 @@ class Conversation:
     def _admitted(self, verdict: Verdict, reason: str) -> None:
         self._admission = None
         if verdict is Verdict.ADMITTED:
-            self._start(self._relay.poller.now)
+            self._start(self._poller.now)
         elif verdict is Verdict.TOO_MANY:
             self._session.refuse(TOO_MANY, TOO_MANY_LOGGED)
             self._act_soon()
@@ -211,12 +187,12 @@ class Conversation:
 
     def _reach(self, now: float) -> None:
         """Connect to the server."""
-        relay, terms = self._relay, self._relay.terms
+        terms = self._relay.terms
         self._reach_began = now
         self._connector = Connector(
             terms.route,
             timeout=terms.service.connect_timeout,
-            poller=relay.poller,
+            poller=self._poller,
             done=self._connected,
             due=self._due,
             speaks_first=terms.server_speaks_first,
@@ -239,14 +215,14 @@ class Conversation:
 
     def _tried_server(self, connection: Connection | None, peer: Peer | None, reason: str) -> None:
         connector, self._connector = self._connector, None
-        now = self._relay.poller.now
+        now = self._poller.now
         if connection is None or peer is None or connector is None:
             self._tally.connect_failed()
             self._session.connect_failed(reason, now)
             self._act(now)  # an attempt may fail at once, behind what this round brings
             return
         server = self._server = Stream(connection, mask=READ)
-        self._relay.poller.hand_over(connection.fileno(), self._server_ready)
+        self._poller.hand_over(connection.fileno(), self._server_ready)
         self._due(now + SILENCE)
         self._tally.connected(peer, now - (self._reach_began or now))
         self._send_proxy_header(server)
@@ -276,12 +252,12 @@ class Conversation:
         contexts = self._relay.terms.tls
         assert contexts is not None  # noqa: S101 - made for every service whose rules ask for TLS
         if side is Side.CLIENT:
-            self._watch(self._client, 0, self._client_ready)
+            self._unwatch(self._client)
             self._client = stream = contexts.to_client(self._client)
             ends = NEVER  # the session has a limit for the client's login
         else:
             assert self._server is not None  # noqa: S101 - for mypy: TLS is wanted of a server that is connected
-            self._watch(self._server, 0, self._server_ready)
+            self._unwatch(self._server)
             self._server = stream = contexts.to_server(self._server)
             ends = now + self._relay.terms.service.connect_timeout
         self._handshake = Handshake(side, stream, self._session, self._tally, ends)
@@ -304,7 +280,7 @@ class Conversation:
 
     @_contained
     def _shaking(self, _events: int) -> None:
-        self._shake(self._relay.poller.now)
+        self._shake(self._poller.now)
         self._act_soon()
 
     # -- events of the poller
@@ -316,7 +292,7 @@ class Conversation:
     def _client_ready(self, events: int) -> None:
         try:
             if events == READ and self.settled and self._handshake is None:
-                self._hear_client(self._relay.poller.now)
+                self._hear_client(self._poller.now)
             else:
                 self._client_stirred(events)
         except Exception as fault:  # noqa: BLE001 - it is logged with its traceback
@@ -326,7 +302,7 @@ class Conversation:
     def _server_ready(self, events: int) -> None:
         try:
             if events == READ and self.settled and self._handshake is None and self._server is not None:
-                self._hear_server(self._server, self._relay.poller.now)
+                self._hear_server(self._server, self._poller.now)
             else:
                 self._server_stirred(events)
         except Exception as fault:  # noqa: BLE001 - it is logged with its traceback
@@ -335,7 +311,7 @@ class Conversation:
 
     def _client_stirred(self, events: int) -> None:
         """Something else than mere input, or not the first in this round: what is waited for may have changed."""
-        now = self._relay.poller.now
+        now = self._poller.now
         if not self.settled:
             self._act(now)
         client, handshake = self._client, self._handshake
@@ -354,7 +330,7 @@ class Conversation:
 
     def _server_stirred(self, events: int) -> None:
         """Something else than mere input, or not the first in this round: what is waited for may have changed."""
-        now = self._relay.poller.now
+        now = self._poller.now
         if not self.settled:
             self._act(now)
         server = self._server
@@ -367,49 +343,6 @@ class Conversation:
                 self._session.server_lost(reason_of(error), now)
         if events & (READ | BROKEN) and server.mask & READ:
             self._hear_server(server, now)
-
-    def _hear_client(self, now: float) -> None:
-        client = self._client
-        try:
-            data = client.read()
-        except OSError as error:
-            self._client_gone(error, now)
-            return
-        if data:
-            self._session.client_data(data, now)
-        if client.unsent is not None:  # TLS had to answer what it read by itself: no more is read until that is taken
-            self._session.blocked(Side.CLIENT, now)
-        if client.ended:
-            if client.failure is None:
-                self._session.client_eof(now)
-            else:
-                self._client_gone(client.failure, now)
-
-    def _hear_server(self, server: Stream, now: float) -> None:
-        try:
-            data = server.read()
-        except OSError as error:
-            self._session.server_lost(reason_of(error), now)
-            return
-        if data:
-            self._session.server_data(data, now)
-        if server.unsent is not None and server.answers:  # as with clients
-            self._session.blocked(Side.SERVER, now)
-        if server.ended:
-            if server.failure is None:
-                self._session.server_eof(now)
-            else:
-                self._session.server_lost(reason_of(server.failure), now)
-
-    def _client_gone(self, error: OSError, now: float) -> None:
-        self._client.lose()
-        self._session.client_lost(reason_of(error), now)
-
-    def _flush(self, side: Side, stream: Stream, now: float) -> None:
-        if stream.flush():
-            self._session.flowing(now)
-        else:
-            self._session.blocked(side, now)
 
     @_contained
     def expire(self, now: float) -> None:
@@ -433,13 +366,13 @@ class Conversation:
         else:
             self._session.expire(now)
         self._session.changed = True  # whatever has come of it: the next deadline is to be looked for
-        self._act(self._relay.poller.now)
+        self._act(self._poller.now)
 
     @_contained
     def end(self, reason: str, ending: Ending = Ending.SHUTDOWN) -> None:
         """End the session at once, without waiting for anything; what was said before goes out if it can."""
         if not self.settled:
-            self._act(self._relay.poller.now)
+            self._act(self._poller.now)
         self._session.shutdown(reason, ending)
         self._close()
 
@@ -460,26 +393,6 @@ class Conversation:
         self.held_up(now)
         self.speak(now)
         self.follow(now)
-
-    def speak(self, now: float) -> None:
-        """Send what the session said. What it raises is for ``fault``."""
-        session = self._session
-        if self.closed:
-            return
-        if session.to_client:
-            try:
-                if not self._client.write(_taken(session.to_client)):
-                    session.blocked(Side.CLIENT, now)
-            except OSError as error:
-                self._client_gone(error, now)
-        if session.to_server and (server := self._server) is not None:
-            if session.much_awaited is not server.much:
-                server.expect(much=session.much_awaited)
-            try:
-                if not server.write(_taken(session.to_server)):
-                    session.blocked(Side.SERVER, now)
-            except OSError:
-                pass  # a server that is gone says so to the next read, behind what it may still have sent
 
     def follow(self, now: float) -> None:
         """See what else has come of what was heard and said. What it raises is for ``fault``."""
@@ -520,9 +433,6 @@ class Conversation:
         if deadline is not None:
             self._due(deadline if self._handshake is None else min(deadline, self._handshake.ends))
 
-    def _all_sent(self) -> bool:
-        return self._client.unsent is None and (self._server is None or self._server.unsent is None)
-
     def _wait(self) -> None:
         """Wait for what is wanted of each side; during a handshake for what that wants."""
         client, server, session = self._client, self._server, self._session
@@ -547,23 +457,6 @@ class Conversation:
             self._watch(client, of_client, self._client_ready)
         if server is not None and server.mask != of_server:
             self._watch(server, of_server, self._server_ready)
-
-    def _watch(self, stream: Stream, mask: int, call: Callable[[int], None]) -> None:
-        if mask == stream.mask:
-            return
-        poller, descriptor = self._relay.poller, stream.socket.fileno()
-        if not stream.mask:
-            poller.watch(descriptor, mask, call)
-        elif mask:
-            poller.change(descriptor, mask)
-        else:
-            poller.forget(descriptor)
-        stream.mask = mask
-
-    def _hand_over(self, stream: Stream, call: Callable[[int], None]) -> None:
-        """Another is called for what this stream is watched for."""
-        if stream.mask:
-            self._relay.poller.hand_over(stream.socket.fileno(), call)
 
     # -- the end
 
@@ -593,14 +486,14 @@ class Conversation:
 
     def _leave_to(self, leavers: Leavers, farewell: Farewell, now: float) -> None:
         """The client has nothing more to say: others close its connection, and this session is done."""
-        self._watch(self._client, 0, self._client_ready)
+        self._unwatch(self._client)
         self._client_parted = True
         leavers.add(farewell, now)
         self._close()
 
     @_contained
     def _client_leaves(self, _events: int) -> None:
-        now = self._relay.poller.now
+        now = self._poller.now
         if self._farewell is not None:
             self._farewell.go_on(now)
         self._act_soon()
@@ -619,7 +512,7 @@ class Conversation:
             self._connector.cancel()
             self._connector = None
         if self._server is not None:
-            self._watch(self._server, 0, self._server_ready)
+            self._unwatch(self._server)
             self._server.close()
             self._server = None
 
@@ -630,12 +523,12 @@ class Conversation:
         try:
             self._tally.count_failures(self._session.callback_failures)
             if self._farewell is None:
-                self._tally.conclude(self._session, self._client, self._relay.poller.now - self._started)
+                self._tally.conclude(self._session, self._client, self._poller.now - self._started)
         except Exception as fault:  # noqa: BLE001 - a policy may have put anything into its attributes
             self._journal.error(f"this session can't be summarized: {backtrace(fault)}")
         self._close_server()
         if not self._client_parted:
-            self._watch(self._client, 0, self._client_ready)
+            self._unwatch(self._client)
             self._client.close()
         self.closed = True
         self.settled = False  # an event of this round that still comes for it brings nothing

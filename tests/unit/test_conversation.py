@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from pop3gw import logs, poller, relay, tls
-from pop3gw.conversation import wanted
 from pop3gw.net import Peer
 from pop3gw.policy import (
     POP3_REQ_ABORT,
@@ -28,6 +27,7 @@ from pop3gw.policy import (
 )
 from pop3gw.poller import BROKEN, READ, WRITE, Poller
 from pop3gw.proto import counts
+from pop3gw.pump import wanted
 from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service

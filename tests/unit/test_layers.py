@@ -32,7 +32,7 @@ distrust
 loading logfile ledger
 activation answering doors logsinks tls view
 logs
-tally uncaught
+tally uncaught pump
 admission control metrics handshake
 conversation
 relay attendant
