@@ -2,8 +2,8 @@
 
 A question ends with a mark, must be whole within a time and a length, and is answered once, now or later; then its
 connection is closed. Nothing here waits for a single connection. Who comes while the house is full takes the place of
-the one that has been silent the longest; a service lets fewer wait for their answer than there are places. It knows
-neither what is asked nor the master's messages.
+the one that has been silent the longest; a service lets fewer wait for their answer than there are places. It must not
+know what is asked; of what the master says it knows that it has to leave, and hands the rest to its service.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ Pure: ``now`` is seconds, monotonic, given by the caller.
 
 from __future__ import annotations
 
+from pop3gw.times import NEVER
+
 
 class Backoff:
     """Waits that double while something keeps failing, and are over once it has worked."""
@@ -13,7 +15,7 @@ class Backoff:
         self._first = first
         self._most = most
         self._failures = 0
-        self.until = float("-inf")
+        self.until = -NEVER
 
     def failed(self, now: float) -> float | None:
         """One more failure; returns the seconds to wait from now on, None where a wait is already under way."""
@@ -28,4 +30,4 @@ class Backoff:
         """It works: the next failure waits as little as the first."""
         if self._failures:
             self._failures = 0
-            self.until = float("-inf")
+            self.until = -NEVER

@@ -136,8 +136,7 @@ def _check(options: argparse.Namespace) -> int:
         loaded, problems = _load(options), list[Problem]()
     else:
         loaded, problems = config.examine(options.config or CONFIG_FILE, foreground=options.foreground)
-    wrong = {problem.key.rpartition(" ")[2] for problem in problems}
-    wrong |= {problem.expected for problem in problems}  # of a setting that is misspelt: the one that is meant
+    wrong = {key for problem in problems for key in _meant(problem)}
     if wrong & {"user", "group"}:  # then as the account that would be taken by default
         loaded = dataclasses.replace(loaded, user=None, group=None)
     loaded = _without_doubtful_tls(loaded, problems)
@@ -155,13 +154,17 @@ def _check(options: argparse.Namespace) -> int:
     return Exit.CONFIG if problems else _print(f"{loaded.source}: nothing is wrong\n")
 
 
+def _meant(problem: Problem) -> tuple[str, str]:
+    """The setting that is wrong; and what is expected, which is the one that is meant where it is misspelt."""
+    return problem.key.rpartition(" ")[2], problem.expected
+
+
 def _without_doubtful_tls(loaded: Config, problems: Sequence[Problem]) -> Config:
     """Without TLS where a setting of it is wrong: without that one, others would be accused of what isn't theirs."""
     wrong = {
         problem.key[1:].partition("]")[0]
         for problem in problems
-        # Of a setting that is misspelt what is expected is the one that is meant.
-        if any(key.startswith(("tls", "server_")) for key in (problem.key.rpartition(" ")[2], problem.expected))
+        if any(key.startswith(("tls", "server_")) for key in _meant(problem))
     }
     services = []
     for service in loaded.services:

@@ -39,7 +39,7 @@ _SECTIONS = {
     "services": (),
 }
 _AFTER_WORD = re.compile(r"[^\w.-]")
-_KEYS = {item.key for item in SETTINGS}
+_BY_KEY = {item.key: item for item in SETTINGS}
 _SHAPE = "[main], [workers] or [services], and below [services] one [[NAME]] a service"
 _KINDS = {item.row.kind.check: item.row.kind for item in SETTINGS}
 _PATHS = ("path", "files", "folders", "certificates", "log_target")  # kinds of settings that name files
@@ -109,7 +109,7 @@ def from_command_line(listen: str, server: str, policy: str | None) -> Config:
     for key, text in (("listen", listen), ("server", server), ("policy", policy)):
         if text is None:
             continue
-        kind = next(item.row.kind for item in _SERVICE_SETTINGS if item.key == key)
+        kind = _BY_KEY[key].row.kind
         try:
             values[key] = kind.parse(re.split(r"\s*,\s*", text) if key == "listen" else text)
         except ValueError as error:
@@ -166,13 +166,13 @@ def _content(file: str, *, wait: bool) -> bytes | None:
 
 def _home(key: str) -> str:
     """Where this setting belongs; "" where there is none of this name."""
-    section = next((item.row.section for item in SETTINGS if item.key == key), None)
+    if key not in _BY_KEY:
+        return ""
     return {
-        None: "",
         Section.MAIN: "it in [main]",
         Section.WORKERS: "it below a [[NAME]] in [services] or in [workers]",
         Section.SERVICE: "it below a [[NAME]] in [services]",
-    }[section]
+    }[_BY_KEY[key].row.section]
 
 
 def _read_by_configobj(lines: Sequence[str]) -> tuple[ConfigObj, list[ConfigObjError]]:
@@ -286,7 +286,7 @@ class _Document:
         if depth:
             path, key = (("services", word), "") if depth > 1 else ((), word)
         else:
-            path, key = self._section_of(fault.line_number), word if word in _KEYS else ""
+            path, key = self._section_of(fault.line_number), word if word in _BY_KEY else ""
         if key or depth:
             self._misread.add((*path, key) if key else path)
         if isinstance(fault, DuplicateError):
@@ -304,7 +304,7 @@ class _Document:
 
     def _report_values(self) -> None:
         for path, error in self._bad.items():
-            item = next((item for item in SETTINGS if item.key == path[-1]), None)
+            item = _BY_KEY.get(path[-1])
             faults = error.args if isinstance(error, ValidateError) else (str(error),)
             for fault in faults:
                 self._add(path[:-1], path[-1], fault, item.row.kind.expected if item else _SHAPE)

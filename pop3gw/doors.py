@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from pop3gw import listeners, pidfile
+from pop3gw import listeners, places
 from pop3gw.errors import ConfigurationError, StartError
 from pop3gw.privileges import Account
 from pop3gw.settings import Config
@@ -71,7 +71,7 @@ class Doors:
 
 def fault(path: str) -> str:
     """Why no control socket could be made at this path; "" where nothing seems to be in the way. Nothing is made."""
-    if found := pidfile.homeless(path):
+    if found := places.homeless(path):
         return found
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -81,14 +81,14 @@ def fault(path: str) -> str:
             return ""
     except OSError as error:
         return f'"{path}": {error.strerror}'
-    return pidfile.unwritable(path)
+    return places.unwritable(path)
 
 
 def _control(path: str, gid: int) -> socket.socket:
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o777 & ~_MODE)  # nobody else may connect, not even between two system calls
     try:
-        pidfile.make_home(path)
+        places.make_home(path)
         _remove_stale(path)
         door.bind(path)
         if os.lstat(path).st_gid != gid:  # a sandbox may forbid even a change to what it is

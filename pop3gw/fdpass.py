@@ -1,4 +1,5 @@
-"""Channels between master, template and worker: one record, and with it at most one descriptor, a message.
+"""Channels between the master and its templates, workers and attendants: a message is one record, and with it at most
+one descriptor.
 
 A channel is one end of a SOCK_SEQPACKET pair: records arrive whole and in order, and the death of the other process is
 an end of file. What is said is in ``messages``; this module knows how that travels, not what it causes.

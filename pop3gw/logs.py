@@ -32,11 +32,10 @@ JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 _INFO: Final = LogLevel.INFO
 _MOST: Final = 100  # lines that a session logs
 # As ``logging`` numbers them.
-_DEBUG_FROM: Final = 10
 _INFO_FROM: Final = 20
 _WARNING_FROM: Final = 30
 _NUMBER: Final = {
-    LogLevel.DEBUG: _DEBUG_FROM,
+    LogLevel.DEBUG: 10,
     LogLevel.INFO: _INFO_FROM,
     LogLevel.WARNING: _WARNING_FROM,
     LogLevel.ERROR: 40,
@@ -97,10 +96,6 @@ class Log:
     def write(self, entry: Entry) -> None:
         """Write an entry whatever its level."""
         self._sink.write(entry)
-
-    def debug(self, text: str, service: str = "") -> None:
-        if self.threshold <= _DEBUG_FROM:
-            self._sink.write(Entry(LogLevel.DEBUG, text, service))
 
     def info(self, text: str, service: str = "") -> None:
         if self.threshold <= _INFO_FROM:

@@ -4,7 +4,7 @@ Writing never raises, and waits for a stuck reader at most once: lines that coul
 processes of the gateway together, since the one that lost a line may end before it works again; then whoever writes
 next tells how many. What a line looks like is the ``logline.Form`` that a sink is made with.
 
-journald's protocol is spoken here and not through python3-systemd: its library waits for a journal that is stuck.
+journald is written to here and not through python3-systemd: its library waits for a journal that is stuck.
 Known limits: syslog means a datagram socket; two processes that fill a pipe at the same moment may wait for each
 other's reader, and two that lose a line at the same moment may count one.
 """

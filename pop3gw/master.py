@@ -33,7 +33,7 @@ from pop3gw.settings import Applies, Config, Section, of_section
 from pop3gw.times import NEVER
 
 monotonic: Final = time.monotonic
-_SIGNALS: Final = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
+_SIGNALS: Final = (*process.FOR_MASTER, signal.SIGCHLD)
 _ONLY_AT_START: Final = [item.key for item in of_section(Section.MAIN) if item.row.applies is Applies.RESTART]
 
 

@@ -1,4 +1,4 @@
-"""What master, template and workers say to each other, and the records that carry it.
+"""What master, templates, workers and attendants say to each other, and the records that carry it.
 
 Pure: how a record travels, and a descriptor with it, is for ``fdpass``; what a message causes, for who hears it.
 
@@ -9,7 +9,7 @@ Known limits: texts are a message's last fields, NUL between them; together they
 from __future__ import annotations
 
 import struct
-from typing import Any, Final, NamedTuple, TypeAlias, get_type_hints
+from typing import Any, Final, NamedTuple, TypeAlias, get_args, get_type_hints
 
 from pop3gw.errors import ChannelError
 
@@ -226,31 +226,7 @@ Message: TypeAlias = (
     | LogTo
 )
 
-_KINDS: Final[tuple[type[Message], ...]] = (
-    Fork,
-    Prepared,
-    Fault,
-    Failed,
-    Forked,
-    ForkFailed,
-    Exited,
-    Serve,
-    Admit,
-    Refuse,
-    Retire,
-    End,
-    Offer,
-    Free,
-    Client,
-    Leaving,
-    EndSession,
-    Outcome,
-    Kill,
-    Drain,
-    Reload,
-    Stop,
-    LogTo,
-)
+_KINDS: Final[tuple[type[Message], ...]] = get_args(Message)  # a record begins with a kind's place here
 
 
 class _Row(NamedTuple):

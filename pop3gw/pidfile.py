@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from pop3gw import places
 from pop3gw.errors import StartError
 
 _LONGEST: Final = 32  # octets: no process id has as many
@@ -22,12 +23,12 @@ _TRIAL: Final = b" " * 8  # nobody's number: shows, while there is a terminal to
 
 def fault(path: str) -> str:
     """Why no start could claim this path; "" where nothing seems to be in the way. Nothing is made."""
-    if found := homeless(path):
+    if found := places.homeless(path):
         return found
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return unwritable(path) if Path(path).parent.is_dir() else ""  # else it will be made
+        return places.unwritable(path) if Path(path).parent.is_dir() else ""  # else it will be made
     except OSError as error:
         return f'"{path}": {error.strerror}'
     try:
@@ -36,42 +37,7 @@ def fault(path: str) -> str:
         return f'"{path}", which {what}'
     finally:
         os.close(descriptor)
-    return unwritable(path, anew=False)
-
-
-def homeless(path: str) -> str:
-    """Why there is no folder for a file at this path, and none would be made; "" where there is."""
-    folder = Path(path).parent
-    try:
-        if folder.is_dir():
-            return ""
-        if folder.parent.is_dir() and not os.path.lexists(folder):
-            return unwritable(str(folder))
-    except OSError as error:
-        return f'"{path}": {error.strerror}'
-    return f"there is no folder {folder}"
-
-
-def make_home(path: str) -> None:
-    """Make the folder of this path where only that is missing: one that all may enter, whatever the umask."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        before = os.umask(0o022)  # no chmod: who may change what lies there could have put a link in its place
-        try:
-            folder.mkdir(exist_ok=True)
-        finally:
-            os.umask(before)
-
-
-def unwritable(path: str, *, anew: bool = True) -> str:
-    """Why this account can't make a file at this path, or write the one there unless it is made anew; "" where it may.
-
-    The folder must be there.
-    """
-    place = Path(path) if not anew and os.path.lexists(path) else Path(path).parent
-    if os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0), effective_ids=True):
-        return ""
-    return f'"{path}", where this account (uid {os.geteuid()}) may not write {place}'
+    return places.unwritable(path, anew=False)
 
 
 def _number_in(descriptor: int) -> int:
@@ -94,7 +60,7 @@ class PidFile:
         """
         self._path = Path(path)
         try:
-            make_home(path)
+            places.make_home(path)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise self._unwritable(error) from error

@@ -357,7 +357,7 @@ def attribute_faults(policy: AbstractPop3Proxy, names: Iterable[str]) -> list[st
 
 
 def check(policy: AbstractPop3Proxy) -> list[str]:
-    """Every malformed entry that ``config()`` leaves, as ``request["KEY"]: reason``; and what would never run.
+    """Every malformed entry that ``config()`` leaves, as ``request['KEY']: reason``; and what would never run.
 
     Runs ``config()``, and raises whatever it raises.
     """

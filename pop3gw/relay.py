@@ -200,6 +200,7 @@ class Relay:
     def _give_up(self) -> None:
         service = self.terms.service
         log().error(
-            f"service {service.name}: a callback of {service.policy} swallows each interruption by"
-            " callback_timeout: this worker ends, with its sessions; let the callback pass BaseException on"
+            f"a callback of {service.policy} swallows each interruption by callback_timeout: this worker ends, with its"
+            " sessions; let the callback pass BaseException on",
+            service.name,
         )

@@ -61,6 +61,7 @@ _NAME_SHOWN_BY: Final[Mapping[str, Callable[[list[str]], str | None]]] = Mapping
         "SCRAM-SHA-256": _scram,
         "SCRAM-SHA-256-PLUS": _scram,
         "SCRAM-SHA-512": _scram,
+        "SCRAM-SHA-512-PLUS": _scram,
     }
 )
 

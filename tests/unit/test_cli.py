@@ -190,7 +190,7 @@ def test_check_tells_of_what_can_not_be_shown(tmp_path: Path, policy: str) -> No
 
 
 def test_a_template_tells_no_more_faults_than_it_may(tmp_path: Path) -> None:
-    certificates = ", ".join(f"/no/{number}" for number in range(FAULTS_LIMIT + 6))
+    certificates = ", ".join(f"n{number}=/no/{number}" for number in range(FAULTS_LIMIT + 6))
     text = f"{SMALLEST}  tls = implicit\n  tls_certificate = {certificates}\n"
     status, _, err = run("--check", "--config", write(tmp_path, text))
     assert status == 78

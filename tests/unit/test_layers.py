@@ -16,7 +16,7 @@ names compiled errors times waiting backtrace
 lazily joined signals values agenda backoff clientele credit orders redaction scan stream poller notify demo.server
 policy
 policies.apop policies.tls
-farewell privileges messages attention listing respawn spares closing congestion patience seating
+farewell places privileges messages attention listing respawn spares closing congestion patience seating
 settings loops leavers proto.wire proto.commands proto.events proto.capabilities proto.proxyheader
 proto.asking proto.content proto.counts proto.sasl proto.turns
 proto.upgrade proto.outcome

@@ -39,7 +39,7 @@ def lines(file: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("level", "written"),
     [
-        (LogLevel.DEBUG, ["debug: d", "info: i", "warning one: w", "error: e"]),
+        (LogLevel.DEBUG, ["info: i", "warning one: w", "error: e"]),
         (LogLevel.INFO, ["info: i", "warning one: w", "error: e"]),
         (LogLevel.WARNING, ["warning one: w", "error: e"]),
         (LogLevel.ERROR, ["error: e"]),
@@ -47,7 +47,6 @@ def lines(file: Path) -> list[str]:
 )
 def test_levels(file: Path, level: LogLevel, written: list[str]) -> None:
     log = Log.open(str(file), level)
-    log.debug("d")
     log.info("i")
     log.warning("w", "one")
     log.error("e")

@@ -24,6 +24,7 @@ def b64(text: str) -> str:
         ("OAUTHBEARER", ["n,a=alice=2Cx,\x01auth=Bearer t0k3n\x01\x01"], "alice,x"),
         ("SCRAM-SHA-1", ["n,,n=alice,r=nonce"], "alice"),
         ("SCRAM-SHA-256", ["n,,n=al=3Dice,r=nonce"], "al=ice"),
+        ("SCRAM-SHA-512-PLUS", ["p=tls-exporter,,n=alice,r=nonce"], "alice"),
         ("GSSAPI", ["anything"], None),
         ("PLAIN", ["no parts"], None),
         ("CRAM-MD5", ["nodigest"], None),
