@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Set
 from functools import partial
 from pathlib import Path
 
@@ -355,7 +356,7 @@ def test_how_the_last_worker_ended_is_told_and_counted(make: Make, left: str) ->
     gateway.start()
     for reload in range(1, 5):
         client = Client(gateway.port_of(other)).logged_in()
-        (template,) = [pid for pid, title in titles() if title == f"pop3gw: template [{other}]"]
+        (template,) = until("its template", partial(only, f"pop3gw: template [{other}]", gateway.master))
         workers = {pid for pid, title in titles() if title.startswith(f"pop3gw: worker [{other}]")}
         if left == "a gateway that is stopping":
             gateway.signal(signal.SIGTERM)
@@ -364,7 +365,7 @@ def test_how_the_last_worker_ended_is_told_and_counted(make: Make, left: str) ->
             gateway.more = "" if left == "a removed service" else f"{place}  max_sessions = {reload + 1}\n"
             gateway.reload()
             gateway.wait_for("the configuration was reloaded", reload)
-        (worker,) = until("one serves", partial(one_of, workers, template))
+        (worker,) = until("one serves", partial(only, f"pop3gw: worker [{other}]", template, workers))
         os.kill(worker, signal.SIGKILL)
         assert client.hear() == ""
         gateway.wait_for(f"worker {worker} ended: ")
@@ -374,7 +375,8 @@ def test_how_the_last_worker_ended_is_told_and_counted(make: Make, left: str) ->
         assert gateway.wait() == 0
 
 
-def one_of(workers: set[int], template: int) -> list[int]:
-    """The worker that is left of these, once it alone is."""
-    left = [pid for pid, _ in titles() if pid in workers and parent(pid) == template]
+def only(role: str, of: int, among: Set[int] | None = None) -> list[int]:
+    """The child of that process with such a title (of these), once there is no other."""
+    left = [pid for pid, title in titles() if title.startswith(role) and (among is None or pid in among)]
+    left = [pid for pid in left if parent(pid) == of]  # a worker has its template's title at first
     return left if len(left) == 1 else []
