@@ -104,7 +104,7 @@ FAMILIES: Final = _laid_out(
     Family("answers_refused", "Answers of servers that the policy refused."),
     Family("messages", "Messages that were retrieved whole."),
     # By the seats of the scoreboard, whose readers add them up: the words of the slots stay empty.
-    Family("octets", "Octets on the clients' side.", (("direction", ("from_client", "to_client")),)),
+    Family("octets", "Octets on the clients' side, of farewells too.", (("direction", ("from_client", "to_client")),)),
     Family("connect_failures", "Sessions whose server could not be reached."),
     Family("tls_failures", "Handshakes that failed.", (("side", ("client", "server")),)),
     Family("session_seconds", "How long sessions lasted.", buckets=_SECONDS),
@@ -113,7 +113,7 @@ FAMILIES: Final = _laid_out(
     Family("sessions_lost", "Sessions that ended with a worker that was killed or crashed."),
     Family(
         "clients_refused",
-        "Connections refused before a session.",
+        "Connections refused before a session; behind a proxy they are sessions that end as refused.",
         (("reason", tuple(reason.value for reason in Reason)),),
     ),
     Family("accept_failures", "How often the system had no room for another connection."),
