@@ -244,7 +244,7 @@ class Crew:
             self._lose(known, now)
 
     def count_unreported(self) -> None:
-        """Count the workers that are gone, and whose template is gone too: an old one does not outlive its last."""
+        """Count the workers that are gone, and whose template is gone too: nobody will say any more how they ended."""
         left = [one for one in self._templates.generations if one.stage is not Stage.GONE]
         for number, generation in list(self._unreported.items()):
             if number not in self._workers and generation not in left:

@@ -75,7 +75,10 @@ class Generation:
         return cls(plan, board, channel, pid, now + loading.LOAD_LIMIT)
 
     def over(self, now: float) -> bool:
-        """Whether no worker is left and it was said how each ended; one that was given up is not waited for long."""
+        """Whether no worker is left and it was said how each ended; one that was given up is not waited for long.
+
+        That wait, until ``heard_until``, begins when this is asked first and no worker is left.
+        """
         if self.workers:
             return False
         if self.heard_until == NEVER:
@@ -89,8 +92,9 @@ class Generation:
     def close(self) -> None:
         """End the template. Nothing is lost: it only forks, and its workers have channels of their own.
 
-        One that serves leaves by itself, once it has seen its last workers off; another may be stuck in a policy.
+        One that serves leaves by itself, once it has seen its last workers off; another may be stuck in a policy, and
+        so may one that has not said how they ended.
         """
         self.channel.close()
-        if self.stage is not Stage.READY:
+        if self.stage is not Stage.READY or (self.unreported and not self.workers):
             self.kill()

@@ -175,7 +175,7 @@ class Serving:
 
     def _leave(self, end: Callable[[float], None]) -> None:
         now = monotonic()
-        self.templates.give_up(now)
+        self.templates.leave()
         self.close_doors()
         for client, *_ in self._held:
             os.close(client)

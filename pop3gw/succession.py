@@ -64,6 +64,7 @@ class Succession:
         self._catching_up = False
         self._replaces = False  # whether the coming one is a replacement, taken as soon as it is ready
         self._replace_at = NEVER
+        self._leaving = False  # nothing is forked any more, so nothing is replaced
         self._missed: set[int] = set()  # templates that have left, and it is not known how
 
     def prepare(self, plan: template.Plan, now: float) -> None:
@@ -81,6 +82,12 @@ class Succession:
             self._replace_at = now
             self.deadline = now
             self._agenda.hurry()
+
+    def leave(self) -> None:
+        """Workers may finish, and none comes after them: a template that ends has no successor."""
+        self._drop_coming()
+        self._replace_at = NEVER
+        self._leaving = True
 
     def commit(self, now: float) -> None:
         """The coming generation serves from now on. It must be ready."""
@@ -142,7 +149,8 @@ class Succession:
         if pid in self._missed:
             self._missed.remove(pid)
             how = process.describe_status(status)
-            log().error(f"the template (process {pid}) ended: {how}; sessions go on, another is started", self._service)
+            rest = "sessions go on" if self._leaving else "sessions go on, another is started"
+            log().error(f"the template (process {pid}) ended: {how}; {rest}", self._service)
 
     def close(self, *, wait: bool = True) -> None:
         """End every template; ``wait``: until they are gone, while nobody else is served."""
@@ -155,7 +163,7 @@ class Succession:
         self.deadline = self._replace_at = NEVER
 
     def over(self, now: float) -> bool:
-        """Whether it was said of every worker how it ended, or that is no longer waited for."""
+        """Whether it was said of every worker how it ended, or that is no longer waited for; else see ``deadline``."""
         generations = self.generations
         over = [one.over(now) for one in generations]
         self.deadline = min([self.deadline, *(one.heard_until for one in generations)])
@@ -248,7 +256,7 @@ class Succession:
             self._owner.orphaned()
             if now - generation.ready_at > _LIVED:
                 self._backoff.worked()
-            if self.coming is None:
+            if self.coming is None and not self._leaving:
                 self._replace_at = max(now, self._backoff.until)
                 self.deadline = min(self.deadline, self._replace_at)
                 self._backoff.failed(self._replace_at)

@@ -119,7 +119,7 @@ class TlsStream(Stream):
     def write(self, data: bytes) -> bool:
         """As Stream.write."""
         self._waiting.extend(_pieces(data))
-        return self.flush()
+        return self.unsent is None and self.flush()
 
     def flush(self) -> bool:
         """As Stream.flush."""

@@ -346,10 +346,9 @@ def test_a_worker_that_is_told_to_leave_finishes_its_session(make: Make) -> None
 
 
 @pytest.mark.parametrize("left", ["an old generation", "a removed service", "a gateway that is stopping"])
-def test_how_the_last_worker_ended_is_told_and_counted(make: Make, left: str) -> None:
+def test_how_the_last_worker_ended_is_told(make: Make, left: str) -> None:
     """The end of its channel is heard before its template says how it ended."""
     gateway = make(min_spare=1, max_spare=1)
-    gateway.main["control_socket"] = gateway.folder / "control" / "socket"
     other = f"{gateway.name}other"
     place = f"  [[{other}]]\n  listen = 127.0.0.1:0\n  server = {gateway.settings['server']}\n"
     gateway.more = place

@@ -32,6 +32,7 @@ from pop3gw.relay import Relay, Terms
 from pop3gw.scoreboard import Board, Seat
 from pop3gw.settings import Service
 from pop3gw.stream import Stream
+from pop3gw.tlsstream import TlsStream
 from pop3gw.values import Address, LogLevel, Tls
 from tests.unit.deaf import listens_without_answering
 
@@ -334,7 +335,7 @@ def test_who_has_not_taken_what_tls_answered_by_itself_is_not_read(
             stream.unsent = memoryview(b"key update")
         return data
 
-    monkeypatch.setattr(Stream, "answers", True)
+    monkeypatch.setattr(Stream, "answers", TlsStream.answers)
     monkeypatch.setattr(Stream, "read", answers)
     monkeypatch.setattr(Stream, "flush", lambda _stream: False)
     speaker.sendall(said[:2])

@@ -65,9 +65,10 @@ class Gateway:
         where = Address(*self.address)
         monkeypatch.setattr(template, "start", self._start)
         monkeypatch.setattr(process, "kill_as", lambda _account, pid: self.killed.append(pid))
-        plan = template.Plan(Config(source="test.conf"), service, None, frozenset())
-        self.serving.templates.prepare(plan, self.now)
-        stack.callback(self.serving.close)
+        self._plan = template.Plan(Config(source="test.conf"), service, None, frozenset())
+        self.serving.templates.prepare(self._plan, self.now)
+        self._closed = False
+        stack.callback(self.close)
         self.template.send(messages.Prepared("other"))
         self.hear()
         self.serving.commit([Listener("inbound", where, where, self.front)])
@@ -80,6 +81,11 @@ class Gateway:
         self.template = fdpass.Channel(self._stack.enter_context(end.dup()), waits=True)
         return NO_PROCESS
 
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.serving.close(wait=False)
+
     def hear(self) -> None:
         self.poller.poll(0)
         self.serving.carry_out(self.now)
@@ -87,6 +93,14 @@ class Gateway:
     def wakes_up(self) -> bool:
         """A turn of the master, where something ends its wait at once."""
         return self.poller.poll(0) > 0
+
+    def renew(self) -> None:
+        """A reload: another template serves."""
+        where = Address(*self.address)
+        self.serving.templates.prepare(self._plan, self.now)
+        self.template.send(messages.Prepared("other"))
+        self.hear()
+        self.serving.commit([Listener("inbound", where, where, self.front)])
 
     def offer(self) -> None:
         self.told(messages.Forked(self.number, PID))
@@ -316,9 +330,13 @@ def test_who_is_turned_away_needs_no_worker(gateway: Gateway) -> None:
         assert client.recv(100).startswith(b"-ERR [SYS/TEMP]")
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_a_service_waits_for_how_its_last_worker_ended_but_not_for_long(gateway: Gateway, told: bool) -> None:
-    serving, ended = gateway.serving, counts.WORKERS_ENDED.index(WorkerEnd.SIGNAL if told else WorkerEnd.RETIRED)
+@pytest.mark.parametrize("told", ["how it ended", "nothing", "the template's end"])
+def test_a_service_waits_for_how_its_last_worker_ended_but_not_for_long(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(process, "kill", killed.append)
+    serving, end = gateway.serving, WorkerEnd.SIGNAL if told == "how it ended" else WorkerEnd.RETIRED
     gateway.offer()
     gateway.connect()
     serving.stop()
@@ -326,15 +344,37 @@ def test_a_service_waits_for_how_its_last_worker_ended_but_not_for_long(gateway:
     gateway.hear()
     assert serving.pool.over
     assert not serving.over(gateway.now)
-    if told:
+    if told == "how it ended":
         serving.exited(gateway.number, PID, signal.SIGKILL, gateway.now)
-    else:
+    elif told == "nothing":
         gateway.now += REPORT_LIMIT
         assert serving.deadline <= gateway.now
+    else:
+        gateway.template.close()
+        gateway.hear()
     assert serving.over(gateway.now)
-    serving.templates.close(wait=False)
-    serving._crew.count_unreported()
-    assert gateway.ledger.totals([])[0][ended] == 1
+    killed.clear()
+    gateway.close()
+    assert killed == ([NO_PROCESS] if told == "nothing" else [])
+    assert gateway.ledger.totals([])[0][counts.WORKERS_ENDED.index(end)] == 1
+
+
+def test_an_old_template_that_does_not_say_how_its_last_worker_ended_is_killed(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(process, "kill", killed.append)
+    gateway.offer()
+    gateway.connect()
+    gateway.renew()
+    gateway.worker.close()
+    gateway.hear()
+    assert gateway.now < gateway.serving.templates.deadline <= gateway.now + REPORT_LIMIT
+    assert not killed
+    gateway.now += REPORT_LIMIT
+    gateway.serving.carry_out(gateway.now)
+    assert killed == [NO_PROCESS]
+    assert gateway.ledger.totals([])[0][counts.WORKERS_ENDED.index(WorkerEnd.RETIRED)] == 1
 
 
 def test_a_service_that_is_over_leaves_no_descriptor(gateway: Gateway) -> None:

@@ -18,6 +18,7 @@ from pop3gw.generation import Generation, Stage
 from pop3gw.poller import Poller
 from pop3gw.settings import Config, Service
 from pop3gw.succession import Succession
+from pop3gw.times import NEVER
 from pop3gw.values import Address
 
 pytestmark = pytest.mark.interpreted
@@ -142,6 +143,21 @@ def test_one_that_was_replaced_is_not_missed(templates: Templates, capfd: pytest
     templates.kill(first)
     assert capfd.readouterr().err == ""
     assert templates.told == ["0 began", "1 began"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_where_nothing_is_forked_any_more_none_is_replaced(
+    templates: Templates, capfd: pytest.CaptureFixture[str], before: bool
+) -> None:
+    first = templates.serve()
+    if before:
+        templates.succession.leave()
+    templates.kill(first)
+    templates.succession.leave()
+    templates.succession.tidy(time.monotonic())
+    assert list(templates.ends) == [first]
+    assert templates.succession.deadline == NEVER
+    assert capfd.readouterr().err.endswith("sessions go on\n") is before
 
 
 @pytest.mark.parametrize("fault", [ChannelError("no pid"), ValueError("whatever"), BlockingIOError()])

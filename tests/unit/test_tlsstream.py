@@ -132,6 +132,17 @@ def test_a_reader_that_stops_is_waited_for_and_nothing_is_sealed_twice(talk: Pai
     assert stream.unsent is None
 
 
+def test_what_was_left_goes_out_by_flush_alone(talk: Pairs) -> None:
+    """Who flushes tells the session that all has gone."""
+    stream, peer = talk()
+    while stream.write(bytes(1024)):
+        pass
+    peer.hears()
+    assert not stream.write(b"y")
+    assert stream.flush()
+    assert peer.hears().endswith(b"y")
+
+
 def test_close_notify_is_an_end_of_file(talk: Pairs) -> None:
     stream, peer = talk()
     with pytest.raises(ssl.SSLWantReadError):
