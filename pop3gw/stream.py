@@ -28,7 +28,7 @@ _KEEP_ALIVE: Final = tuple(
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
     )
 )
-_UNSENT_AND_UNACKNOWLEDGED: Final = 0x5411  # SIOCOUTQ of tcp(7), which Python does not name
+_UNSENT_AND_UNACKNOWLEDGED: Final = 0x5411  # SIOCOUTQ of tcp(7); ``termios``, which names it, is one more library
 # For lines: with its header such a buffer fits the interpreter's own pools (512 octets). A larger one comes of the
 # system's allocator, touches new memory with each read, and most of it is given back.
 _LINE: Final = 479
