@@ -76,9 +76,8 @@ def fault(path: str) -> str:
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return f'"{path}", which is no socket'
-    except FileNotFoundError:
-        if not Path(path).parent.is_dir():  # it will be made
-            return ""
+    except FileNotFoundError:  # it will be made
+        pass
     except OSError as error:
         return f'"{path}": {error.strerror}'
     return places.unwritable(path)

@@ -28,7 +28,7 @@ def fault(path: str) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
-        return places.unwritable(path) if Path(path).parent.is_dir() else ""  # else it will be made
+        return places.unwritable(path)
     except OSError as error:
         return f'"{path}": {error.strerror}'
     try:

@@ -37,9 +37,9 @@ def make_home(path: str) -> None:
 def unwritable(path: str, *, anew: bool = True) -> str:
     """Why this account can't make a file at this path, or write the one there unless it is made anew; "" where it may.
 
-    The folder must be there.
+    So it is where the folder is still to be made: of that ``homeless`` tells.
     """
     place = Path(path) if not anew and os.path.lexists(path) else Path(path).parent
-    if os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0), effective_ids=True):
+    if not place.exists() or os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0), effective_ids=True):
         return ""
     return f'"{path}", where this account (uid {os.geteuid()}) may not write {place}'

@@ -379,7 +379,7 @@ def check(policy: AbstractPop3Proxy) -> list[str]:
             callbacks = (found.request_callback, found.response_callback)
             faults += [f"request[{key!r}]: its callback {_NEVER_RUNS}" for call in callbacks if _never_runs(call)]
             faults += [
-                f"request[{key!r}]: its callback {_innermost(call).__qualname__} "
+                f"request[{key!r}]: its callback {innermost(call).__qualname__} "
                 "can't be called with one argument, as it would be"
                 for call in callbacks
                 if call is not None and not _takes_one(call)
@@ -387,7 +387,7 @@ def check(policy: AbstractPop3Proxy) -> list[str]:
     return faults
 
 
-def _innermost(function: Any) -> Any:
+def innermost(function: Any) -> Any:
     """What a bound method, or a partial, calls in the end."""
     while isinstance(function, MethodType | partial):
         function = function.__func__ if isinstance(function, MethodType) else function.func
@@ -396,7 +396,7 @@ def _innermost(function: Any) -> Any:
 
 def _never_runs(function: object) -> bool:
     """Whether a call only makes a coroutine or a generator: as ``inspect`` says, which takes 1.6 MiB."""
-    function = _innermost(function)
+    function = innermost(function)
     return isinstance(function, FunctionType) and function.__code__.co_flags & _MAKES_ANOTHER != 0
 
 

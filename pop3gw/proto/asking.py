@@ -7,7 +7,6 @@ secrets redacted by the journal; the callers of ``call`` decide what follows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final, Protocol
 
 from pop3gw.backtrace import backtrace, bare
@@ -23,6 +22,7 @@ from pop3gw.policy import (
     Verdict,
     attribute_faults,
     entry,
+    innermost,
     unfit,
     verdict,
 )
@@ -72,9 +72,7 @@ def told(fault: BaseException, guard: Guard, milliseconds: int) -> str:
 def _named(callback: object) -> str:
     """The name of a callback; that of its class where it has none."""
     try:
-        while isinstance(callback, partial):
-            callback = callback.func
-        name = getattr(callback, "__qualname__", None)
+        name = getattr(innermost(callback), "__qualname__", None)
     except BaseException:  # noqa: BLE001 - whatever the callback's own code raises
         name = None
     return name if isinstance(name, str) else type(callback).__name__
