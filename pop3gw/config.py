@@ -165,14 +165,16 @@ def _content(file: str, *, wait: bool) -> bytes | None:
 
 
 def _home(key: str) -> str:
-    """Where this setting belongs; "" where there is none of this name."""
-    if key not in _BY_KEY:
+    """Where the setting belongs that this is, but for capitals; "" where there is none of this name."""
+    found = _BY_KEY.get(key.lower())
+    if found is None:
         return ""
-    return {
-        Section.MAIN: "it in [main]",
-        Section.WORKERS: "it below a [[NAME]] in [services] or in [workers]",
-        Section.SERVICE: "it below a [[NAME]] in [services]",
-    }[_BY_KEY[key].row.section]
+    place = {
+        Section.MAIN: "in [main]",
+        Section.WORKERS: "below a [[NAME]] in [services] or in [workers]",
+        Section.SERVICE: "below a [[NAME]] in [services]",
+    }[found.row.section]
+    return f"{'it' if found.key == key else found.key} {place}"
 
 
 def _read_by_configobj(lines: Sequence[str]) -> tuple[ConfigObj, list[ConfigObjError]]:
@@ -332,7 +334,8 @@ class _Document:
                 what, known = "is no setting here", [item.key for item in self._settings(path)]
                 otherwise = "a setting that pop3gw.conf(5) names"
             close = difflib.get_close_matches(key.lower(), known, n=1)
-            self._add(path, key, what, _home(key) or (close[0] if close else otherwise))
+            home = "" if key.lower() in close else _home(key)
+            self._add(path, key, what, home or (close[0] if close else otherwise))
 
     def _settings(self, path: Place) -> Sequence[Setting]:
         """The settings that may stand at this place."""
