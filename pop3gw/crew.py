@@ -21,7 +21,7 @@ from pop3gw.agenda import Agenda
 from pop3gw.attention import Attention
 from pop3gw.backtrace import backtrace
 from pop3gw.errors import ChannelError
-from pop3gw.generation import Generation, Stage, Worker
+from pop3gw.generation import Worker
 from pop3gw.ledger import Ledger
 from pop3gw.logline import quoted
 from pop3gw.logs import SessionLog
@@ -72,7 +72,6 @@ class Crew:
             Act.KILL: self._kill,
         }
         self._workers: dict[int, Worker] = {}
-        self._unreported: dict[int, Generation] = {}  # workers whose template has not said how they ended
         self._attention = Attention()
         self._attends = True  # what workers say ends the master's wait
         self._channels = Poller()
@@ -213,8 +212,7 @@ class Crew:
         self._ledger.add(counts.WORKERS_STARTED.at)
         if worker in self._workers:
             self._workers[worker].pid = pid
-            generation = self._unreported[worker] = self._workers[worker].generation
-            generation.unreported.add(worker)
+            self._workers[worker].generation.unreported.add(worker)
 
     def fork_failed(self, worker: int, reason: str, now: float) -> None:
         """The worker does not run, and won't. ChannelError: it does."""
@@ -230,9 +228,6 @@ class Crew:
             raise ChannelError(f"{status} is no status that a process ends with")
         end = WorkerEnd.SIGNAL if os.WIFSIGNALED(status) else WorkerEnd.EXIT if status else WorkerEnd.RETIRED
         self._ledger.add(counts.WORKERS_ENDED.index(end))
-        generation = self._unreported.pop(worker, None)
-        if generation is not None:
-            generation.unreported.discard(worker)
         if status:
             log().error(f"worker {pid} ended: {process.describe_status(status)}", self._name)
         # What it had sent before is still to be read. Its channel may outlive it, in a process that its policy started.
@@ -243,14 +238,9 @@ class Crew:
                 left -= 1
             self._lose(known, now)
 
-    def count_unreported(self) -> None:
-        """Count the workers that are gone, and whose template is gone too: nobody will say any more how they ended."""
-        left = [one for one in self._templates.generations if one.stage is not Stage.GONE]
-        for number, generation in list(self._unreported.items()):
-            if number not in self._workers and generation not in left:
-                del self._unreported[number]
-                generation.unreported.discard(number)
-                self._ledger.add(counts.WORKERS_ENDED.index(WorkerEnd.RETIRED))
+    def untold(self, workers: int) -> None:
+        """So many are gone, and their template too, which has not said how they ended."""
+        self._ledger.add(counts.WORKERS_ENDED.index(WorkerEnd.RETIRED), workers)
 
     # What they say.
 

@@ -108,7 +108,6 @@ class Serving:
         self._poll(pool.accepts(now) if self.drained else pool.room(now) > 0)
         if now >= self.templates.deadline:
             self.templates.tidy(now)
-            self._crew.count_unreported()
         self._refusals.sweep(now)
         self._crew.attend(now)
         self._publish()
@@ -164,7 +163,6 @@ class Serving:
     def close(self, *, wait: bool = True) -> None:
         """End the templates: the service is over."""
         self.templates.close(wait=wait)
-        self._crew.count_unreported()  # whatever no template has said
         self._refusals.close()
         self._crew.close()
 
@@ -211,6 +209,10 @@ class Serving:
     def exited(self, worker: int, pid: int, status: int, now: float) -> None:
         """As Crew.exited."""
         self._crew.exited(worker, pid, status, now)
+
+    def untold(self, workers: int) -> None:
+        """As Crew.untold."""
+        self._crew.untold(workers)
 
     # Clients.
 

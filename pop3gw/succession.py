@@ -47,6 +47,9 @@ class Owner(Protocol):
     def exited(self, worker: int, pid: int, status: int, now: float) -> None:
         """The worker is gone."""
 
+    def untold(self, workers: int) -> None:
+        """So many workers are gone, and their template has not said how they ended, and will not."""
+
 
 class Succession:
     """The templates of one service. Call ``tidy()`` at ``deadline`` at the latest."""
@@ -107,6 +110,7 @@ class Succession:
         for generation in [old for old in self._older if old.over(now)]:
             self._older.remove(generation)
             self._close(generation)
+            self._owner.untold(len(generation.unreported))
         coming = self.coming
         if coming is not None and coming.stage is Stage.LOADING and now >= coming.due:
             coming.faults.append(template.too_slow(coming.plan))
@@ -158,6 +162,7 @@ class Succession:
             self._close(generation)
             if wait:
                 process.wait_for(generation.pid, template.FAREWELL + 1.0)
+        self._owner.untold(sum(len(generation.unreported) for generation in self.generations))
         self.serving = self.coming = None
         self._older.clear()
         self.deadline = self._replace_at = NEVER
@@ -222,6 +227,7 @@ class Succession:
                 self._owner.fork_failed(worker, reason, now)
             case messages.Exited(worker, pid, status) if generation is not self.coming:
                 self._owner.exited(worker, pid, status, now)
+                generation.unreported.discard(worker)
                 self.deadline = now if self._older else self.deadline
             case _:
                 raise ChannelError(f"{type(message).__name__} is no message of a template now")

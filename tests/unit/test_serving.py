@@ -345,7 +345,7 @@ def test_a_service_waits_for_how_its_last_worker_ended_but_not_for_long(
     assert serving.pool.over
     assert not serving.over(gateway.now)
     if told == "how it ended":
-        serving.exited(gateway.number, PID, signal.SIGKILL, gateway.now)
+        gateway.told(messages.Exited(gateway.number, PID, signal.SIGKILL))
     elif told == "nothing":
         gateway.now += REPORT_LIMIT
         assert serving.deadline <= gateway.now

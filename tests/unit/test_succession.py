@@ -92,6 +92,10 @@ class Templates:
     def exited(self, worker: int, _pid: int, _status: int, _now: float) -> None:
         self.told.append(f"{worker} exited")
 
+    def untold(self, workers: int) -> None:
+        if workers:
+            self.told.append(f"{workers} untold")
+
 
 @pytest.fixture
 def templates(monkeypatch: pytest.MonkeyPatch) -> Iterator[Templates]:
