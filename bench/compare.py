@@ -25,6 +25,7 @@ from bench.peers import PEERS, Peer, PeerError, Running
 from bench.workloads import BUILD, GIB, Backend, Load, LoadError, Outcome, Workload
 
 _MAIN = ("haproxy", "nginx", "dovecot-shared", "dovecot-single", "emailproxy", "perdition", "pop3gw-1", "pop3gw-200")
+_FLOOR = ("floor-1", "floor-200")  # timed alone: they have no memory to speak of
 _QUICK = ("haproxy", "dovecot-shared", "pop3gw-1", "pop3gw-200")
 _LOGIN_ALSO = ("pop3gw-login-1", "pop3gw-login-200", "dovecot-tls", "pop3gw-tls-1", "pop3gw-tls-200")
 _BULK_ALSO = (
@@ -111,9 +112,9 @@ def _record(bench: Bench, peer: Peer, workload: Workload, outcome: Outcome, cpu:
 
 # A workload by the number of its sessions, the names of the proxies that it is run through, the least that is a run.
 _TIMED: tuple[tuple[Callable[[int], Workload], tuple[str, ...], int], ...] = (
-    (workloads.login, _MAIN + _LOGIN_ALSO, 64),
-    (workloads.fetch, _MAIN, 32),
-    (workloads.bulk, _MAIN + _BULK_ALSO, 4),
+    (workloads.login, _MAIN + _LOGIN_ALSO + _FLOOR, 64),
+    (workloads.fetch, _MAIN + _FLOOR, 32),
+    (workloads.bulk, _MAIN + _BULK_ALSO + _FLOOR, 4),
 )
 
 
@@ -133,7 +134,7 @@ def measure_speed(bench: Bench, started: dict[str, Running]) -> None:
             if name in started:
                 with _remarked(bench, started[name].peer, make(1).name):
                     runs.append((started[name], _fit(bench, started[name], make, least)))
-    runs += [(started[name], workloads.paced(bench.plan.paced_sessions)) for name in _MAIN if name in started]
+    runs += [(started[name], workloads.paced(bench.plan.paced_sessions)) for name in _MAIN + _FLOOR if name in started]
     began = time.monotonic()
     for number in range(bench.plan.rounds):
         if number and time.monotonic() - began > bench.plan.budget:

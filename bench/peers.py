@@ -22,6 +22,7 @@ from bench.measure import Tree
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GATEWAY = REPOSITORY / ".venv" / "bin" / "pop3gw"
+FLOOR = REPOSITORY / "bench" / "build" / "floor"
 MANY = 200  # sessions a worker, in pop3gw's dense mode
 MOST = 2200  # sessions that every proxy must be able to hold
 _READY_TIMEOUT = 15.0  # seconds
@@ -253,6 +254,14 @@ def _emailproxy(site: Site) -> Sequence[str]:
     return [sys.executable, "-m", "bench.emailproxy_start", str(site.port), str(site.backend)]
 
 
+# The floor: the gateway's process model in bare C, with nothing in it that a gateway is for (bench/floor.c).
+def _floor(*, workers: int, seats: int) -> Callable[[Site], Sequence[str]]:
+    def command(site: Site) -> Sequence[str]:
+        return [str(FLOOR), str(site.port), str(site.backend), str(workers), str(seats)]
+
+    return command
+
+
 def _pop3gw_missing() -> str | None:
     if not GATEWAY.exists():
         return "no .venv/bin/pop3gw (make venv)"
@@ -324,6 +333,8 @@ PEERS: tuple[Peer, ...] = (
     ),
     Peer("emailproxy", "email-oauth2-proxy (asyncore)", _emailproxy_missing, _emailproxy, suffix="@bench"),
     Peer("perdition", "perdition (fork each)", _needs("perdition.pop3"), _perdition),
+    Peer("floor-1", "bare relay in C, a process a session", _needs(str(FLOOR)), _floor(workers=64, seats=1)),
+    Peer(f"floor-{MANY}", f"bare relay in C, {MANY} a process", _needs(str(FLOOR)), _floor(workers=1, seats=MANY)),
     *_gateway("pop3gw", "pop3gw"),
     *_gateway("pop3gw-login", "pop3gw, callbacks on USER and PASS", policy="LoginCallbacks"),
     *_gateway("pop3gw-lines", "pop3gw, callback on every line of RETR", policy="LineCallback"),
