@@ -244,7 +244,8 @@ class _Document:
                         origins[name, item.key] = self._origin((*path, item.key), note)
                         break
             if not _SERVICE_NAME.fullmatch(name):
-                self._add(place, "", f'the service name "{name}"', "up to 32 letters, digits, dots, hyphens")
+                expected = "up to 32 letters, digits, dots, hyphens and underscores"
+                self._add(place, "", f'the service name "{name}"', expected)
             missing = [item for item in _SERVICE_SETTINGS if item.required and item.key not in values]
             for item in missing:
                 if (*place, item.key) not in self._bad and not {place, (*place, item.key)} & self._misread:

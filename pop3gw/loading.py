@@ -38,7 +38,8 @@ def load_policy(name: PolicyName, policy_path: Sequence[str], *, distrust: Distr
 
     Raises PolicyError, whose text names file, class, key and reason, and Python's exception with type, text and line.
     """
-    file = _find(name.module, policy_path)
+    _refuse_a_closed_interpreter()
+    file = _find(name.module, policy_path, distrust)
     module = _from_file(name, file, distrust) if file is not None else _by_import(name, policy_path, distrust)
     found = _class_of(module, name)
     place = f"{_file_of(module)}: class {name.class_name}"
@@ -55,13 +56,28 @@ def load_policy(name: PolicyName, policy_path: Sequence[str], *, distrust: Distr
     return found
 
 
-def _find(module: str, policy_path: Sequence[str]) -> Path | None:
-    """The policy file of this name; PolicyError where a folder can't be searched."""
+def _refuse_a_closed_interpreter() -> None:
+    """What a process has not imported yet it could never import: it would fail somewhere, for no visible reason."""
+    needed = {Path(os.__file__).parent: "Python itself", Path(policy.__file__).parents[1]: "pop3gw"}
+    for folder in _closed():
+        if (what := needed.get(Path(folder))) is not None:
+            raise PolicyError(
+                f"{what} is in {folder}, which can't be entered{_as_whom()}; install it where every account may read it"
+            )
+
+
+def _find(module: str, policy_path: Sequence[str], distrust: Distrust | None) -> Path | None:
+    """The policy file of this name; PolicyError where a folder can't be searched, or is not to be trusted.
+
+    It needn't hold the file: by the next reload somebody may have put it there.
+    """
     if "." in module:
         return None
     for folder in policy_path:
         file = Path(folder) / f"{module}.py"
         try:
+            if distrust is not None and (fault := distrust.fault(Path(folder).stat())):
+                raise _distrusted(Path(folder), "folder", fault)
             file.lstat()
         except (FileNotFoundError, NotADirectoryError):
             continue
@@ -127,9 +143,12 @@ def _refuse_if_distrusted(file: Path, status: os.stat_result, distrust: Distrust
         return
     for path, its_status in ((file, status), *_folders(file)):
         if fault := distrust.fault(its_status):
-            what = "policy file" if path == file else "policy folder"
-            remedy = "give it to root and let nobody else write it (chown root, chmod go-w)"
-            raise PolicyError(f"{path}: this {what} is not trusted: {fault}; {remedy}")
+            raise _distrusted(path, "file" if path == file else "folder", fault)
+
+
+def _distrusted(path: Path, what: str, fault: str) -> PolicyError:
+    remedy = "give it to root and let nobody else write it (chown root, chmod go-w)"
+    return PolicyError(f"{path}: this policy {what} is not trusted: {fault}; {remedy}")
 
 
 def _folders(file: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -165,7 +184,8 @@ def _closed() -> Iterator[str]:
     """The folders of ``sys.path`` that can't be entered: import passes over them without a word."""
     for folder in sys.path:
         try:
-            Path(folder).stat()
+            if Path(folder).is_dir() and not os.access(folder, os.X_OK, effective_ids=True):
+                yield folder
         except PermissionError:
             yield folder
         except OSError:

@@ -58,7 +58,7 @@ def start(plan: Plan, board: Board, end: socket.socket) -> int:
 def too_slow(plan: Plan) -> messages.Fault:
     """What to say of a policy that was not loaded within ``loading.LOAD_LIMIT``."""
     said = f"{plan.service.policy} did not finish loading within {loading.LOAD_LIMIT:g} s"
-    return messages.Fault("policy", "", f"{said}; what does it wait for when imported?")
+    return messages.Fault("policy", "", f"{said}; what does it wait for, imported or in config()?")
 
 
 def ended(plan: Plan) -> messages.Fault:
@@ -234,7 +234,7 @@ class Template:
             )
         except OSError as error:
             # Said before the worker's channel ends: the master then knows why it does.
-            self._tell(messages.ForkFailed(number, error.strerror or str(error)))
+            self._tell(messages.ForkFailed(number, process.shortage(error)))
             return
         finally:
             os.close(end)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -125,12 +124,10 @@ def test_the_folder_of_the_control_socket_can_be_entered_whatever_the_umask(tmp_
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
-def test_where_the_control_socket_could_not_be_made_is_known_before() -> None:
+def test_where_the_control_socket_could_not_be_made_is_known_before(folder: Path) -> None:
     nobody = find_account("nobody", None)
     assert nobody is not None
-    with tempfile.TemporaryDirectory() as made:
-        Path(made).chmod(0o755)
-        for path in (f"{made}/pop3gw.sock", f"{made}/run/pop3gw.sock"):
-            assert fault(path) == ""
-            with acting_as(nobody):
-                assert f"where this account (uid {nobody.uid}) may not write" in fault(path)
+    for path in (f"{folder}/pop3gw.sock", f"{folder}/run/pop3gw.sock"):
+        assert fault(path) == ""
+        with acting_as(nobody):
+            assert f"where this account (uid {nobody.uid}) may not write" in fault(path)

@@ -250,6 +250,17 @@ class TestDistrust:
         other.chmod(0o777)
         assert refusal(trusted, distrust=NOBODY).startswith(f"{other}: this policy folder")
 
+    def test_a_folder_that_may_hold_the_file_tomorrow(self, tmp_path: Path) -> None:
+        first, second = tmp_path / "first", tmp_path / "second"
+        first.mkdir()
+        second.mkdir()
+        write(second, GOOD)
+        path, name = [str(first), str(second)], PolicyName.parse("office:Office")
+        assert load_policy(name, path, distrust=NOBODY)
+        first.chmod(0o777)
+        with pytest.raises(PolicyError, match=f"{first}: this policy folder is not trusted: everyone may write it"):
+            load_policy(name, path, distrust=NOBODY)
+
     def test_workers_that_are_root_by_choice(self, tmp_path: Path) -> None:
         write(tmp_path, GOOD)
         assert load(tmp_path, distrust=Distrust("root", 0, frozenset({0})))
@@ -285,13 +296,32 @@ def refusal_as_nobody(folder: Path) -> str:
     return told
 
 
-def test_what_the_account_may_not_read_is_named(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
+def test_what_the_account_may_not_read_is_named(folder: Path) -> None:
+    closed = folder / "closed"
     closed.mkdir()
     write(closed, GOOD)
     closed.chmod(0)
     told = refusal_as_nobody(closed)
     assert told.startswith(f"{closed}: this policy folder can't be searched (Permission denied)")
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o644])
+@pytest.mark.parametrize("below", ["", "python3"])
+def test_an_interpreter_that_the_account_may_not_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int, below: str
+) -> None:
+    closed = folder / "closed"
+    home = closed / below
+    home.mkdir(parents=True)
+    write(folder, GOOD)
+    monkeypatch.setattr(os, "__file__", str(home / "os.py"))
+    monkeypatch.syspath_prepend(str(home))
+    assert refusal_as_nobody(folder) == "loaded"
+    closed.chmod(mode)
+    assert refusal_as_nobody(folder) == (
+        f"Python itself is in {home}, which can't be entered as uid 65534, gid 65534;"
+        " install it where every account may read it"
+    )
 
 
 def test_only_a_policy_that_names_hashlib_has_it(tmp_path: Path) -> None:

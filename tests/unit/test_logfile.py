@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +11,6 @@ from pop3gw.logfile import fault, open_log
 from pop3gw.privileges import Account, acting_as, find_account
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has other rights than its workers")
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that everybody can enter."""
-    with tempfile.TemporaryDirectory() as made:
-        Path(made).chmod(0o755)
-        yield Path(made)
 
 
 @pytest.fixture

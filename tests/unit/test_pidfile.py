@@ -7,7 +7,6 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,18 +134,15 @@ def test_the_folder_that_is_made_can_be_entered_whatever_the_umask(tmp_path: Pat
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
-def test_where_it_could_not_be_written_is_known_before() -> None:
+def test_where_it_could_not_be_written_is_known_before(folder: Path) -> None:
     nobody = find_account("nobody", None)
     assert nobody is not None
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        folder.chmod(0o755)
-        (folder / "of-root.pid").touch(0o644)
-        places = [folder / "new.pid", folder / "of-root.pid", folder / "run" / "new.pid"]
-        assert [fault(str(place)) for place in places] == ["", "", ""]
-        with acting_as(nobody):
-            assert all(f"where this account (uid {nobody.uid}) may not write" in fault(str(place)) for place in places)
-        os.chown(folder, nobody.uid, nobody.gid)
-        with acting_as(nobody):
-            assert [bool(fault(str(place))) for place in places] == [False, True, False]
-        assert sorted(folder.iterdir()) == [folder / "of-root.pid"]
+    (folder / "of-root.pid").touch(0o644)
+    places = [folder / "new.pid", folder / "of-root.pid", folder / "run" / "new.pid"]
+    assert [fault(str(place)) for place in places] == ["", "", ""]
+    with acting_as(nobody):
+        assert all(f"where this account (uid {nobody.uid}) may not write" in fault(str(place)) for place in places)
+    os.chown(folder, nobody.uid, nobody.gid)
+    with acting_as(nobody):
+        assert [bool(fault(str(place))) for place in places] == [False, True, False]
+    assert sorted(folder.iterdir()) == [folder / "of-root.pid"]

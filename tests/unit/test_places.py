@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,17 +29,14 @@ def test_what_is_no_folder_is_no_home(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
-def test_who_may_not_write_is_told() -> None:
+def test_who_may_not_write_is_told(folder: Path) -> None:
     nobody = find_account("nobody", None)
     assert nobody is not None
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        folder.chmod(0o755)
-        there = folder / "there"
-        there.touch(0o644)
-        os.chown(there, nobody.uid, -1)
-        fault = f"where this account (uid {nobody.uid}) may not write {folder}"
-        with acting_as(nobody):
-            assert places.unwritable(str(there), anew=False) == ""
-            assert places.unwritable(str(there)) == f'"{there}", {fault}'
-            assert places.homeless(str(folder / "new" / "here")) == f'"{folder / "new"}", {fault}'
+    there = folder / "there"
+    there.touch(0o644)
+    os.chown(there, nobody.uid, -1)
+    fault = f"where this account (uid {nobody.uid}) may not write {folder}"
+    with acting_as(nobody):
+        assert places.unwritable(str(there), anew=False) == ""
+        assert places.unwritable(str(there)) == f'"{there}", {fault}'
+        assert places.homeless(str(folder / "new" / "here")) == f'"{folder / "new"}", {fault}'
