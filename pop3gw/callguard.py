@@ -1,5 +1,7 @@
 """Calls a policy's code for a bounded time: an interval timer interrupts what sleeps or spins.
 
+What comes back in another process than it was called in is a child of the policy's, and ends.
+
 The timer's signal raises CallbackTimeoutError inside the callback. One that swallows it is interrupted again and again;
 after STUBBORN times the process ends, since nothing else can be done to such code, and both its connections close.
 
@@ -16,12 +18,25 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from pop3gw import signals
 from pop3gw.errors import Exit
 
 STUBBORN = 20
+_STUBBORN = (
+    "swallows each interruption by callback_timeout: this worker ends, with its sessions;"
+    " let the callback pass BaseException on"
+)
+_FORKED = (
+    "has called os.fork(), and the new process came back into the gateway: that one ends, its session goes on here;"
+    " let it end by os._exit(), or use subprocess"
+)
+# In what parts of its time a call is looked at: when it began is not known better than that, where it is one of many.
+_PARTS = 8
+_PROTOCOL = Path(__file__).with_name("proto")
 _AGAIN = 0.25  # seconds until a callback that swallowed its interruption is interrupted again
 
 
@@ -32,15 +47,16 @@ class CallbackTimeoutError(BaseException):
 class CallGuard:
     """The guard of a process' main thread; made once a process, takes SIGALRM."""
 
-    def __init__(self, give_up: Callable[[], None], called: Callable[[], None]) -> None:
-        """``give_up`` is called before a process that can't be helped ends, ``called`` behind each call."""
+    def __init__(self, give_up: Callable[[str, str], None], called: Callable[[], None]) -> None:
+        """``give_up`` is told who makes a process end that can't be helped, and why, ``called`` behind each call."""
         self.calls = 0
         self._running = False
         self._seen = 0
         self._period = 0.0
         self._ends = 0.0  # when the call that runs must be over (time.monotonic())
         self._rings = 0.0  # when the timer goes off; 0: it is not set
-        self._interrupted = 0
+        self.interrupted = 0
+        self._process = os.getpid()
         self._give_up = give_up
         self._called = called
         signals.handle(signal.SIGALRM, self._alarm)
@@ -52,7 +68,7 @@ class CallGuard:
         is seldom, instead of twice a call.
         """
         self._seen = self.calls
-        self._interrupted = 0
+        self.interrupted = 0
         self._period = milliseconds / 1000
         now = time.monotonic()
         self._ends = now + self._period
@@ -60,15 +76,17 @@ class CallGuard:
             try:
                 self._running = True
                 if not now < self._rings <= self._ends:
-                    self._set(self._period, now)
+                    self._set(self._period / _PARTS, now)
                 result = function(*arguments)
             finally:
                 self._running = False  # a signal that is still on its way interrupts nothing else
         finally:
             # Once more: the timer may go off right before the line above, which is then skipped.
             self._running = False
+            if os.getpid() != self._process:  # it would serve the same session once more
+                self._end("a callback", _FORKED)
             self._called()
-        if self._interrupted:
+        if self.interrupted:
             raise CallbackTimeoutError(self._text())
         return result
 
@@ -80,7 +98,7 @@ class CallGuard:
         self._rings = now + seconds
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    def _alarm(self, _number: int, _frame: FrameType | None) -> None:
+    def _alarm(self, _number: int, frame: FrameType | None) -> None:
         self._rings = 0.0
         if not self._running:
             return
@@ -89,15 +107,28 @@ class CallGuard:
             # Another of many calls than the one that was running when the time began.
             self._seen = self.calls
             self._ends = now + self._period
-        if now < self._ends:  # it was set for an earlier call
-            self._set(self._ends - now, now)
+        if now < self._ends:
+            self._set(min(self._ends - now, self._period / _PARTS), now)
             return
-        self._interrupted += 1
-        if self._interrupted > STUBBORN:
-            self._give_up()
-            os._exit(Exit.FAILED)
+        self.interrupted += 1
+        if self.interrupted > STUBBORN:
+            self._end(_called_in(frame), _STUBBORN)
         self._set(_AGAIN, now)
         raise CallbackTimeoutError(self._text())
 
+    def _end(self, who: str, why: str) -> NoReturn:
+        self._give_up(who, why)
+        os._exit(Exit.FAILED)
+
     def _text(self) -> str:
         return f"it ran longer than callback_timeout ({self._period * 1000:.0f} ms)"
+
+
+def _called_in(frame: FrameType | None) -> str:
+    """The callback that runs in this frame: what was called first, of all that is not the gateway's."""
+    name = ""
+    while frame is not None and frame.f_code is not CallGuard.call.__code__:
+        if _PROTOCOL not in Path(frame.f_code.co_filename).parents:  # which is seen where it is interpreted
+            name = frame.f_code.co_qualname
+        frame = frame.f_back
+    return f"callback {name}" if name else "a callback"

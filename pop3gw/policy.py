@@ -218,6 +218,8 @@ class AbstractPop3Proxy:
                 raise AttributeError(f"{type(self).__name__}.{name}: can't be set by a policy")
             super().__setattr__(name, value)
             return
+        if isinstance(value, str):  # of a class derived from it, an enumeration say: the text that it is
+            value = str.__str__(value)
         if fault := kind.fault(value):
             raise type(fault)(f"{type(self).__name__}.{name}: {fault}")
         self.__dict__[name] = value

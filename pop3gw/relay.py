@@ -197,10 +197,6 @@ class Relay:
             self.guard.rest()
         self.ended(conversation.seat)
 
-    def _give_up(self) -> None:
+    def _give_up(self, who: str, why: str) -> None:
         service = self.terms.service
-        log().error(
-            f"a callback of {service.policy} swallows each interruption by callback_timeout: this worker ends, with its"
-            " sessions; let the callback pass BaseException on",
-            service.name,
-        )
+        log().error(f"{who} of {service.policy} {why}", service.name)

@@ -100,6 +100,8 @@ class Answers:
         seen = (self._asking.policy.response_value, self._asking.policy.response_param)
         refusal = f"-ERR {PROTOCOL_ERROR}".encode()
         content = relay.multiline and server_ok
+        # Whether lines follow a word that is neither +OK nor -ERR only the callback says, by what it makes of the word.
+        unsaid = relay.multiline and value not in (b"+OK", b"-ERR")
         try:
             decided = self._asking.call(callback, self._asking.policy.response_param)
             check_texts(self._asking.shown)
@@ -108,7 +110,8 @@ class Answers:
                 said = now[1] if decided.text is None and now[1] != seen[1] else decided.text or PROTOCOL_ERROR
                 self._asking.check_status("-ERR", said)
                 refusal = (f"-ERR {said}" if said else "-ERR").encode("utf-8", "surrogateescape")
-                end = decided.action == POP3_REQ_ABORT
+                content = content or (unsaid and now[0] == "+OK")
+                end = decided.action == POP3_REQ_ABORT or (unsaid and now[0] not in ("+OK", "-ERR"))
                 return Status(False, refusal, content, dropped=content, end=end, refused=True)
             if decided.action != POP3_REQ_ACCEPT:
                 raise CallbackError(f"it returned {decided.action}, which is no action for an answer")
@@ -119,7 +122,7 @@ class Answers:
                 raise CallbackError("it turned -ERR into +OK, but no lines follow")
         except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
             self._asking.failed(callback, f"the answer to {relay.asked}", fault)
-            return Status(False, refusal, content, dropped=content, refused=True, failed=server_ok)
+            return Status(False, refusal, content, dropped=content, end=unsaid, refused=True, failed=server_ok)
         # A word that was neither +OK nor -ERR means what the callback made of it.
         server_ok = server_ok or (value != b"-ERR" and now[0] == "+OK")
         repaired_value, repaired = (part.encode("utf-8", "surrogateescape") for part in now)
@@ -187,6 +190,8 @@ class _Showing:
             guard.calls += 1
             shown["response_param"] = text
             returned = callback(text)
+            if guard.interrupted:  # it has swallowed that; the guard says so
+                return
             # The usual case first: this loop runs once a line of mail.
             if type(returned) is not int or returned != POP3_REQ_ACCEPT:
                 action = verdict(returned).action

@@ -44,9 +44,11 @@ class Guard(Protocol):
     """Calls a policy's code for at most so many milliseconds. Raises what that raises, and its own when time is up.
 
     ``calls`` is counted up by who makes many short calls within one ``call``: each then has the whole time.
+    ``interrupted``: how often what is called now was; who makes many calls makes none after that.
     """
 
     calls: int
+    interrupted: int
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object: ...
 
@@ -55,6 +57,7 @@ class Unguarded:
     """A guard without a clock, for where no time passes."""
 
     calls = 0
+    interrupted = 0
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], _milliseconds: int) -> object:
         """The plain call."""

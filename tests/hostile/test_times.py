@@ -190,7 +190,7 @@ def test_a_callback_that_swallows_every_interruption_ends_its_worker_and_no_othe
         assert ask(other, b"DELE 1") == b"+OK\r\n"
         assert rest(stubborn) == b""
         assert ask(other, b"DELE 2") == b"+OK\r\n"
-    running.wait_for(r" error slow: a callback of times:Slow swallows each interruption by callback_timeout")
+    running.wait_for(r" error slow: callback Slow[.]\w+ of times:Slow swallows each interruption by callback_timeout")
     with logged_in(dial(port)) as client:
         assert ask(client, b"QUIT") == b"+OK bye\r\n"
 

@@ -103,27 +103,36 @@ class RecordingJournal:
         return "\n".join(line for _, line in self.lines)
 
 
+_TOO_LONG = "it ran longer than callback_timeout"
+
+
 class ProcessorTimeGuard:
     """Calls within so many ms of processor time: what spins is interrupted, whatever else the machine does."""
 
     def __init__(self) -> None:
         self.calls = 0
+        self.interrupted = 0
         self._calls_before = 0
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object:
         """As ``Guard.call``."""
         self._calls_before = self.calls
+        self.interrupted = 0
         before = signal.signal(signal.SIGVTALRM, self._interrupt)
         signal.setitimer(signal.ITIMER_VIRTUAL, milliseconds / 1000, milliseconds / 1000)
         try:
-            return function(*arguments)
+            result = function(*arguments)
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             signal.signal(signal.SIGVTALRM, before)
+        if self.interrupted:
+            raise TimeoutError(_TOO_LONG)
+        return result
 
     def _interrupt(self, _signum: int, _frame: types.FrameType | None) -> None:
         if self.calls == self._calls_before:
-            raise TimeoutError("it ran longer than callback_timeout")
+            self.interrupted += 1
+            raise TimeoutError(_TOO_LONG)
         self._calls_before = self.calls
 
 

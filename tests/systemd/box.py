@@ -96,7 +96,9 @@ def box(storage: Path, shared: Path, name: str) -> Iterator[Box]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE * 2)
         if done.returncode != 0:
             raise BoxError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-        until("systemd has booted", lambda: made.attempt("systemctl", "is-system-running").stdout.strip() == "running")
+        # Degraded: a service of the image found its port taken by one of the host, with whom it shares the network.
+        booted = ("running", "degraded")
+        until("systemd has booted", lambda: made.attempt("systemctl", "is-system-running").stdout.strip() in booted)
         made.run("mount", "--make-rshared", "/")  # as on a machine of its own; credentials are mounted
         yield made
     finally:

@@ -20,7 +20,7 @@ SOON = 3.0  # s; far less than what is interrupted would take
 @pytest.fixture
 def guard() -> Iterator[CallGuard]:
     before = signal.getsignal(signal.SIGALRM)
-    guard = CallGuard(lambda: None, lambda: None)
+    guard = CallGuard(lambda _who, _why: None, lambda: None)
     yield guard
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
@@ -124,26 +124,95 @@ def test_each_of_many_calls_has_the_whole_time(guard: CallGuard) -> None:
         guard.call(many_and_one_that_sleeps, (), LIMIT)
 
 
+def test_one_of_many_short_calls_has_little_more_than_its_time(guard: CallGuard) -> None:
+    began = 0.0
+
+    def many_and_one_that_sleeps() -> None:
+        nonlocal began
+        ends = time.monotonic() + 5 * LIMIT / 1000
+        while time.monotonic() < ends:
+            guard.calls += 1
+        guard.calls += 1
+        began = time.monotonic()
+        time.sleep(60)
+
+    limit = 40 * LIMIT
+    with pytest.raises(CallbackTimeoutError):
+        guard.call(many_and_one_that_sleeps, (), limit)
+    assert time.monotonic() - began < 1.7 * limit / 1000
+
+
+def test_who_makes_many_calls_sees_that_one_has_swallowed_its_interruption(guard: CallGuard) -> None:
+    done = []
+
+    def many() -> None:
+        for _ in range(3):
+            guard.calls += 1
+            done.append(swallow())
+            if guard.interrupted:
+                return
+
+    with pytest.raises(CallbackTimeoutError):
+        guard.call(many, (), LIMIT)
+    assert len(done) == 1
+
+
+def stubborn() -> None:
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(60)
+
+
 def test_one_that_swallows_every_interruption_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pop3gw.callguard.STUBBORN", 2)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-
-            def give_up() -> None:
-                os.write(writing, b"given up")
-
-            def stubborn() -> None:
-                while True:
-                    with contextlib.suppress(BaseException):
-                        time.sleep(60)
-
-            CallGuard(give_up, lambda: None).call(stubborn, (), LIMIT)
+            CallGuard(telling(writing), lambda: None).call(stubborn, (), LIMIT)
         finally:
             os._exit(99)
     os.close(writing)
     with os.fdopen(reading, "rb") as said:
-        assert said.read() == b"given up"
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == Exit.FAILED
+        assert said.read().startswith(b"callback stubborn swallows each interruption by callback_timeout")
+    assert how_it_ended(child) == Exit.FAILED
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_process_that_a_callback_has_forked_does_not_come_back(raises: bool) -> None:
+    reading, writing = os.pipe()
+    children: list[int] = []
+
+    def forks() -> int:
+        if child := os.fork():
+            children.append(child)
+            return 1
+        if raises:
+            raise ValueError
+        return 1
+
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        guard = CallGuard(telling(writing), lambda: None)
+        assert guard.call(forks, (), 60_000) == 1
+        guard.call(lambda: None, (), 60_000)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if not children:
+            os._exit(99)  # it did come back
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        assert said.read().startswith(b"a callback has called os.fork(), and the new process came back")
+    assert [how_it_ended(child) for child in children] == [Exit.FAILED]
+
+
+def telling(descriptor: int) -> Callable[[str, str], None]:
+    def tell(who: str, why: str) -> None:
+        os.write(descriptor, f"{who} {why}".encode())
+
+    return tell
+
+
+def how_it_ended(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
