@@ -101,6 +101,11 @@ class Attendance:
         """Whether a service of this name begins drained: that holds until resume, whatever a reload brings."""
         return self._all_drained is not (service in self._others)
 
+    def ended(self, pid: int, status: int) -> None:
+        """A child of the master has ended."""
+        for one in self._attendants:
+            one.ended(pid, status)
+
     def close(self) -> None:
         """End them all."""
         for one in self._attendants:

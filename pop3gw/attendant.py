@@ -97,6 +97,7 @@ class Attendant:
         self._current: Asker | None = None
         self._leaving: list[Asker] = []
         self._backoff = Backoff()
+        self._missed: set[int] = set()  # pids of those that have left unasked, and it is not known how
 
     @property
     def deadline(self) -> float:
@@ -122,7 +123,7 @@ class Attendant:
         except OSError as error:
             self._current = old
             self._backoff.failed(now)
-            self._log.error(f"the {self._name} process can't be forked: {error.strerror}")
+            self._log.error(f"the {self._name} process can't be forked: {process.shortage(error)}")
             self.renew()
             return
         if old is not None:
@@ -130,6 +131,13 @@ class Attendant:
             self._leaving.append(old)
             with contextlib.suppress(OSError):
                 old.channel.send(Retire())
+
+    def ended(self, pid: int, status: int) -> None:
+        """A child of the master has ended: say so where it was one that nobody has told to leave."""
+        if pid in self._missed or (self._current is not None and self._current.pid == pid):
+            self._missed.discard(pid)
+            how = process.describe_status(status)
+            self._log.error(f"the {self._name} process (process {pid}) ended: {how}; another is started")
 
     def close(self) -> None:
         """End them all; their last answers may still be taken."""
@@ -187,7 +195,8 @@ class Attendant:
         self._forget(asker)
         if asker is self._current:
             self._current = None
-            self._log.error(f"the {self._name} process ended by itself; another is started")
+            if process.is_child(asker.pid):  # not reaped yet
+                self._missed.add(asker.pid)
             self._backoff.failed(time.monotonic())
             self.renew()
 

@@ -36,7 +36,7 @@ def problems(config: Config, *, whole: bool = True) -> list[Problem]:
 
     Where it could not be read ``whole``, nobody is told that a mode is off: it may be what could not be read.
     """
-    return [
+    found = [
         *_listener_clashes(config),
         *_metrics(config),
         *_loops(config),
@@ -48,6 +48,7 @@ def problems(config: Config, *, whole: bool = True) -> list[Problem]:
         *_shared_paths(config),
         *_long_path(config),
     ]
+    return list(dict.fromkeys(found))  # what is wrong in [workers] is wrong for each service
 
 
 def with_spares(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,8 +64,14 @@ def with_spares(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _spares(config: Config) -> Iterator[Problem]:
     for service in config.services:
-        if service.min_spare > service.max_spare:
-            found = f"{service.max_spare}, which is less than min_spare = {service.min_spare}"
+        low, high = service.min_spare, service.max_spare
+        if low <= high:
+            continue
+        if config.origin(service.name, "max_spare").note and not config.origin(service.name, "min_spare").note:
+            found = f"{low}, which is more than max_spare = {high}"
+            yield config.problem(service.name, "min_spare", found, "max_spare or less")
+        else:
+            found = f"{high}, which is less than min_spare = {low}"
             yield config.problem(service.name, "max_spare", found, "min_spare or more")
 
 

@@ -163,7 +163,7 @@ class Crew:
         try:
             channel, end = self._new_channel(number)
         except OSError as error:
-            self._pool.spawn_failed(number, os.strerror(error.errno or 0), now)
+            self._pool.spawn_failed(number, process.shortage(error), now)
             return
         worker = Worker(number, generation, generation.board.take(), channel)
         self._workers[number] = worker
@@ -172,7 +172,7 @@ class Crew:
             with end:
                 generation.channel.send(messages.Fork(worker.number, worker.slot), end.fileno())
         except OSError as error:
-            self._pool.spawn_failed(number, os.strerror(error.errno or 0), now)
+            self._pool.spawn_failed(number, process.shortage(error), now)
             self._lose(worker, now)
 
     def _new_channel(self, number: int) -> tuple[fdpass.Channel, socket.socket]:

@@ -45,8 +45,9 @@ _NUMBER: Final = {
 class Log:
     """The log of this process, made by the master and inherited by every process that it forks."""
 
-    def __init__(self, sink: Sink, level: LogLevel) -> None:
+    def __init__(self, sink: Sink, level: LogLevel, target: str) -> None:
         self._sink = sink
+        self._target = target
         self.level = level
 
     @classmethod
@@ -77,7 +78,7 @@ class Log:
         except OSError as error:
             what = f"no syslog daemon listens on {syslog_socket}" if target == "syslog" else f"log file {target}"
             raise StartError(f"log_target = {target}: {what} ({error.strerror})") from None
-        _current = opened = cls(sink, level)
+        _current = opened = cls(sink, level, target)
         lazily.when_loaded("logging", _join)
         return opened
 
@@ -125,7 +126,8 @@ class Log:
         try:
             self._sink.reopen()
         except OSError as error:
-            self.error(f"the log can't be reopened ({error.strerror}); it goes on where it was")
+            again = "it goes on where it was until that is mended and another USR1 comes"
+            self.error(f"log_target = {self._target}: the log can't be reopened ({error.strerror}); {again}")
             return None
         return descriptor
 
@@ -165,7 +167,7 @@ def _stderr(style: LogFormat, journal_socket: str) -> Sink:
 
 
 _JOINED: Final[list[Joined]] = []  # at most one
-_current = Log(FileSink(2), LogLevel.WARNING)
+_current = Log(FileSink(2), LogLevel.WARNING, "stderr")
 
 
 def current() -> Log:
@@ -179,7 +181,7 @@ def to_nowhere() -> Iterator[None]:
     global _current
     kept = _current
     with open(os.devnull, "ab") as nowhere:  # noqa: PTH123 - not a path of anyone's
-        _current = Log(FileSink(nowhere.fileno(), form=FILE_FORMS[LogFormat.TEXT]), kept.level)
+        _current = Log(FileSink(nowhere.fileno(), form=FILE_FORMS[LogFormat.TEXT]), kept.level, os.devnull)
         try:
             yield
         finally:

@@ -182,6 +182,7 @@ class Master:
         for pid, status in process.reap():
             for serving in self._all():
                 serving.templates.ended(pid, status)
+            self._attendance.ended(pid, status)
 
     def _hang_up(self) -> None:
         self.want_reload()
@@ -234,8 +235,7 @@ class Master:
                 self._serving(service.name).templates.prepare(plan, now)
             except OSError as error:
                 raise StartError(
-                    f"a template for {service.name} can't be started: {error.strerror};"
-                    " raise the limit of processes (TasksMax, ulimit -u), descriptors (LimitNOFILE) or memory"
+                    f"a template for {service.name} can't be started ({process.shortage(error)})"
                 ) from error
 
     def _serving(self, service: str) -> Serving:
@@ -282,8 +282,13 @@ class Master:
             self._start_reload()
 
     def _see_outcome(self, config: Config, bound: list[Listener]) -> None:
-        """Take the configuration that is tried once every template is ready; none of it where one has failed."""
+        """Take the configuration that is tried once every template is ready; none of it where one has failed.
+
+        Then, too, the others are waited for, LOAD_LIMIT at most: all that is wrong is said at once.
+        """
         coming = [self._services[service.name].templates.coming for service in config.services]
+        if any(one is not None and one.stage is Stage.LOADING for one in coming):
+            return
         failed = [one for one in coming if one is not None and one.stage is Stage.FAILED]
         problems = [template.problem(one.plan, fault) for one in failed for fault in one.faults]
         try:

@@ -438,7 +438,7 @@ class Pool:
     def _failed(self, what: Failure, now: float, reason: str = "") -> None:
         self._failed_at = self._seating.last
         if report := self._respawn.failed(what, now, reason):
-            self._reports.append(report)
+            self._reports.append(f"{report}; new clients wait" if self.dry else report)
 
     def _worked(self, *, served: bool) -> None:
         if self._respawn.worked(served=served):

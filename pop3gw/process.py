@@ -34,6 +34,13 @@ UMASK: Final = 0o027
 _DESCRIPTORS: Final = 1 << 20  # more than this helps nobody and makes some kernels slow
 _PR_SET_DUMPABLE: Final = 4
 _STATUS_MOST: Final = 0xFFFF
+_REMEDIES: Final = {
+    errno.EMFILE: "LimitNOFILE, or ulimit -n",
+    errno.ENFILE: "the system's fs.file-max",
+    errno.ENOSPC: "the system's fs.epoll.max_user_watches",
+    errno.EAGAIN: "TasksMax, or ulimit -u",
+    errno.ENOMEM: "MemoryMax, or ulimit -v",
+}
 
 
 def _titles() -> ModuleType:
@@ -96,6 +103,13 @@ def limit_resources() -> None:
 def descriptor_limit() -> int:
     """How many descriptors this process may have."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def shortage(error: OSError) -> str:
+    """What the system would not give, and where the administrator can have it given."""
+    reason = error.strerror or os.strerror(error.errno or 0)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return reason if remedy is None else f"{reason}: raise {remedy}"
 
 
 def descriptors() -> frozenset[int]:
@@ -263,7 +277,7 @@ def describe_status(status: int) -> str:
 
 def kill(pid: int) -> None:
     """Kill a child that may be gone: once it was reaped, its pid may be another's."""
-    if _is_child(pid):
+    if is_child(pid):
         os.kill(pid, SIGKILL)
 
 
@@ -286,7 +300,7 @@ def _kill_as(account: Account, pid: int) -> int:
     return 0
 
 
-def _is_child(pid: int) -> bool:
+def is_child(pid: int) -> bool:
     """Whether it is a child that has not been reaped yet."""
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -297,7 +311,7 @@ def _is_child(pid: int) -> bool:
 
 def wait_for(pid: int, seconds: float) -> None:
     """Wait until this child, which leaves or was killed, is gone; after so many seconds it is killed."""
-    if not _is_child(pid):
+    if not is_child(pid):
         return
     if not _ends_within(pid, seconds):
         os.kill(pid, SIGKILL)

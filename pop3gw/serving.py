@@ -243,8 +243,7 @@ class Serving:
         except OSError as error:
             if error.errno in _NO_RESOURCES:
                 self.ledger.add(counts.ACCEPT_FAILURES.at)
-                limit = process.descriptor_limit()
-                self.pool.accept_failed(f"{error.strerror}; this process may have {limit} descriptors", now)
+                self.pool.accept_failed(process.shortage(error), now)
                 self._agenda.hurry()
             return  # or that client is gone
         address, port = where[0], where[1]

@@ -458,9 +458,12 @@ class Config:
         return self.origins.get((service, key), Origin())
 
     def problem(self, service: str, key: str, found: str, expected: str) -> Problem:
-        """Say that a value, well-formed in itself, can't be used: file and line are those of the setting."""
+        """Say that a value, well-formed in itself, can't be used: file and line are those of the setting.
+
+        What [workers] says is said by no service, so that it is the same problem for all.
+        """
         origin = self.origin(service, key)
-        name = f"[{service}] {key}" if service else key
+        name = f"[{service}] {key}" if service and not origin.note else key
         return Problem(origin.file or self.source, origin.line, name, found, expected)
 
 

@@ -273,7 +273,7 @@ class Succession:
             self.prepare(plan, now)
             self._replaces = True
         except OSError as error:
-            self._try_later(f"it can't be forked: {error.strerror}", now)
+            self._try_later(f"it can't be forked: {process.shortage(error)}", now)
 
     def _try_later(self, reason: str, now: float) -> None:
         self._backoff.failed(now)

@@ -148,6 +148,11 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
         usable = False
         for fault in error.faults[: messages.FAULTS_LIMIT - 1]:  # and one more, of the policy
             channel.send(messages.Fault(fault.key, fault.expected, fault.found))
+    for doubt in () if tls is None else tls.doubts:
+        if plan.log is None:
+            channel.send(messages.Fault(doubt.key, doubt.expected, doubt.found))
+        else:
+            plan.log.warning(f"{doubt.key}: {doubt.found}; expected {doubt.expected}", plan.service.name)
     if plan.account is not None:
         privileges.drop_privileges(plan.account)
     process.forbid_dumps()

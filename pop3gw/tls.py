@@ -25,16 +25,21 @@ from pop3gw.values import Tls, TlsVersion
 _VERSIONS = {TlsVersion.V1_2: ssl.TLSVersion.TLSv1_2, TlsVersion.V1_3: ssl.TLSVersion.TLSv1_3}
 # Towards clients, of TLS 1.2: forward secrecy and AEAD (https://wiki.mozilla.org/Security/Server_Side_TLS).
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_NOT_NOW = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED: x509_vfy.h of OpenSSL
 
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """What a service's sessions shake hands with; None where that side speaks no TLS."""
+    """What a service's sessions shake hands with; None where that side speaks no TLS.
+
+    ``doubts``: what is as it can't be meant, and can be used nevertheless.
+    """
 
     client: ssl.SSLContext | None = None
     server: ssl.SSLContext | None = None
     server_name: str = ""
     fingerprints: frozenset[str] = frozenset()
+    doubts: tuple[TlsSettingError, ...] = ()
 
     def to_client(self, stream: Stream) -> TlsStream:
         """TLS over the connection of a client."""
@@ -65,7 +70,11 @@ class Contexts:
 
 
 class _Faults(dict[tuple[str, str], TlsSettingError]):
-    """What is wrong, each once: both sides and several certificates share settings."""
+    """What is wrong, each once: both sides and several certificates share settings; and ``doubts``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.doubts: list[TlsSettingError] = []
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -92,7 +101,8 @@ def contexts(service: Service) -> Contexts:
     server = _server_context(service, faults) if service.server_tls is not Tls.OFF else None
     if faults:
         raise TlsError(list(faults.values()))
-    return Contexts(client, server, service.server_name or service.server.host, frozenset(service.server_fingerprint))
+    name, pins = service.server_name or service.server.host, frozenset(service.server_fingerprint)
+    return Contexts(client, server, name, pins, tuple(faults.doubts))
 
 
 def _client_context(service: Service, faults: _Faults) -> ssl.SSLContext | None:
@@ -122,6 +132,9 @@ def _client_context(service: Service, faults: _Faults) -> ssl.SSLContext | None:
             with faults.kept():
                 _trust(context, service.tls_client_ca, "tls_client_ca")
             context.verify_mode = ssl.CERT_OPTIONAL
+        if not faults and (why := _not_now(context, certificate.file)):
+            expected = "one whose time is now: clients refuse it"
+            faults.doubts.append(TlsSettingError("tls_certificate", f"{certificate.file}: {why}", expected))
         # Each ticket costs a tenth of the handshake, and mail programs open one connection after the other.
         context.num_tickets = 1
         made.append(context)
@@ -131,6 +144,26 @@ def _client_context(service: Service, faults: _Faults) -> ssl.SSLContext | None:
     if named:
         first.sni_callback = _by_name(named)
     return first
+
+
+def _not_now(context: ssl.SSLContext, certificate: str) -> str:
+    """Why the certificate of this server is not valid now, as a client that trusts it is told; "" where it is."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client.load_verify_locations(cafile=certificate)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asks, shows = client.wrap_bio(to_client, to_server), context.wrap_bio(to_server, to_client, server_side=True)
+    for side in (asks, shows, asks):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            return str(error.verify_message) if error.verify_code in _NOT_NOW else ""
+        except ssl.SSLError:  # this client may be too new for it, others are not
+            return ""
+    return ""
 
 
 def _by_name(named: dict[str, ssl.SSLContext]) -> Callable[[ssl.SSLObject, str, ssl.SSLContext], None]:

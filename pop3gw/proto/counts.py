@@ -95,7 +95,11 @@ FAMILIES: Final = _laid_out(
         "Sessions that are over, by how they ended and whose doing that was.",
         (("end", tuple(end.value for end in Ending)), ("by", tuple(side.value for side in Side))),
     ),
-    Family("logins", "Attempts to log in.", (("way", tuple(way.value for way in Way)), ("outcome", _OUTCOMES))),
+    Family(
+        "logins",
+        "Logins that server or policy decided.",
+        (("way", tuple(way.value for way in Way)), ("outcome", _OUTCOMES)),
+    ),
     Family(
         "requests",
         "Requests of clients, by what became of them.",

@@ -655,7 +655,7 @@ def test_the_process_behind_the_socket_can_be_killed(one: tuple[Gateway, Ctl]) -
     running = gateway.connect().logged_in()
     (pid,) = [pid for pid, title in titles() if title == "pop3gw: control" and _has(pid, control.path)]
     os.kill(pid, signal.SIGKILL)
-    gateway.wait_for("the control process ended by itself; another is started")
+    gateway.wait_for(f"the control process (process {pid}) ended: signal 9 (Killed); another is started")
     assert until("asked again", lambda: answered(control))["sessions"] == 1
     assert running.ask("NOOP") == "+OK"
 

@@ -61,7 +61,7 @@ def test_templates_that_there_is_no_room_for_are_a_clear_error(make: Make) -> No
     )
     gateway.launch()
     assert gateway.wait() == 1
-    assert "can't be started: Too many open files; raise the limit of processes" in gateway.log
+    assert "can't be started (Too many open files: raise LimitNOFILE, or ulimit -n)" in gateway.log
     until("no template is left", lambda: not gateway.pids("template"))
 
 
@@ -79,7 +79,8 @@ def test_where_nothing_can_be_forked_clients_wait_nothing_spins_and_it_recovers(
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     allow_processes(gateway, 1)
     served = [gateway.connect().logged_in() for _ in range(2)]
-    gateway.wait_for("a worker can't be forked (Resource temporarily unavailable)")
+    failed = "a worker can't be forked (Resource temporarily unavailable: raise TasksMax, or ulimit -u)"
+    gateway.wait_for(f"{failed}; the next try is in 0.25 s")
     (template,) = gateway.pids("template")
     waiting = gateway.connect()
     before = cpu_seconds(template) + cpu_seconds(gateway.master)

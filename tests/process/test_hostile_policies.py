@@ -114,7 +114,7 @@ class Pair:
         with urllib.request.urlopen(f"http://{self.gateway.main['metrics_listen']}/metrics", timeout=PATIENCE) as page:
             assert b"pop3gw_sessions_running" in page.read()
         assert self.gateway.process.poll() is None
-        assert "ended by itself" not in self.gateway.log
+        assert "the control process" not in self.gateway.log
         assert "the master ends" not in self.gateway.log
 
 

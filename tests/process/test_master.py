@@ -224,7 +224,7 @@ def test_a_reload_names_all_that_is_wrong_with_keys_and_policy(make: Make) -> No
     assert noop(gateway.connect().logged_in()) == "-ERR old"
 
 
-def test_a_template_that_is_killed_while_another_loads_fails_the_reload(make: Make) -> None:
+def test_a_template_that_is_killed_while_another_loads_fails_the_reload_and_both_are_told(make: Make) -> None:
     gateway = make()
     gateway.policy(noop_says("old"))
     gateway.policy(noop_says("other"), "slow")
@@ -232,11 +232,19 @@ def test_a_template_that_is_killed_while_another_loads_fails_the_reload(make: Ma
     gateway.more = f"  [[{gateway.name}b]]\n  listen = 127.0.0.1:0\n  server = {server}\n  policy = slow:Office\n"
     gateway.start()
     (old,) = gateway.pids("template")
-    gateway.policy("import time\ntime.sleep(60)\n", "slow")
+    fifo = gateway.folder / "fifo"
+    os.mkfifo(fifo, 0o644)
+    fifo.chmod(0o644)
+    gateway.policy(f"open({str(fifo)!r}).read()\nraise ValueError('and this')\n", "slow")
     gateway.reload()
     (new,) = until("the new template", lambda: [pid for pid in gateway.pids("template") if pid != old])
     os.kill(new, signal.SIGKILL)
+    until("it is gone", lambda: gateway.pids("template") == [old])
+    with fifo.open("w"):  # until the block ends the other is being loaded
+        assert "the old one stays" not in gateway.log
     gateway.wait_for("the configuration was not reloaded, the old one stays")
+    assert "ended the process that loaded it" in gateway.log
+    assert "and this" in gateway.log
     assert gateway.pids("template") == [old]
     assert noop(gateway.connect().logged_in()) == "-ERR old"
 
@@ -451,7 +459,8 @@ def test_usr1_says_once_what_came_of_it(make: Make) -> None:
     moved = log.rename(gateway.folder / "log.1")
     log.mkdir()
     gateway.signal(signal.SIGUSR1)
-    until("why not", lambda: "the log can't be reopened (Is a directory); it goes on where it was" in moved.read_text())
+    said = f"log_target = {log}: the log can't be reopened (Is a directory); it goes on where it was"
+    until("why not", lambda: said in moved.read_text())
     gateway.signal(signal.SIGTERM)
     assert gateway.wait() == 0
     assert "the log was reopened" not in moved.read_text()

@@ -271,7 +271,8 @@ def test_without_descriptors_clients_wait_nothing_spins_and_it_recovers(make: Ma
     gateway.descriptors = 32
     gateway.start()
     clients = [gateway.connect() for _ in range(60)]
-    gateway.wait_for("Too many open files")
+    gateway.wait_for("(Too many open files: raise LimitNOFILE, or ulimit -n)")
+    gateway.wait_for("new clients wait")
     before = cpu_seconds(gateway.master)
     assert clients[-1].is_waiting(1.0)
     assert cpu_seconds(gateway.master) - before < 0.2

@@ -114,6 +114,32 @@ def test_what_can_not_be_used_is_said_with_file_line_and_key(
     assert "Traceback" not in done.stderr
 
 
+def test_a_certificate_whose_time_is_over_is_told(folders: Folders, authority: Authority, copied: Pair) -> None:
+    expired = authority.expired(NAME)
+    with gateway(folders(), {"one": settings(copied, 9)}) as running:
+        assert "expired" not in running.log
+        shutil.copy(expired.certificate, copied.certificate)
+        shutil.copy(expired.key, copied.key)
+        running.reload()
+        assert f"warning one: tls_certificate: {copied.certificate}: certificate has expired" in running.log
+        assert shown(running) == expired.fingerprint
+
+
+def test_a_check_finds_a_certificate_whose_time_is_over(folders: Folders, authority: Authority, copied: Pair) -> None:
+    expired = authority.expired("mail.example.org")
+    pairs = settings(copied, 9)
+    pairs["tls_certificate"] = f"{copied.certificate}, mail.example.org={expired.certificate}"
+    pairs["tls_key"] = f"{copied.key}, {expired.key}"
+    made = Gateway(folders(), {"one": pairs}, {})
+    done = subprocess.run(
+        [COMMAND, "--config", made.file, "--check"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 78
+    where = f"{made.file}:{line_of(made, 'tls_certificate')}: [one] tls_certificate"
+    assert f"{where}: {expired.certificate}: certificate has expired; expected one whose time is now" in done.stderr
+    assert f"{copied.certificate}: " not in done.stderr
+
+
 def test_a_service_with_tls_and_without_a_certificate_is_said(folders: Folders) -> None:
     made = Gateway(folders(), {"one": {"server": f"{NAME}:9", "tls": "required"}}, {})
     done = subprocess.run(

@@ -37,7 +37,7 @@ def test_one_that_can_not_become_its_account_says_why(tmp_path: Path, monkeypatc
             attendant.metrics,
             listener,
             account=Account("nobody", 65534, 65534, ()),
-            log=Log(FileSink.open(str(file), FILE_FORMS[LogFormat.TEXT], None), LogLevel.INFO),
+            log=Log(FileSink.open(str(file), FILE_FORMS[LogFormat.TEXT], None), LogLevel.INFO, str(file)),
             poller=poller,
             agenda=Agenda(),
             hear=lambda _asker, _message: None,

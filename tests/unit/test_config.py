@@ -488,6 +488,16 @@ class TestConsistency:
         assert (line, key) == (6, "[inbound] max_spare")
         assert "min_spare = 5" in said
 
+    def test_spares_that_contradict_for_all_are_one_problem(self, tmp_path: Path) -> None:
+        text = "[workers]\nmin_spare = 20\nmax_spare = 8\n" + SMALLEST
+        other = "  [[other]]\n  listen = 127.0.0.1:1112\n  server = mail.example.com:110\n"
+        assert only(tmp_path, text + other)[:2] == (3, "max_spare")
+
+    def test_spares_of_one_service_that_contradict_those_of_all(self, tmp_path: Path) -> None:
+        line, key, said = only(tmp_path, "[workers]\nmax_spare = 4\n" + service("min_spare = 5"))
+        assert (line, key) == (7, "[inbound] min_spare")
+        assert "more than max_spare = 4" in said
+
     @pytest.mark.parametrize(
         ("line", "spares"),
         [("min_spare = 20", (20, 20)), ("max_spare = 1", (1, 1)), ("min_spare = 3", (3, 8))],

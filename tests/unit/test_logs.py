@@ -161,7 +161,8 @@ def test_a_log_that_cannot_be_reopened_goes_on(file: Path) -> None:
     log.info("on")
     said = lines(file.parent / "moved" / "log")
     assert said == [
-        "error: the log can't be reopened (No such file or directory); it goes on where it was",
+        f"error: log_target = {folder}/log: the log can't be reopened (No such file or directory);"
+        " it goes on where it was until that is mended and another USR1 comes",
         "info: on",
     ]
 
