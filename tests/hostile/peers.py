@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.tls.gateway import PATIENCE, Gateway, line, until
+from tests.tls.gateway import PATIENCE, Gateway, line
+from tests.until import until
 
 MIB = 1 << 20
 GREETING = b"+OK ready <1896.697170952@dbc.mtview.ca.us>\r\n"

@@ -13,7 +13,8 @@ import pytest
 from tests.hostile.peers import GREETING, Mailbox, ask, dial, is_served
 from tests.integration.conftest import Folders
 from tests.integration.servers import free_port
-from tests.tls.gateway import Gateway, Server, gateway, line, rest, until
+from tests.tls.gateway import Gateway, Server, gateway, line, rest
+from tests.until import until
 
 NOT_AVAILABLE = b"-ERR [SYS/TEMP] Server not available\r\n"
 TOO_MANY = b"-ERR [SYS/TEMP] too many sessions from your address\r\n"

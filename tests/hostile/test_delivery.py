@@ -9,7 +9,8 @@ import pytest
 
 from tests.hostile.peers import GREETING, MESSAGE, MIB, Mailbox, ask, dial, is_served, logged_in, reset
 from tests.integration.conftest import Folders
-from tests.tls.gateway import Gateway, Server, gateway, line, rest, until
+from tests.tls.gateway import Gateway, Server, gateway, line, rest
+from tests.until import until
 
 SESSION = [
     b"USER alice\r\n",

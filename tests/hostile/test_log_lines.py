@@ -10,7 +10,8 @@ import pytest
 
 from tests.hostile.peers import Mailbox, ask, dial
 from tests.integration.conftest import Folders
-from tests.tls.gateway import Gateway, Server, gateway, line, rest, until
+from tests.tls.gateway import Gateway, Server, gateway, line, rest
+from tests.until import until
 
 SECRET = "corr\u00e9ct\\h'orse\x7f"[:-1]  # with what repr() escapes
 GREETING = b"+OK ready \x1b]0;owned\x07 \xc2\x9b31m \xe2\x80\xa8 <1@2>\r\n"

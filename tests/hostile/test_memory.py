@@ -28,7 +28,8 @@ from tests.hostile.peers import (
     the_worker,
 )
 from tests.integration.conftest import Folders
-from tests.tls.gateway import Gateway, Server, gateway, line, rest, until
+from tests.tls.gateway import Gateway, Server, gateway, line, rest
+from tests.until import until
 
 ENDLESS = 32 * MIB  # far more than any limit
 BULK = 400 * MIB

@@ -11,7 +11,8 @@ import pytest
 
 from tests.hostile.peers import GREETING, Mailbox, ask, dial, is_served, logged_in, processes
 from tests.integration.conftest import Folders
-from tests.tls.gateway import Gateway, Server, gateway, line, rest, until
+from tests.tls.gateway import Gateway, Server, gateway, line, rest
+from tests.until import until
 
 POLICIES = """
 import time

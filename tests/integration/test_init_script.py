@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.integration.clients import CLIENTS, Account
 from tests.integration.conftest import Expected
 from tests.integration.gateway import COMMAND, LISTENING, configuration
 from tests.integration.servers import Server
+from tests.until import until
 
 SCRIPT = Path(__file__).parent.parent.parent / "init" / "pop3gw"
 SECONDS = 60
@@ -72,6 +74,31 @@ def service(folder: Path, apop_only: Server) -> Iterator[Service]:
     service = Service(folder, apop_only)
     yield service
     service("stop")
+
+
+def test_a_stop_waits_for_a_start(service: Service, folder: Path) -> None:
+    go = folder / "go"
+    waits = f"import os, time\nwhile not os.path.exists({str(go)!r}):\n    time.sleep(0.05)\n"
+    (folder / "policies" / "slow.py").write_text(f"{waits}from pop3gw.policies.apop import UToAPop3\n")
+    service.config.write_text(service.config.read_text().replace("pop3gw.policies.apop:", "slow:"))
+    with ThreadPoolExecutor(2) as both:
+        start = both.submit(service, "start")
+        until("the configuration is checked", lambda: _runs(f"--check --config {service.config}"))
+        stop = both.submit(service, "stop")
+        assert wait([stop], timeout=1).not_done
+        go.touch()
+        assert (start.result(), stop.result()) == (0, 0)
+    assert service("status") == 3
+
+
+def _runs(command: str) -> bool:
+    def line(of: Path) -> bytes:
+        try:
+            return of.read_bytes().replace(b"\0", b" ")
+        except OSError:
+            return b""
+
+    return any(command.encode() in line(of) for of in Path("/proc").glob("[0-9]*/cmdline"))
 
 
 def test_its_life(service: Service, folder: Path, expected: Expected) -> None:

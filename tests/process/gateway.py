@@ -14,27 +14,17 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
+
+from tests.until import until
 
 PATIENCE = 20.0  # s
 RUNNER = Path(__file__).with_name("run_gateway.py")
 ACCEPTS_ALL = "from pop3gw.policy import *\nclass Office(Pop3Proxy):\n    pass\n"
-T = TypeVar("T")
-
-
-def until(what: str, condition: Callable[[], T], patience: float = PATIENCE) -> T:
-    """Wait until the condition gives something true, and return it."""
-    end = time.monotonic() + patience
-    while not (result := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {patience} s: {what}")
-        time.sleep(0.005)
-    return result
 
 
 def noop_says(text: str) -> str:

@@ -26,7 +26,8 @@ import trustme
 
 from pop3gw import ctl
 from pop3gw.control import WAITING
-from tests.process.gateway import ACCEPTS_ALL, PATIENCE, Client, Gateway, Make, Server, cpu_seconds, titles, until
+from tests.process.gateway import ACCEPTS_ALL, PATIENCE, Client, Gateway, Make, Server, cpu_seconds, titles
+from tests.until import until
 
 COMMAND = (sys.executable, "-c", "import sys; from pop3gw.ctl import main; sys.exit(main())")
 ROOT = os.geteuid() == 0

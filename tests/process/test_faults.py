@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.gateway import PATIENCE, Client, Gateway, Make, cpu_seconds, status, until
+from tests.process.gateway import PATIENCE, Client, Gateway, Make, cpu_seconds, status
+from tests.until import until
 
 ROOM = 16  # sessions of a worker that may have 80 descriptors
 DESCRIPTORS = 80

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.process.gateway import ACCEPTS_ALL, PATIENCE, Client, Gateway, Make, Server, until
+from tests.process.gateway import ACCEPTS_ALL, PATIENCE, Client, Gateway, Make, Server
+from tests.until import until
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="policies have an account of their own only where root starts it")
 # Each time its file appears, the template says what stands there for each of the first workers.

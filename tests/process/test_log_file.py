@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.gateway import Gateway, Make, until
+from tests.process.gateway import Gateway, Make
+from tests.until import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has other rights than its workers")
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.gateway import ACCEPTS_ALL, Client, Gateway, Make, noop_says, status, until
+from tests.process.gateway import ACCEPTS_ALL, Client, Gateway, Make, noop_says, status
+from tests.until import until
 
 NOBODY = "nobody"
 ROOT = os.geteuid() == 0

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.process.gateway import ACCEPTS_ALL, PATIENCE, Client, Gateway, Make, until
+from tests.process.gateway import ACCEPTS_ALL, PATIENCE, Client, Gateway, Make
+from tests.until import until
 
 ROOT = Path(__file__).parents[2]
 POLICY = (

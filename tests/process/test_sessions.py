@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pop3gw.farewell import DRAIN_SECONDS
-from tests.process.gateway import ACCEPTS_ALL, Client, Make, cpu_seconds, parent, status, titles, until
+from tests.process.gateway import ACCEPTS_ALL, Client, Make, cpu_seconds, parent, status, titles
+from tests.until import until
 
 MODES = pytest.mark.parametrize("sessions_per_worker", [1, 20])
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.gateway import RUNNER, Client, Gateway, Make, parent, titles, until
+from tests.process.gateway import RUNNER, Client, Gateway, Make, parent, titles
+from tests.until import until
 
 ROOT = Path(__file__).parents[2]
 COMMAND = f"import sys; sys.path[0] = {str(ROOT)!r}; from pop3gw.cli import main; sys.exit(main())"

@@ -9,31 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from tests.dovecot.engine import LIMITS, Engine, image, podman
 from tests.dovecot.images import RECIPES, root_folder
+from tests.until import until
 
 PATIENCE = 60.0  # s
-T = TypeVar("T")
 
 
 class BoxError(Exception):
     """A command in the box failed; the text holds what it said."""
-
-
-def until(what: str, condition: Callable[[], T], patience: float = PATIENCE) -> T:
-    """Wait until the condition gives something true, and return it."""
-    end = time.monotonic() + patience
-    while not (result := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {patience} s: {what}")
-        time.sleep(0.05)
-    return result
 
 
 @dataclass(frozen=True, slots=True)

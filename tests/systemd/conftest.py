@@ -14,8 +14,9 @@ import pytest
 from tests.integration import mailbox
 from tests.integration.servers import BASE_CONFIG, Server, free_port, greets
 from tests.systemd import debs
-from tests.systemd.box import Box, box, until
+from tests.systemd.box import Box, box
 from tests.systemd.service import Service
+from tests.until import until
 
 LOG_SHOWN = 6000
 Boxes = Callable[[], AbstractContextManager[Box]]

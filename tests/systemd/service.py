@@ -9,7 +9,8 @@ from typing import Any
 
 from tests.integration.clients import Account
 from tests.integration.servers import Server, free_port
-from tests.systemd.box import Box, until
+from tests.systemd.box import Box
+from tests.until import until
 
 UNIT = "pop3gw.service"
 CONFIG = "/etc/pop3gw.conf"

@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 
 from tests.integration.clients import transcript
-from tests.systemd.box import until
 from tests.systemd.service import UNIT, Service
+from tests.until import until
 
 pytestmark = pytest.mark.timeout(1200)  # the image may have to be made first
 

@@ -15,8 +15,8 @@ import pytest
 
 from tests.integration import mailbox
 from tests.integration.clients import CLIENTS, Account, transcript
-from tests.systemd.box import until
 from tests.systemd.service import CONFIG, UNIT, Service
+from tests.until import until
 
 pytestmark = pytest.mark.timeout(1200)  # the image may have to be made first
 

@@ -10,26 +10,14 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from tests.integration.gateway import COMMAND, GatewayError
+from tests.until import until
 
 PATIENCE = 30.0  # s
-T = TypeVar("T")
 Settings = Mapping[str, object]
-
-
-def until(what: str, condition: Callable[[], T]) -> T:
-    """Wait until the condition gives something true, and return it."""
-    end = time.monotonic() + PATIENCE
-    while not (result := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {PATIENCE:g} s: {what}")
-        time.sleep(0.01)
-    return result
 
 
 class Gateway:

@@ -17,7 +17,8 @@ import pytest
 
 from tests.integration.conftest import Folders
 from tests.tls.certificates import NAME, Authority
-from tests.tls.gateway import PATIENCE, Gateway, Server, gateway, line, secured, until
+from tests.tls.gateway import PATIENCE, Gateway, Server, gateway, line, secured
+from tests.until import until
 
 MIB = 1 << 20
 SIZE = 128 * MIB

@@ -17,7 +17,8 @@ from tests.integration.conftest import Folders
 from tests.integration.servers import PASSWORD, free_port, program, stop
 from tests.tls.certificates import NAME, Authority
 from tests.tls.conftest import Dovecot
-from tests.tls.gateway import PATIENCE, Gateway, gateway, line, rest, until
+from tests.tls.gateway import PATIENCE, Gateway, gateway, line, rest
+from tests.until import until
 
 REACHED = Endpoint("198.51.100.9", 110)
 ALICE, BOB = Endpoint("192.0.2.7", 40_001), Endpoint("2001:db8::7", 40_002)
