@@ -36,7 +36,8 @@ _FORKED = (
 )
 # In what parts of its time a call is looked at: when it began is not known better than that, where it is one of many.
 _PARTS = 8
-_PROTOCOL = Path(__file__).with_name("proto")
+_OURS = Path(__file__).parent
+_READY_MADE = _OURS / "policies"
 _AGAIN = 0.25  # seconds until a callback that swallowed its interruption is interrupted again
 
 
@@ -57,6 +58,7 @@ class CallGuard:
         self._rings = 0.0  # when the timer goes off; 0: it is not set
         self.interrupted = 0
         self._process = os.getpid()
+        _GUARDS[:] = [self]
         self._give_up = give_up
         self._called = called
         signals.handle(signal.SIGALRM, self._alarm)
@@ -124,11 +126,25 @@ class CallGuard:
         return f"it ran longer than callback_timeout ({self._period * 1000:.0f} ms)"
 
 
+_GUARDS: list[CallGuard] = []  # that of this process
+
+
+def notice_forks() -> None:
+    """From now on a process that a callback forks makes no more calls there, and so comes back to ``call``."""
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    for guard in _GUARDS:
+        guard.interrupted += 1
+
+
 def _called_in(frame: FrameType | None) -> str:
     """The callback that runs in this frame: what was called first, of all that is not the gateway's."""
     name = ""
     while frame is not None and frame.f_code is not CallGuard.call.__code__:
-        if _PROTOCOL not in Path(frame.f_code.co_filename).parents:  # which is seen where it is interpreted
+        folders = Path(frame.f_code.co_filename).parents
+        if _OURS not in folders or _READY_MADE in folders:
             name = frame.f_code.co_qualname
         frame = frame.f_back
     return f"callback {name}" if name else "a callback"

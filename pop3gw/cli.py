@@ -143,15 +143,17 @@ def _check(options: argparse.Namespace) -> int:
     if ("", "log_target") in loaded.origins:  # else a start in the foreground would not ask for syslog
         problems += _of_log(loaded, _in_foreground(options))
     problems += _of_places(loaded)
+    doubts = list[Problem]()
     # Without the folders that were meant, policies would be accused of what isn't theirs.
     if wrong & {"policy_path", "main"}:
         culprit = "policy_path" if "policy_path" in wrong else "[main]"
         _complain(f"{loaded.source}: no policy was checked, since {culprit} is wrong; check again once it is right")
     else:
-        problems += template.check(loaded)
-    for problem in problems:
+        wrong_with_policies, doubts = template.check(loaded)
+        problems += wrong_with_policies
+    for problem in [*problems, *doubts]:
         _complain(str(problem))
-    return Exit.CONFIG if problems else _print(f"{loaded.source}: nothing is wrong\n")
+    return Exit.CONFIG if problems else _print(f"{loaded.source}: nothing {'else ' if doubts else ''}is wrong\n")
 
 
 def _meant(problem: Problem) -> tuple[str, str]:

@@ -532,4 +532,5 @@ class Conversation(Pump):
             self._client.close()
         self.closed = True
         self.settled = False  # an event of this round that still comes for it brings nothing
+        self._session.forget()
         self._relay.done(self)

@@ -70,11 +70,12 @@ class TlsSettingError(Pop3gwError):
 
 
 class TlsError(Pop3gwError):
-    """There can be no TLS; carries each setting that can't be used, not only the first."""
+    """There can be no TLS; carries each setting that can't be used, not only the first, and what is doubtful."""
 
-    def __init__(self, faults: Sequence[TlsSettingError]) -> None:
+    def __init__(self, faults: Sequence[TlsSettingError], doubts: Sequence[TlsSettingError] = ()) -> None:
         super().__init__("\n".join(str(fault) for fault in faults))
         self.faults = tuple(faults)
+        self.doubts = tuple(doubts)
 
 
 class StartError(Pop3gwError):

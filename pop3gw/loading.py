@@ -58,9 +58,9 @@ def load_policy(name: PolicyName, policy_path: Sequence[str], *, distrust: Distr
 
 def _refuse_a_closed_interpreter() -> None:
     """What a process has not imported yet it could never import: it would fail somewhere, for no visible reason."""
-    needed = {Path(os.__file__).parent: "Python itself", Path(policy.__file__).parents[1]: "pop3gw"}
-    for folder in _closed():
-        if (what := needed.get(Path(folder))) is not None:
+    package = Path(policy.__file__).parent
+    for what, folder in (("Python itself", Path(os.__file__).parent), ("pop3gw", package.parent), ("pop3gw", package)):
+        if _is_closed(folder):
             raise PolicyError(
                 f"{what} is in {folder}, which can't be entered{_as_whom()}; install it where every account may read it"
             )
@@ -182,14 +182,16 @@ def _by_import(name: PolicyName, policy_path: Sequence[str], distrust: Distrust 
 
 def _closed() -> Iterator[str]:
     """The folders of ``sys.path`` that can't be entered: import passes over them without a word."""
-    for folder in sys.path:
-        try:
-            if Path(folder).is_dir() and not os.access(folder, os.X_OK, effective_ids=True):
-                yield folder
-        except PermissionError:
-            yield folder
-        except OSError:
-            continue
+    return (folder for folder in sys.path if _is_closed(Path(folder)))
+
+
+def _is_closed(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and not os.access(folder, os.X_OK, effective_ids=True)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def _class_of(module: ModuleType, name: PolicyName) -> type[AbstractPop3Proxy]:

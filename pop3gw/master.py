@@ -284,15 +284,17 @@ class Master:
     def _see_outcome(self, config: Config, bound: list[Listener]) -> None:
         """Take the configuration that is tried once every template is ready; none of it where one has failed.
 
-        Then, too, the others are waited for, LOAD_LIMIT at most: all that is wrong is said at once.
+        Then, too, the others are waited for, LOAD_LIMIT at most: all that is wrong is said at once. Not where that
+        would keep a service without a template, or whoever has mended something meanwhile.
         """
         coming = [self._services[service.name].templates.coming for service in config.services]
-        if any(one is not None and one.stage is Stage.LOADING for one in coming):
-            return
+        serving = [one.templates.serving for one in self._services.values()]
+        pressing = self._reload_wanted or any(one is not None and one.stage is Stage.GONE for one in serving)
+        loading = any(one is not None and one.stage is Stage.LOADING for one in coming)
         failed = [one for one in coming if one is not None and one.stage is Stage.FAILED]
         problems = [template.problem(one.plan, fault) for one in failed for fault in one.faults]
         try:
-            if problems:
+            if problems and (pressing or not loading):
                 raise ConfigurationError(problems)
             if all(one is not None and one.stage is Stage.READY for one in coming):
                 listeners.listen(config, listeners.without(bound, self._bound))

@@ -45,6 +45,14 @@ class Fault(NamedTuple):
     found: str
 
 
+class Doubt(NamedTuple):
+    """Of a template that only checks: something can't be meant so, and does not keep the gateway from serving."""
+
+    key: str
+    expected: str
+    found: str
+
+
 class Failed(NamedTuple):
     """All that is wrong was told; the template leaves."""
 
@@ -204,6 +212,7 @@ Message: TypeAlias = (
     Fork
     | Prepared
     | Fault
+    | Doubt
     | Failed
     | Forked
     | ForkFailed

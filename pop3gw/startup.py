@@ -44,7 +44,8 @@ def run(
         stack.callback(doors.close)
         log = Log.open(config.log_target, config.log_level, config.log_format, account=account)
         if not foreground:
-            if problems := template.check(config):
+            problems, _doubts = template.check(config)  # of these the templates warn, which are started then
+            if problems:
                 raise ConfigurationError(problems)
             kept = [listener.socket.fileno() for listener in bound]
             kept += [] if pid_file is None else [pid_file.fileno()]

@@ -110,7 +110,9 @@ class Succession:
         for generation in [old for old in self._older if old.over(now)]:
             self._older.remove(generation)
             self._close(generation)
-            self._owner.untold(len(generation.unreported))
+            self._count_untold(generation)
+        if self.serving is not None and self.serving.stage is Stage.GONE and self.serving.over(now):
+            self._count_untold(self.serving)
         coming = self.coming
         if coming is not None and coming.stage is Stage.LOADING and now >= coming.due:
             coming.faults.append(template.too_slow(coming.plan))
@@ -162,10 +164,16 @@ class Succession:
             self._close(generation)
             if wait:
                 process.wait_for(generation.pid, template.FAREWELL + 1.0)
-        self._owner.untold(sum(len(generation.unreported) for generation in self.generations))
+        for generation in self.generations:
+            self._count_untold(generation)
         self.serving = self.coming = None
         self._older.clear()
         self.deadline = self._replace_at = NEVER
+
+    def _count_untold(self, generation: Generation) -> None:
+        """Its template will not say any more how these workers ended."""
+        self._owner.untold(len(generation.unreported))
+        generation.unreported.clear()
 
     def over(self, now: float) -> bool:
         """Whether it was said of every worker how it ended, or that is no longer waited for; else see ``deadline``."""
@@ -259,12 +267,12 @@ class Succession:
         generation.stage = Stage.GONE
         if generation is self.serving:
             self._missed.add(generation.pid)
+            self.deadline = now
             self._owner.orphaned()
             if now - generation.ready_at > _LIVED:
                 self._backoff.worked()
             if self.coming is None and not self._leaving:
                 self._replace_at = max(now, self._backoff.until)
-                self.deadline = min(self.deadline, self._replace_at)
                 self._backoff.failed(self._replace_at)
 
     def _replace(self, plan: template.Plan, now: float) -> None:

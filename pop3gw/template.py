@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from pop3gw import fdpass, heap, loading, messages, privileges, process, signals, uncaught, worker
 from pop3gw.backtrace import backtrace
 from pop3gw.distrust import Distrust
-from pop3gw.errors import ChannelError, Pop3gwError, Problem, TlsError
+from pop3gw.errors import ChannelError, Exit, Pop3gwError, Problem, TlsError, TlsSettingError
 from pop3gw.logs import Log
 from pop3gw.poller import READ, Poller
 from pop3gw.privileges import Account
@@ -69,41 +69,43 @@ def ended(plan: Plan) -> messages.Fault:
     )
 
 
-def problem(plan: Plan, fault: messages.Fault) -> Problem:
+def problem(plan: Plan, fault: messages.Fault | messages.Doubt) -> Problem:
     """What a template said as a fault of the configuration."""
     return plan.config.problem(plan.service.name, fault.key, fault.found, fault.expected)
 
 
-def check(config: Config) -> list[Problem]:
-    """Read every service's keys and load its policy as a template would, each in a process; returns what is wrong.
+def check(config: Config) -> tuple[list[Problem], list[Problem]]:
+    """Read every service's keys and load its policy as a template would, each in a process.
 
-    StartError: the account of the workers is not there, or can't be used.
+    Returns what is wrong, and what is doubtful, of which a gateway that runs only warns. StartError: the account of the
+    workers is not there, or can't be used.
     """
     account = privileges.find_account(config.user, config.group)
-    problems = []
+    problems, doubts = list[Problem](), list[Problem]()
     for service in config.services:
         plan = Plan(config, service, account, frozenset())
-        problems += [problem(plan, fault) for fault in _check(plan)]
-    return problems
+        for told in _check(plan):
+            (problems if isinstance(told, messages.Fault) else doubts).append(problem(plan, told))
+    return problems, doubts
 
 
-def _check(plan: Plan) -> list[messages.Fault]:
+def _check(plan: Plan) -> list[messages.Fault | messages.Doubt]:
     channel, end = fdpass.Channel.pair()
     with end:
         pid = start(plan, Board(1, 1), end)
     until = time.monotonic() + loading.LOAD_LIMIT
-    faults: list[messages.Fault] = []
+    told: list[messages.Fault | messages.Doubt] = []
     try:
         answer = select.poll()
         answer.register(channel, select.POLLIN)
         while answer.poll(max(0.0, until - time.monotonic()) * 1000):
             received = channel.receive()
             if received is None:
-                return [*faults, ended(plan)]
-            if not isinstance(received[0], messages.Fault):
-                return faults
-            faults.append(received[0])
-        return [*faults, too_slow(plan)]
+                return [*told, ended(plan)]
+            if not isinstance(received[0], messages.Fault | messages.Doubt):
+                return told
+            told.append(received[0])
+        return [*told, too_slow(plan)]
     finally:
         channel.close()
         os.kill(pid, signal.SIGKILL)
@@ -142,17 +144,16 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
     Keys may be readable by root alone: they are read before privileges are dropped.
     """
     tls, usable = None, True
+    doubts: tuple[TlsSettingError, ...] = ()
     try:
         tls = _contexts(plan.service)
+        doubts = () if tls is None else tls.doubts
     except TlsError as error:  # told at once: the policy may end this process
-        usable = False
+        usable, doubts = False, error.doubts
         for fault in error.faults[: messages.FAULTS_LIMIT - 1]:  # and one more, of the policy
             channel.send(messages.Fault(fault.key, fault.expected, fault.found))
-    for doubt in () if tls is None else tls.doubts:
-        if plan.log is None:
-            channel.send(messages.Fault(doubt.key, doubt.expected, doubt.found))
-        else:
-            plan.log.warning(f"{doubt.key}: {doubt.found}; expected {doubt.expected}", plan.service.name)
+    for doubt in doubts:
+        _doubt(plan, channel, messages.Doubt(doubt.key, doubt.expected, doubt.found))
     if plan.account is not None:
         privileges.drop_privileges(plan.account)
     process.forbid_dumps()
@@ -163,10 +164,25 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
             rehearse(plan.service, plan.listeners, tls)
     uncaught.to_log(plan.service.name)
     distrust = None if plan.account is None else Distrust.of(plan.account)
-    before = process.descriptors()
-    policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=distrust)
+    before, this = process.descriptors(), os.getpid()
+    try:
+        policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=distrust)
+    finally:
+        if os.getpid() != this:  # a child that the policy has forked would go on as a second template
+            os._exit(Exit.FAILED)
     opened = process.descriptors() - before
+    if policy.tls_required is True and plan.service.tls is Tls.OFF:
+        found = f"{plan.service.policy} demands TLS (tls_required) where there is none"
+        # No fault: config() may say otherwise of sessions that it knows by their address.
+        _doubt(plan, channel, messages.Doubt("tls", "another tls, or another policy: nobody can log in", found))
     return Terms.of(plan.service, policy, plan.listeners, tls) if usable else None, opened
+
+
+def _doubt(plan: Plan, channel: fdpass.Channel, doubt: messages.Doubt) -> None:
+    if plan.log is None:
+        channel.send(doubt)
+    else:
+        plan.log.warning(str(problem(plan, doubt)), plan.service.name)
 
 
 def _contexts(service: Service) -> Contexts | None:

@@ -100,7 +100,7 @@ def contexts(service: Service) -> Contexts:
     client = _client_context(service, faults) if service.tls is not Tls.OFF else None
     server = _server_context(service, faults) if service.server_tls is not Tls.OFF else None
     if faults:
-        raise TlsError(list(faults.values()))
+        raise TlsError(list(faults.values()), faults.doubts)
     name, pins = service.server_name or service.server.host, frozenset(service.server_fingerprint)
     return Contexts(client, server, name, pins, tuple(faults.doubts))
 
@@ -127,14 +127,15 @@ def _client_context(service: Service, faults: _Faults) -> ssl.SSLContext | None:
             _common(context, service)
         with faults.kept():
             key = keys[number] if keys else certificate.file
-            _load(context, certificate.file, key, service.tls_key_passphrase, ("tls_certificate", "tls_key"), faults)
+            names = ("tls_certificate", "tls_key")
+            loaded = _load(context, certificate.file, key, service.tls_key_passphrase, names, faults)
+            if loaded and (why := _not_now(context, certificate.file)):
+                expected = "one whose time is now: clients refuse it"
+                faults.doubts.append(TlsSettingError("tls_certificate", f"{certificate.file}: {why}", expected))
         if service.tls_client_ca is not None:
             with faults.kept():
                 _trust(context, service.tls_client_ca, "tls_client_ca")
             context.verify_mode = ssl.CERT_OPTIONAL
-        if not faults and (why := _not_now(context, certificate.file)):
-            expected = "one whose time is now: clients refuse it"
-            faults.doubts.append(TlsSettingError("tls_certificate", f"{certificate.file}: {why}", expected))
         # Each ticket costs a tenth of the handshake, and mail programs open one connection after the other.
         context.num_tickets = 1
         made.append(context)
@@ -151,7 +152,10 @@ def _not_now(context: ssl.SSLContext, certificate: str) -> str:
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    client.load_verify_locations(cafile=certificate)
+    try:
+        client.load_verify_locations(cafile=certificate)
+    except OSError:  # it was read before: what is in it besides is nothing that clients are shown
+        return ""
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
     asks, shows = client.wrap_bio(to_client, to_server), context.wrap_bio(to_server, to_client, server_side=True)
     for side in (asks, shows, asks):
@@ -240,14 +244,15 @@ def _load(
     passphrase: str | None,
     keys: tuple[str, str],
     faults: _Faults,
-) -> None:
+) -> bool:
+    """Whether it could be read; of files that can't each is kept as a fault, what else is wrong is raised."""
     files = {certificate: keys[0]}
     files.setdefault(key, keys[1])  # often it is with its certificate
     read = [faults.contents(name, path) for path, name in files.items()]
     # Where there is none an empty one is tried: OpenSSL would else ask on the terminal.
     secret = b"" if passphrase is None else faults.contents("tls_key_passphrase", passphrase)
     if secret is None or None in read:
-        return
+        return False
     secret = secret.rstrip(b"\r\n")
     asked = False
 
@@ -270,6 +275,7 @@ def _load(
             raise TlsSettingError(named, f"{key}: no key can be read from it", "a key in PEM") from None
         found = f"{certificate} with {key}: {_reason(error)}"
         raise TlsSettingError(keys[0], found, "a certificate, its chain behind it, and its key, in PEM") from None
+    return True
 
 
 def _holds_certificates(file: str) -> bool:

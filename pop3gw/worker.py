@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from pop3gw import fdpass, leavers, messages, process, signals
+from pop3gw import callguard, fdpass, leavers, messages, process, signals
 from pop3gw.backtrace import backtrace
 from pop3gw.credit import FREED_DELAY, Credit
 from pop3gw.errors import ChannelError
@@ -278,6 +278,7 @@ def _client(descriptor: int, address: str) -> Connection:
 def main(duty: Duty, end: Connection, slot: Slot) -> int:
     """Run a worker in a process of its own; returns its exit status."""
     slot.begin(os.getpid())
+    callguard.notice_forks()
     try:
         Worker(duty, end, slot).run()
     except Exception as fault:  # noqa: BLE001 - the last place where it can be said

@@ -142,6 +142,13 @@ class Session(FastPath):
         else:
             self._turns.take(Phase.GREETING, now)
 
+    def forget(self) -> None:
+        """The session is over, and nothing is asked of it any more: its policy goes with it.
+
+        Else it would stay until the collector comes: callbacks in the request hash hold the policy, which holds them.
+        """
+        self.policy.__dict__["request"] = {}
+
     def _learn(self, facts: SessionFacts) -> None:
         """Put what is known of the session from now on where its policy sees it."""
         self.facts = self.policy.__dict__["session"] = facts

@@ -250,6 +250,29 @@ def test_a_template_that_is_killed_while_another_loads_fails_the_reload_and_both
     assert noop(gateway.connect().logged_in()) == "-ERR old"
 
 
+def test_a_reload_that_has_failed_waits_for_no_other_template_once_another_reload_is_wanted(make: Make) -> None:
+    gateway = make()
+    gateway.policy(noop_says("old"))
+    gateway.policy(noop_says("other"), "slow")
+    server = gateway.settings["server"]
+    gateway.more = f"  [[{gateway.name}b]]\n  listen = 127.0.0.1:0\n  server = {server}\n  policy = slow:Office\n"
+    gateway.start()
+    (old,) = gateway.pids("template")
+    fifo = gateway.folder / "fifo"
+    os.mkfifo(fifo, 0o644)  # which nobody opens
+    gateway.policy(f"open({str(fifo)!r}).read()\n", "slow")
+    gateway.reload()
+    (new,) = until("the new template", lambda: [pid for pid in gateway.pids("template") if pid != old])
+    os.kill(new, signal.SIGKILL)
+    until("it is gone", lambda: gateway.pids("template") == [old])
+    gateway.policy(noop_says("new"))
+    gateway.policy(noop_says("other"), "slow")
+    gateway.reload()
+    gateway.wait_for("the configuration was reloaded")
+    assert gateway.log.count("the configuration was not reloaded, the old one stays") == 1
+    assert noop(gateway.connect().logged_in()) == "-ERR new"
+
+
 def test_a_reload_with_a_broken_configuration_keeps_everything_and_says_why(make: Make) -> None:
     gateway = make().start()
     running = gateway.connect().logged_in()

@@ -282,6 +282,40 @@ def test_without_descriptors_clients_wait_nothing_spins_and_it_recovers(make: Ma
     gateway.connect().greeted().quits()
 
 
+HOLDS = """
+import logging
+from pop3gw.policy import *
+
+class Held:
+    def __del__(self):
+        logging.warning("nobody holds it")
+
+class Office(Pop3Proxy):
+    def config(self):
+        Pop3Proxy.config(self)
+        self.request["NOOP"] = (POP3_REQ_POLICY, self.ask, self.see)
+        self.held = Held()
+
+    def ask(self, command):
+        return POP3_REQ_ACCEPT
+
+    def see(self, response_param):
+        return POP3_RSP_ACCEPT
+"""
+
+
+@pytest.mark.parametrize("vanishes", [False, True])
+def test_what_a_policy_holds_goes_with_its_session(make: Make, vanishes: bool) -> None:
+    gateway = make()
+    gateway.policy(HOLDS)
+    gateway.start()
+    client = gateway.connect().logged_in()
+    assert client.ask("NOOP") == "+OK"
+    before = gateway.count("nobody holds it")  # of those that were made to be checked
+    client.close() if vanishes else client.quits()
+    gateway.wait_for("nobody holds it", before + 1)
+
+
 def test_idle_processes_sleep(make: Make) -> None:
     gateway = make(min_spare=2, max_spare=2).start()
     gateway.connect().logged_in().quits()

@@ -67,6 +67,13 @@ def test_closed_streams_in_the_foreground(make: Make, closed: str, numbers: list
     running.quits()
 
 
+def test_a_daemon_starts_in_spite_of_doubts_and_tells_them(make: Make) -> None:
+    gateway = make()
+    gateway.settings["policy"] = "pop3gw.policies.tls:TlsRequired"
+    with daemon(gateway, 'exec "$@"'):
+        assert gateway.log.count("demands TLS (tls_required) where there is none") == 1
+
+
 def test_a_daemon_finds_its_configuration_again_that_was_named_from_another_folder(make: Make) -> None:
     gateway = make()
     with daemon(gateway, f'cd {gateway.folder} && exec "$1" "$2" "$3" --config pop3gw.conf') as pid:

@@ -131,8 +131,8 @@ def test_a_wrong_configuration_is_told(service: Service) -> None:
     service.configure(policy="office:Office")
     done = service.box.attempt("systemctl", "restart", UNIT)
     assert done.returncode != 0
-    assert service.box.show(UNIT, "ExecMainStatus") == "78"
-    assert "/etc/pop3gw.conf:7: [inbound] policy: " in service.box.journal()
+    until("it was told", lambda: "/etc/pop3gw.conf:7: [inbound] policy: " in service.box.journal())
+    until("it has ended so", lambda: "status=78" in service.box.journal())
 
 
 def test_an_unwritable_pid_file_is_told(service: Service) -> None:

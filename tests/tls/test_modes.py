@@ -86,3 +86,12 @@ def test_the_clients_that_people_use(
         return sorted(message.replace(b"\r\n", b"\n").rstrip(b"\n") for message in messages)
 
     assert stripped(got) == stripped(SENT)
+
+
+def test_a_policy_that_demands_tls_where_there_is_none_is_told(folders: Folders, authority: Authority) -> None:
+    pair = {"tls_certificate": authority.server.certificate, "tls_key": authority.server.key}
+    service: dict[str, object] = {"server": f"{NAME}:9", "policy": "pop3gw.policies.tls:TlsRequired"}
+    with gateway(folders(), {"without": service, "with": {**service, **pair, "tls": Tls.STARTTLS}}) as running:
+        said = "pop3gw.policies.tls:TlsRequired demands TLS (tls_required) where there is none"
+        assert f"[without] tls: {said}; expected another tls" in running.log
+        assert "warning with:" not in running.log

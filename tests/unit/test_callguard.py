@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pop3gw.callguard import CallbackTimeoutError, CallGuard
+from pop3gw.callguard import CallbackTimeoutError, CallGuard, notice_forks
 from pop3gw.errors import Exit
 
 LIMIT = 30  # ms
@@ -205,6 +205,31 @@ def test_a_process_that_a_callback_has_forked_does_not_come_back(raises: bool) -
     with os.fdopen(reading, "rb") as said:
         assert said.read().startswith(b"a callback has called os.fork(), and the new process came back")
     assert [how_it_ended(child) for child in children] == [Exit.FAILED]
+
+
+def test_a_process_that_one_of_many_calls_has_forked_makes_no_more_of_them() -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            notice_forks()
+            guard = CallGuard(telling(writing), lambda: None)
+
+            def many() -> None:
+                for _ in range(3):
+                    guard.calls += 1
+                    if os.fork() == 0:
+                        os.write(writing, b"came back; ")
+                    if guard.interrupted:
+                        return
+
+            guard.call(many, (), 60_000)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        assert said.read().count(b"came back; ") == 3
+    assert how_it_ended(child) == 0
 
 
 def telling(descriptor: int) -> Callable[[str, str], None]:

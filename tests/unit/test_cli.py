@@ -261,7 +261,7 @@ def test_syslog_is_a_fault_where_it_is_asked_for_and_nobody_listens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(logs, "SYSLOG_SOCKET", str(tmp_path / "none"))
-    monkeypatch.setattr(template, "check", lambda _config: [])
+    monkeypatch.setattr(template, "check", lambda _config: ([], []))
     assert main(["--check", "--config", write(tmp_path)]) == 0  # it may run by the time of a start
     file = write(tmp_path, SMALLEST.replace("[main]\n", "[main]\nlog_target = syslog\n"))
     assert main(["--check", "--config", file]) == 78

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pop3gw import policy
 from pop3gw.distrust import Distrust
 from pop3gw.errors import PolicyError
 from pop3gw.loading import load_policy
@@ -322,6 +323,16 @@ def test_an_interpreter_that_the_account_may_not_read_is_named(
         f"Python itself is in {home}, which can't be entered as uid 65534, gid 65534;"
         " install it where every account may read it"
     )
+
+
+def test_a_package_that_the_account_may_not_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder / "pop3gw"
+    package.mkdir()
+    write(folder, GOOD)
+    monkeypatch.setattr(policy, "__file__", str(package / "policy.py"))
+    assert refusal_as_nobody(folder) == "loaded"
+    package.chmod(0o700)
+    assert refusal_as_nobody(folder).startswith(f"pop3gw is in {package}, which can't be entered as uid 65534")
 
 
 def test_only_a_policy_that_names_hashlib_has_it(tmp_path: Path) -> None:

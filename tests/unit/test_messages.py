@@ -18,6 +18,7 @@ MESSAGES = [
     messages.Stop(7, 0),
     messages.Fault("policy", "", "office.py:3: SyntaxError: invalid syntax\nüß\0"),
     messages.Fault("", "", ""),
+    messages.Doubt("tls_certificate", "one whose time is now", "cert.pem: certificate has expired"),
     messages.Failed(),
     messages.Client(3, "2001:db8::1"),
     messages.Admit(3),

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from pop3gw import fdpass, listeners, messages, process, template
 from pop3gw.agenda import Agenda
 from pop3gw.attention import BRISK
-from pop3gw.generation import REPORT_LIMIT
+from pop3gw.generation import REPORT_LIMIT, Stage
 from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.orders import Act, Order
@@ -357,6 +358,24 @@ def test_a_service_waits_for_how_its_last_worker_ended_but_not_for_long(
     gateway.close()
     assert killed == ([NO_PROCESS] if told == "nothing" else [])
     assert gateway.ledger.totals([])[0][counts.WORKERS_ENDED.index(end)] == 1
+
+
+@pytest.mark.parametrize("template_first", [False, True])
+def test_how_workers_ended_is_counted_while_their_template_can_not_be_replaced(
+    gateway: Gateway, template_first: bool
+) -> None:
+    gateway.offer()
+    for one in (gateway.template, gateway.worker) if template_first else (gateway.worker, gateway.template):
+        one.close()
+        gateway.hear()
+    gateway.now = time.monotonic()
+    gateway.hear()
+    assert gateway.serving.templates.serving is not None
+    assert gateway.serving.templates.serving.stage is Stage.GONE
+    assert gateway.ledger.totals([])[0][counts.WORKERS_ENDED.index(WorkerEnd.RETIRED)] == 1
+    gateway.hear()
+    gateway.close()
+    assert gateway.ledger.totals([])[0][counts.WORKERS_ENDED.index(WorkerEnd.RETIRED)] == 1
 
 
 def test_an_old_template_that_does_not_say_how_its_last_worker_ended_is_killed(
