@@ -17,7 +17,7 @@ import linecache
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TypeGuard
@@ -33,9 +33,16 @@ LOAD_LIMIT = 30.0  # s in which a template must have loaded its policy
 _PRIVATE = "pop3gw_policy_"
 
 
-def load_policy(name: PolicyName, policy_path: Sequence[str], *, distrust: Distrust | None) -> type[AbstractPop3Proxy]:
+def load_policy(
+    name: PolicyName,
+    policy_path: Sequence[str],
+    *,
+    distrust: Distrust | None,
+    doubt: Callable[[str, str], None] | None = None,
+) -> type[AbstractPop3Proxy]:
     """Load the class and check what its ``config()`` leaves.
 
+    ``doubt`` is told what looks misspelt, and what is expected instead.
     Raises PolicyError, whose text names file, class, key and reason, and Python's exception with type, text and line.
     """
     _refuse_a_closed_interpreter()
@@ -53,6 +60,11 @@ def load_policy(name: PolicyName, policy_path: Sequence[str], *, distrust: Distr
         raise PolicyError(f"{place}: config() raised {_said(error, _file_of(module))}") from error
     if faults:
         raise PolicyError("\n".join(f"{place}: {fault}" for fault in faults))
+    if doubt is not None:
+        from pop3gw.proto import spelling
+
+        for seen, expected in spelling.doubts(made):
+            doubt(f"{place}: {seen}", expected)
     return found
 
 

@@ -153,7 +153,7 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
         for fault in error.faults[: messages.FAULTS_LIMIT - 1]:  # and one more, of the policy
             channel.send(messages.Fault(fault.key, fault.expected, fault.found))
     for doubt in doubts:
-        _doubt(plan, channel, messages.Doubt(doubt.key, doubt.expected, doubt.found))
+        _doubt(plan, channel, doubt.key, doubt.found, doubt.expected)
     if plan.account is not None:
         privileges.drop_privileges(plan.account)
     process.forbid_dumps()
@@ -166,7 +166,14 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
     distrust = None if plan.account is None else Distrust.of(plan.account)
     before, this = process.descriptors(), os.getpid()
     try:
-        policy = loading.load_policy(plan.service.policy, plan.config.policy_path, distrust=distrust)
+        policy = loading.load_policy(
+            plan.service.policy,
+            plan.config.policy_path,
+            distrust=distrust,
+            doubt=None
+            if plan.log is not None
+            else lambda found, expected: _doubt(plan, channel, "policy", found, expected),
+        )
     finally:
         if os.getpid() != this:  # a child that the policy has forked would go on as a second template
             os._exit(Exit.FAILED)
@@ -174,11 +181,12 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
     if policy.tls_required is True and plan.service.tls is Tls.OFF:
         found = f"{plan.service.policy} demands TLS (tls_required) where there is none"
         # No fault: config() may say otherwise of sessions that it knows by their address.
-        _doubt(plan, channel, messages.Doubt("tls", "another tls, or another policy: nobody can log in", found))
+        _doubt(plan, channel, "tls", found, "another tls, or another policy: nobody can log in")
     return Terms.of(plan.service, policy, plan.listeners, tls) if usable else None, opened
 
 
-def _doubt(plan: Plan, channel: fdpass.Channel, doubt: messages.Doubt) -> None:
+def _doubt(plan: Plan, channel: fdpass.Channel, key: str, found: str, expected: str) -> None:
+    doubt = messages.Doubt(key, expected, found)
     if plan.log is None:
         channel.send(doubt)
     else:

@@ -18,7 +18,7 @@ policy
 policies.apop policies.tls
 farewell places privileges messages attention listing respawn spares closing congestion patience seating
 settings loops leavers proto.wire proto.commands proto.events proto.capabilities proto.proxyheader
-proto.asking proto.content proto.counts proto.sasl proto.turns
+proto.asking proto.content proto.counts proto.sasl proto.spelling proto.turns
 proto.upgrade proto.outcome
 proto.requests
 proto.answers proto.clientside
