@@ -363,6 +363,8 @@ class Conversation(Pump):
             self._shaken(self._handshake)
         elif self._client.unsent is not None and self._client.takes():
             self._session.blocked(Side.CLIENT, now)
+        elif self._client.unsent is None and self._session.awaits_client and self._client.takes_the_rest():
+            self._session.flowing(now)
         else:
             self._session.expire(now)
         self._session.changed = True  # whatever has come of it: the next deadline is to be looked for

@@ -154,6 +154,7 @@ class Stream:
         self.sent += count
         self.unsent = rest[count:] if count < len(rest) else None
         if self.unsent is None:
+            self._owed = 0
             return True
         self._owed = _owed(self.socket)
         return False
@@ -165,6 +166,11 @@ class Stream:
         """
         before, self._owed = self._owed, _owed(self.socket)
         return self._owed < before
+
+    def takes_the_rest(self) -> bool:
+        """As ``takes``, where nothing is left ``unsent``, and only the system still owes the peer something."""
+        before, self._owed = self._owed, _owed(self.socket)
+        return self._owed > 0 and (self._owed < before or not before)
 
     def lose(self) -> None:
         """The peer is gone, whatever it was still owed."""

@@ -82,6 +82,11 @@ class Session(FastPath):
         """When ``expire`` is to be called, or None."""
         return self._turns.deadline(self.policy)
 
+    @property
+    def awaits_client(self) -> bool:
+        """Whether it is the client's turn to speak."""
+        return self._turns.phase in CLIENT_TURNS
+
     # -- events
 
     def introduce(self, client_address: str, client_port: int) -> None:

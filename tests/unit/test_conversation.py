@@ -411,6 +411,35 @@ def test_a_client_that_reads_slowly_is_not_taken_for_one_that_does_not(stack: Ex
 
 @pytest.mark.interpreted  # its clock stands in the place of the modules' own
 @pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_client_to_whom_the_rest_of_an_answer_is_still_on_its_way_is_not_idle(stack: ExitStack, reads: bool) -> None:
+    hall = Served(stack, Pop3Proxy)
+    hall.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
+    hall.client.sendall(b"RETR 1\r\n")
+    assert hall.hears(hall.server) == b"RETR 1\r\n"
+    answer = b"+OK\r\n" + 512 * (b"a" * 1022 + b"\r\n") + b".\r\n"
+    hall.server.sendall(answer)
+    (conversation,) = hall.relay._running
+    while conversation._client.sent < len(answer):  # the system takes all of it, the client little
+        hall.turn()
+    assert conversation._client.unsent is None
+    heard = 0
+    for _ in range(5):
+        CLOCK.skew += 400
+        if reads:
+            heard += len(hall.client.recv(1 << 16, socket.MSG_WAITALL))
+        hall.idle()
+        CLOCK.skew += 201
+        hall.idle()
+    assert (not hall.over) is reads
+    if reads:
+        assert hall.client.recv(len(answer) - heard, socket.MSG_WAITALL)
+        hall.client.sendall(b"NOOP\r\n")
+        assert hall.hears(hall.server) == b"NOOP\r\n"
+
+
+@pytest.mark.interpreted  # its clock stands in the place of the modules' own
+@pytest.mark.usefixtures("clock")
 def test_the_time_that_config_takes_is_not_taken_from_connecting(stack: ExitStack, silent: Address) -> None:
     began = time.monotonic()
     hall = Hall(stack, Ponderous, server=silent, connect_timeout=60)
