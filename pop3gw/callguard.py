@@ -14,6 +14,7 @@ Long-running C code that never does is not; it ends with its process.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import time
@@ -24,6 +25,7 @@ from typing import NoReturn
 
 from pop3gw import signals
 from pop3gw.errors import Exit
+from pop3gw.proto.events import Journal
 
 STUBBORN = 20
 _STUBBORN = (
@@ -57,7 +59,9 @@ class CallGuard:
         self._ends = 0.0  # when the call that runs must be over (time.monotonic())
         self._rings = 0.0  # when the timer goes off; 0: it is not set
         self.interrupted = 0
+        self.journal: Journal | None = None
         self._process = os.getpid()
+        self._thread = _thread.get_ident()
         _GUARDS[:] = [self]
         self._give_up = give_up
         self._called = called
@@ -92,9 +96,14 @@ class CallGuard:
             raise CallbackTimeoutError(self._text())
         return result
 
+    def speaks(self) -> Journal | None:
+        """The journal of the session whose code runs now, where this is asked by it."""
+        return self.journal if self._running and _thread.get_ident() == self._thread else None
+
     def rest(self) -> None:
         """Nothing is called for a while: the timer goes off once more, and the next call sets it in any case."""
         self._rings = 0.0
+        self.journal = None
 
     def _set(self, seconds: float, now: float) -> None:
         self._rings = now + seconds

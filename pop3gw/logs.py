@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -200,7 +200,19 @@ def _join() -> None:
 def _write_joined(number: int, text: str, logger: str) -> None:
     level = next((level for level, least in reversed(_NUMBER.items()) if number >= least), LogLevel.DEBUG)
     if _NUMBER[level] >= _current.threshold:
-        _current.write(Entry(level, text, logger="" if logger.startswith("pop3gw") else logger))
+        journal = _SPEAKER[-1]()
+        if journal is not None:
+            journal.joined(level, text, logger)
+        else:
+            _current.write(Entry(level, text, logger="" if logger.startswith("pop3gw") else logger))
+
+
+_SPEAKER: Final[list[Callable[[], SessionLog | None]]] = [lambda: None]  # the last one
+
+
+def ask_who_speaks(speaker: Callable[[], SessionLog | None]) -> None:
+    """``speaker`` tells in which session's callback something is logged through ``logging``, if in one."""
+    _SPEAKER[:] = [speaker]
 
 
 class SessionLog:
@@ -239,6 +251,11 @@ class SessionLog:
 
     def error(self, text: str) -> None:
         self._write(LogLevel.ERROR, text)
+
+    def joined(self, level: LogLevel, text: str, logger: str) -> None:
+        """What a callback has logged through ``logging``; the logger's name tells it from the gateway's own lines."""
+        said = self._secrets.redacted(f"{logger}: {text}")
+        self._log.write(Entry(level, said, self._service, self._session, logger))
 
     def login_failed(self, client: str, user: str | None) -> None:
         """Log a failed login, for who counts them (fail2ban).

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pop3gw.callguard import CallGuard
 from pop3gw.conversation import Conversation
 from pop3gw.leavers import Leavers
+from pop3gw.logs import SessionLog, ask_who_speaks
 from pop3gw.logs import current as log
 from pop3gw.net import Peer, Route
 from pop3gw.policy import AbstractPop3Proxy
@@ -87,6 +88,7 @@ class Relay:
         self.ended = ended
         self._ask = ask
         self.guard = CallGuard(self._give_up, self._called)
+        ask_who_speaks(self._speaks)
         self._held_up = False  # by a callback, in this round
         self.leavers = Leavers(poller)
         self._running: set[Conversation] = set()
@@ -114,6 +116,10 @@ class Relay:
         conversation = self._asking.pop(seat, None)
         if conversation is not None:
             conversation.decided(admitted=admitted)
+
+    def _speaks(self) -> SessionLog | None:
+        journal = self.guard.speaks()
+        return journal if isinstance(journal, SessionLog) else None
 
     def _called(self) -> None:
         """A callback has run, and may have taken its time."""

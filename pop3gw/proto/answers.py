@@ -175,6 +175,7 @@ class _Showing:
     def __call__(self, texts: list[str], kept: list[str | None]) -> None:
         """Append what becomes of these lines, None for one that is dropped."""
         asking = self._asking
+        asking.guard.journal = asking.journal
         try:
             asking.guard.call(self._show, (texts, kept), asking.policy.callback_timeout)
         except ContentError:

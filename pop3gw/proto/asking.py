@@ -49,6 +49,7 @@ class Guard(Protocol):
 
     calls: int
     interrupted: int
+    journal: Journal | None  # whose callback is called: set before ``call``
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object: ...
 
@@ -58,6 +59,7 @@ class Unguarded:
 
     calls = 0
     interrupted = 0
+    journal: Journal | None = None
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], _milliseconds: int) -> object:
         """The plain call."""
@@ -104,6 +106,7 @@ class Asking:
 
     def configure(self) -> bool:
         """Run ``config()``; False when it failed, which is logged."""
+        self.guard.journal = self.journal
         try:
             self.guard.call(self.policy.config, (), self.policy.callback_timeout)
             shown = self.shown
@@ -158,6 +161,7 @@ class Asking:
 
     def call(self, callback: Callable[..., object], argument: str) -> Verdict:
         self.heard = True
+        self.guard.journal = self.journal
         returned = self.guard.call(callback, (argument,), self.policy.callback_timeout)
         try:
             return verdict(returned)

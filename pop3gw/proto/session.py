@@ -112,6 +112,7 @@ class Session(FastPath):
             self._configure()
 
     def _configure(self) -> None:
+        self._guard.journal = self._journal
         try:
             limit = self._policy_class.callback_timeout
             made = self._guard.call(_instance, (self._policy_class, self.facts), limit)

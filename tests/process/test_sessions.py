@@ -282,6 +282,47 @@ def test_without_descriptors_clients_wait_nothing_spins_and_it_recovers(make: Ma
     gateway.connect().greeted().quits()
 
 
+LOGS = """
+import logging, threading
+from pop3gw.policy import *
+
+class Office(Pop3Proxy):
+    def __init__(self):
+        logging.warning("made")
+
+    def config(self):
+        Pop3Proxy.config(self)
+        self.request["PASS"] = (POP3_REQ_POLICY, self.ask)
+        self.request["RETR"] = (POP3_REQ_POLICY, None, self.see)
+
+    def ask(self, command):
+        logging.getLogger("mine").warning("login failed client=192.0.2.1, %s with %s", self.username, self.password)
+        other = threading.Thread(target=logging.warning, args=("elsewhere",))
+        other.start()
+        other.join()
+        return POP3_REQ_ACCEPT
+
+    def see(self, response_param):
+        logging.warning("seen %s", response_param)
+        return POP3_RSP_ACCEPT
+"""
+
+
+def test_what_a_callback_logs_carries_the_id_of_its_session(make: Make) -> None:
+    gateway = make()
+    gateway.policy(LOGS)
+    gateway.start()
+    client = gateway.connect().logged_in()
+    client.quits()
+    gateway.wait_for("session ended")
+    found = re.search(rf" {gateway.name} ([0-9a-f]{{12}}): session ended", gateway.log)
+    assert found is not None
+    tag = f"warning {gateway.name} {found[1]}"
+    assert f"{tag}: root: made\n" in gateway.log
+    assert f"{tag}: mine: login failed client=192.0.2.1, alice with ***\n" in gateway.log
+    assert "warning root: elsewhere\n" in gateway.log
+
+
 HOLDS = """
 import logging
 from pop3gw.policy import *

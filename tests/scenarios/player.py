@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pop3gw.policy import AbstractPop3Proxy, SessionFacts
+from pop3gw.proto.events import Journal
 from pop3gw.proto.session import Session
 from pop3gw.redaction import Secrets
 from tests.scenarios.transcript import (
@@ -112,6 +113,7 @@ class ProcessorTimeGuard:
     def __init__(self) -> None:
         self.calls = 0
         self.interrupted = 0
+        self.journal: Journal | None = None
         self._calls_before = 0
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object:
