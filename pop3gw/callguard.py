@@ -89,7 +89,7 @@ class CallGuard:
         finally:
             # Once more: the timer may go off right before the line above, which is then skipped.
             self._running = False
-            if os.getpid() != self._process:  # it would serve the same session once more
+            if self.interrupted and os.getpid() != self._process:  # it would serve the same session once more
                 self._end("a callback", _FORKED)
             self._called()
         if self.interrupted:
@@ -103,7 +103,6 @@ class CallGuard:
     def rest(self) -> None:
         """Nothing is called for a while: the timer goes off once more, and the next call sets it in any case."""
         self._rings = 0.0
-        self.journal = None
 
     def _set(self, seconds: float, now: float) -> None:
         self._rings = now + seconds

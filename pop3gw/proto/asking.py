@@ -106,7 +106,6 @@ class Asking:
 
     def configure(self) -> bool:
         """Run ``config()``; False when it failed, which is logged."""
-        self.guard.journal = self.journal
         try:
             self.guard.call(self.policy.config, (), self.policy.callback_timeout)
             shown = self.shown

@@ -192,6 +192,7 @@ def test_a_process_that_a_callback_has_forked_does_not_come_back(raises: bool) -
         return 1
 
     before = signal.getsignal(signal.SIGALRM)
+    notice_forks()
     try:
         guard = CallGuard(telling(writing), lambda: None)
         assert guard.call(forks, (), 60_000) == 1
