@@ -225,7 +225,11 @@ def test_a_reload_names_all_that_is_wrong_with_keys_and_policy(make: Make) -> No
     assert noop(gateway.connect().logged_in()) == "-ERR old"
 
 
-def test_a_template_that_is_killed_while_another_loads_fails_the_reload_and_both_are_told(make: Make) -> None:
+def failed_while_another_loads(make: Make) -> tuple[Gateway, int, Path]:
+    """A reload of two services: the template of one is killed, that of the other reads what is returned last.
+
+    Returns also the template that serves.
+    """
     gateway = make()
     gateway.policy(noop_says("old"))
     gateway.policy(noop_says("other"), "slow")
@@ -241,6 +245,11 @@ def test_a_template_that_is_killed_while_another_loads_fails_the_reload_and_both
     (new,) = until("the new template", lambda: [pid for pid in gateway.pids("template") if pid != old])
     os.kill(new, signal.SIGKILL)
     until("it is gone", lambda: gateway.pids("template") == [old])
+    return gateway, old, fifo
+
+
+def test_a_template_that_is_killed_while_another_loads_fails_the_reload_and_both_are_told(make: Make) -> None:
+    gateway, old, fifo = failed_while_another_loads(make)
     with fifo.open("w"):  # until the block ends the other is being loaded
         assert "the old one stays" not in gateway.log
     gateway.wait_for("the configuration was not reloaded, the old one stays")
@@ -251,20 +260,7 @@ def test_a_template_that_is_killed_while_another_loads_fails_the_reload_and_both
 
 
 def test_a_reload_that_has_failed_waits_for_no_other_template_once_another_reload_is_wanted(make: Make) -> None:
-    gateway = make()
-    gateway.policy(noop_says("old"))
-    gateway.policy(noop_says("other"), "slow")
-    server = gateway.settings["server"]
-    gateway.more = f"  [[{gateway.name}b]]\n  listen = 127.0.0.1:0\n  server = {server}\n  policy = slow:Office\n"
-    gateway.start()
-    (old,) = gateway.pids("template")
-    fifo = gateway.folder / "fifo"
-    os.mkfifo(fifo, 0o644)  # which nobody opens
-    gateway.policy(f"open({str(fifo)!r}).read()\n", "slow")
-    gateway.reload()
-    (new,) = until("the new template", lambda: [pid for pid in gateway.pids("template") if pid != old])
-    os.kill(new, signal.SIGKILL)
-    until("it is gone", lambda: gateway.pids("template") == [old])
+    gateway, _old, _fifo = failed_while_another_loads(make)
     gateway.policy(noop_says("new"))
     gateway.policy(noop_says("other"), "slow")
     gateway.reload()
