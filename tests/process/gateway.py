@@ -35,12 +35,15 @@ def noop_says(text: str) -> str:
     )
 
 
+_ANSWERS = {b"STAT": b"+OK 0 0\r\n", b"RETR": b"+OK\r\na line\r\n.\r\n", b"QUIT": b"+OK bye\r\n"}
+
+
 class _Mailbox(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         self.wfile.write(b"+OK ready\r\n")
         for line in self.rfile:
             command = line.split()[0].upper() if line.split() else b""
-            self.wfile.write({b"STAT": b"+OK 0 0\r\n", b"QUIT": b"+OK bye\r\n"}.get(command, b"+OK\r\n"))
+            self.wfile.write(_ANSWERS.get(command, b"+OK\r\n"))
             if command == b"QUIT":
                 return
 

@@ -312,14 +312,18 @@ def test_what_a_callback_logs_carries_the_id_of_its_session(make: Make) -> None:
     gateway = make()
     gateway.policy(LOGS)
     gateway.start()
-    client = gateway.connect().logged_in()
+    client, other = gateway.connect().logged_in(), gateway.connect().logged_in()
+    assert [client.ask("RETR 1"), client.hear(), client.hear()] == ["+OK", "a line", "."]
     client.quits()
     gateway.wait_for("session ended")
+    other.quits()
     found = re.search(rf" {gateway.name} ([0-9a-f]{{12}}): session ended", gateway.log)
     assert found is not None
     tag = f"warning {gateway.name} {found[1]}"
     assert f"{tag}: root: made\n" in gateway.log
     assert f"{tag}: mine: login failed client=192.0.2.1, alice with ***\n" in gateway.log
+    for text in ("", "a line"):  # the status line's text, and what stands behind it
+        assert f"{tag}: root: seen {text}\n" in gateway.log
     assert "warning root: elsewhere\n" in gateway.log
 
 
