@@ -200,19 +200,24 @@ def _join() -> None:
 def _write_joined(number: int, text: str, logger: str) -> None:
     level = next((level for level, least in reversed(_NUMBER.items()) if number >= least), LogLevel.DEBUG)
     if _NUMBER[level] >= _current.threshold:
-        journal = _SPEAKER[-1]()
+        journal = _speaker()
         if journal is not None:
             journal.joined(level, text, logger)
         else:
             _current.write(Entry(level, text, logger="" if logger.startswith("pop3gw") else logger))
 
 
-_SPEAKER: Final[list[Callable[[], SessionLog | None]]] = [lambda: None]  # the last one
+def _nobody() -> SessionLog | None:
+    return None
+
+
+_speaker: Callable[[], SessionLog | None] = _nobody
 
 
 def ask_who_speaks(speaker: Callable[[], SessionLog | None]) -> None:
     """``speaker`` tells in which session's callback something is logged through ``logging``, if in one."""
-    _SPEAKER[:] = [speaker]
+    global _speaker  # a process has one relay
+    _speaker = speaker
 
 
 class SessionLog:

@@ -169,8 +169,8 @@ class Stream:
 
     def takes_the_rest(self) -> bool:
         """As ``takes``, where nothing is left ``unsent``, and only the system still owes the peer something."""
-        before, self._owed = self._owed, _owed(self.socket)
-        return self._owed > 0 and (self._owed < before or not before)
+        first = not self._owed  # nothing was left unsent: it may have taken any of it
+        return (self.takes() or first) and self._owed > 0
 
     def lose(self) -> None:
         """The peer is gone, whatever it was still owed."""
