@@ -30,7 +30,7 @@ _WORKLOADS: dict[str, Callable[[int], Workload]] = {
     "paced": workloads.paced,
 }
 _SPY = Path(sys.executable).with_name("py-spy")
-_WAITING = ("EpollSelector.select", "Poller.poll", "poll (pop3gw/poller.py")
+_WAITING = ("Poller.poll", "wait (pop3gw/waiting.py")  # where the gateway's loops wait
 
 
 def shares(stacks: Iterable[str]) -> tuple[Counter[str], Counter[str], int]:

@@ -1,6 +1,6 @@
 """What the clients do: each workload as arguments of the load generator, and the figures that it gives.
 
-Must not know the proxies. Sizes are for a core of 2026; `Scale` makes them smaller for a quick look.
+Must not know the proxies. Sizes are for a core of 2026; how many sessions of each are run is `compare`'s.
 """
 
 from __future__ import annotations

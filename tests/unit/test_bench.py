@@ -88,7 +88,8 @@ def test_samples_are_shared_out_to_functions() -> None:
         "process 1:x;run;read 3",
         "process 1:x;run;run 2",
         "run 1",
-        "run;EpollSelector.select (selectors.py:451) 7",
+        "run;Poller.poll (pop3gw/poller.py:81) 4",
+        "run;Poller.poll (pop3gw/poller.py:81);wait (pop3gw/waiting.py:12) 3",
     ]
     alone, with_callees, waiting = profiling.shares(stacks)
     assert alone == {"read": 3, "run": 3}
