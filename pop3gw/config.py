@@ -79,9 +79,9 @@ class _Checks:
 def load(path: str, *, foreground: bool, again: bool = False) -> Config:
     """Read and check a configuration file.
 
-    ``foreground`` decides two defaults: there the log goes to stderr, and there is no pid file. Relative paths start at
-    the file's folder. ``again``: at a reload, which waits for no writer. Raises ConfigurationError with every problem
-    that was found.
+    ``foreground`` decides three defaults: there the log goes to stderr, and there is no pid file and, but in a unit of
+    systemd, no control socket. Relative paths start at the file's folder. ``again``: at a reload, which waits for no
+    writer. Raises ConfigurationError with every problem that was found.
     """
     config, problems = examine(path, foreground=foreground, again=again)
     if problems:

@@ -3,7 +3,8 @@
 Lines are written directly, in one system call: through ``logging`` a line costs a session as much as its policy does.
 What others log through ``logging`` (policies, libraries) is joined in once somebody loads that.
 
-Known limit: what a policy logs through ``logging`` is escaped but not redacted, since it belongs to no session.
+Known limit: what a thread or the module of a policy logs through ``logging`` is escaped but not redacted, since it
+belongs to no session.
 """
 
 from __future__ import annotations
