@@ -52,6 +52,7 @@ class CallGuard:
 
     def __init__(self, give_up: Callable[[str, str], None], called: Callable[[], None]) -> None:
         """``give_up`` is told who makes a process end that can't be helped, and why, ``called`` behind each call."""
+        global _guard
         self.calls = 0
         self._running = False
         self._seen = 0
@@ -62,10 +63,10 @@ class CallGuard:
         self.journal: Journal | None = None
         self._process = os.getpid()
         self._thread = _thread.get_ident()
-        _GUARDS[:] = [self]
         self._give_up = give_up
         self._called = called
         signals.handle(signal.SIGALRM, self._alarm)
+        _guard = self
 
     def call(self, function: Callable[..., object], arguments: tuple[object, ...], milliseconds: int) -> object:
         """``function(*arguments)``; what it raises, or CallbackTimeoutError.
@@ -134,7 +135,7 @@ class CallGuard:
         return f"it ran longer than callback_timeout ({self._period * 1000:.0f} ms)"
 
 
-_GUARDS: list[CallGuard] = []  # that of this process
+_guard: CallGuard | None = None  # that of this process
 
 
 def notice_forks() -> None:
@@ -143,8 +144,8 @@ def notice_forks() -> None:
 
 
 def _forked() -> None:
-    for guard in _GUARDS:
-        guard.interrupted += 1
+    if _guard is not None:
+        _guard.interrupted += 1
 
 
 def _called_in(frame: FrameType | None) -> str:

@@ -92,8 +92,8 @@ class Log:
     def level(self, level: LogLevel) -> None:
         self._level = level
         self.threshold = _NUMBER[level]
-        if _JOINED:
-            _JOINED[0].take_from(self.threshold)
+        if _joined is not None:
+            _joined.take_from(self.threshold)
 
     def write(self, entry: Entry) -> None:
         """Write an entry whatever its level."""
@@ -167,7 +167,7 @@ def _stderr(style: LogFormat, journal_socket: str) -> Sink:
     return FileSink(2, form=FILE_FORMS[style])
 
 
-_JOINED: Final[list[Joined]] = []  # at most one
+_joined: Joined | None = None  # once somebody has loaded ``logging``
 _current = Log(FileSink(2), LogLevel.WARNING, "stderr")
 
 
@@ -191,11 +191,12 @@ def to_nowhere() -> Iterator[None]:
 
 def _join() -> None:
     """Take into the log what others log through ``logging``, which has been loaded."""
+    global _joined
     from pop3gw.joined import Joined
 
-    if not _JOINED:
-        _JOINED.append(Joined(_write_joined))
-    _JOINED[0].take_from(_current.threshold)
+    if _joined is None:
+        _joined = Joined(_write_joined)
+    _joined.take_from(_current.threshold)
 
 
 def _write_joined(number: int, text: str, logger: str) -> None:
