@@ -42,7 +42,6 @@ _AFTER_WORD = re.compile(r"[^\w.-]")
 _BY_KEY = {item.key: item for item in SETTINGS}
 _SHAPE = "[main], [workers] or [services], and below [services] one [[NAME]] a service"
 _KINDS = {item.row.kind.check: item.row.kind for item in SETTINGS}
-_PATHS = ("path", "files", "folders", "certificates", "log_target")  # kinds of settings that name files
 
 _LARGEST = 1 << 20  # octets of a file
 _OWN_DESCRIPTORS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # what is read from there ends some time
@@ -366,7 +365,7 @@ class _Document:
         for name in path:
             texts = texts[name]
         value = item.row.kind.parse(texts[item.key])
-        return self._absolute(value) if item.row.kind.check in _PATHS else value
+        return self._absolute(value) if item.row.kind.names_files else value
 
     def _absolute(self, value: Any) -> Any:
         if isinstance(value, tuple):

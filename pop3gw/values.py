@@ -151,11 +151,15 @@ class PolicyName:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A type of value. ``check`` names it in the configspec, ``expected`` in messages and manuals."""
+    """A type of value. ``check`` names it in the configspec, ``expected`` in messages and manuals.
+
+    ``names_files``: a relative path in it starts at the configuration file's folder.
+    """
 
     check: str
     expected: str
     parse: Callable[[Raw], Any]
+    names_files: bool = False
 
 
 def show(value: object) -> str:
@@ -264,9 +268,9 @@ LISTENER = Kind(
 SERVER = Kind("server", "a host and a port, as mail.example.com:110 or [2001:db8::1]:110", _parse_server)
 POLICY = Kind("policy", "module:Class, as office:UToAPop3", lambda raw: PolicyName.parse(_one(raw)))
 ACCOUNT = Kind("account", "the name of an account or group of this machine", _parse_account)
-PATH = Kind("path", "the path of a file", _one)
-FOLDERS = Kind("folders", "the paths of folders", lambda raw: _many(raw, str))
-LOG_TARGET = Kind("log_target", "syslog, stderr, or the path of a file", _parse_log_target)
+PATH = Kind("path", "the path of a file", _one, names_files=True)
+FOLDERS = Kind("folders", "the paths of folders", lambda raw: _many(raw, str), names_files=True)
+LOG_TARGET = Kind("log_target", "syslog, stderr, or the path of a file", _parse_log_target, names_files=True)
 
 
 def _parse_certificate(text: str) -> Certificate:
@@ -292,11 +296,12 @@ def _parse_fingerprint(text: str) -> str:
     return digest
 
 
-FILES = Kind("files", "the paths of files", lambda raw: _many(raw, str))
+FILES = Kind("files", "the paths of files", lambda raw: _many(raw, str), names_files=True)
 CERTIFICATES = Kind(
     "certificates",
     "PEM files, each as FILE or NAME=FILE",
     lambda raw: _many(raw, _parse_certificate),
+    names_files=True,
 )
 NETWORKS = Kind(
     "networks",
