@@ -21,7 +21,7 @@ from pop3gw.agenda import Agenda
 from pop3gw.attention import Attention
 from pop3gw.backtrace import backtrace
 from pop3gw.errors import ChannelError
-from pop3gw.generation import Stage, Worker
+from pop3gw.generation import Worker
 from pop3gw.ledger import Ledger
 from pop3gw.logline import quoted
 from pop3gw.logs import SessionLog
@@ -312,8 +312,4 @@ class Crew:
             )
         self._ledger.fold(worker.generation.board, worker.slot, worker.generation.rows)
         self._pool.ended(worker.number, now)
-        generation = worker.generation
-        left = generation is not self._templates.serving or generation.stage is Stage.GONE
-        if left and not generation.workers:
-            self._templates.deadline = now
-            self._agenda.want(now)
+        self._templates.lost_worker(worker.generation, now)

@@ -124,6 +124,13 @@ class Succession:
         for generation in self._older:
             self.deadline = min(self.deadline, generation.heard_until)
 
+    def lost_worker(self, generation: Generation, now: float) -> None:
+        """A worker of this generation is gone: where it was the last of one that forks no more, that one is over."""
+        forks_no_more = generation is not self.serving or generation.stage is Stage.GONE
+        if forks_no_more and not generation.workers:
+            self.deadline = now
+            self._agenda.want(now)
+
     def log_reopened(self, descriptor: int) -> None:
         """Pass the log's new descriptor on."""
         for generation in self._all():
@@ -236,7 +243,8 @@ class Succession:
             case messages.Exited(worker, pid, status) if generation is not self.coming:
                 self._owner.exited(worker, pid, status, now)
                 generation.unreported.discard(worker)
-                self.deadline = now if self._older else self.deadline
+                if self._older:
+                    self.deadline = now
             case _:
                 raise ChannelError(f"{type(message).__name__} is no message of a template now")
 
