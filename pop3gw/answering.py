@@ -2,8 +2,8 @@
 
 A question ends with a mark, must be whole within a time and a length, and is answered once, now or later; then its
 connection is closed. Nothing here waits for a single connection. Who comes while the house is full takes the place of
-the one that has been silent the longest; a service lets fewer wait for their answer than there are places. It must not
-know what is asked; of what the master says it knows that it has to leave, and hands the rest to its service.
+the one that has been silent the longest; a ``Responder`` lets fewer wait for their answer than there are places. What
+is asked only that one knows; of what the master says this module knows that it has to leave, the rest is handed on.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Question:
             self._answered(self)
 
 
-class Service(Protocol):
+class Responder(Protocol):
     """What an attendant does."""
 
     mark: bytes  # what a question ends with
@@ -76,10 +76,10 @@ class Service(Protocol):
 
 
 class Answering:
-    """Runs a service over a listening socket until the master retires it or is gone."""
+    """Runs a responder over a listening socket until the master retires it or is gone."""
 
-    def __init__(self, service: Service, listener: socket.socket, channel: Channel) -> None:
-        self._service = service
+    def __init__(self, responder: Responder, listener: socket.socket, channel: Channel) -> None:
+        self._responder = responder
         self._listener = listener
         self._channel = channel
         self._guests: dict[Question, None] = {}  # oldest first
@@ -95,7 +95,7 @@ class Answering:
         self._poller.watch(self._channel.fileno(), READ, self._hear)
         while not (self._retired and not self._guests) and time.monotonic() < self._leaves_at:
             now = time.monotonic()
-            due = min(self._service.tick(now), self._leaves_at, *(guest.due for guest in self._guests), NEVER)
+            due = min(self._responder.tick(now), self._leaves_at, *(guest.due for guest in self._guests), NEVER)
             self._poller.poll(None if due == NEVER else max(0.0, due - now))
             now = time.monotonic()
             for guest in [guest for guest in self._guests if guest.due <= now]:
@@ -144,21 +144,21 @@ class Answering:
         except OSError:
             data = b""
         guest.text += data
-        service = self._service
-        before, mark, _ = guest.text.partition(service.mark)
-        if not mark and len(guest.text) <= service.limit:
+        responder = self._responder
+        before, mark, _ = guest.text.partition(responder.mark)
+        if not mark and len(guest.text) <= responder.limit:
             if not data:
                 self._drop(guest)
             return
         self._register(guest, 0)
         guest.asked(self._send)
         # Not before it has asked: over octets that were not read, a close would eat the refusal.
-        refusal = service.too_long if len(before) > service.limit else service.refusal(guest.connection)
+        refusal = responder.too_long if len(before) > responder.limit else responder.refusal(guest.connection)
         if refusal is not None:
             guest.answer(refusal)
             return
         guest.text = before
-        service.ask(guest)
+        responder.ask(guest)
 
     def _send(self, guest: Question) -> None:
         if guest in self._guests:
@@ -208,4 +208,4 @@ class Answering:
             for guest in [guest for guest in self._guests if received is None and guest.unsent is None]:
                 self._drop(guest)
         else:
-            self._service.hear(received[0])
+            self._responder.hear(received[0])

@@ -18,7 +18,7 @@ from typing import Final
 
 from pop3gw import privileges, process
 from pop3gw.agenda import Agenda
-from pop3gw.answering import Answering, Service
+from pop3gw.answering import Answering, Responder
 from pop3gw.backoff import Backoff
 from pop3gw.backtrace import backtrace
 from pop3gw.errors import ChannelError, StartError
@@ -33,7 +33,7 @@ from pop3gw.view import Overview
 _LEAVE_LIMIT: Final = 120.0  # s: a reload that an old one's guest waits for is long over then
 _CLOSE_LIMIT: Final = 3.0  # s that the master's end waits for last answers
 
-Make = Callable[[Overview, Channel], Service]
+Make = Callable[[Overview, Channel], Responder]
 Hear = Callable[["Asker", Message], None]
 
 
@@ -41,7 +41,7 @@ def control(account: Account | None) -> Make:
     """What answers pop3gwctl."""
     uid, gid = os.geteuid(), os.getegid() if account is None else account.gid
 
-    def make(overview: Overview, channel: Channel) -> Service:
+    def make(overview: Overview, channel: Channel) -> Responder:
         from pop3gw.control import Control
 
         return Control(overview, channel, uid, gid, None if account is None else account.uid)
@@ -49,7 +49,7 @@ def control(account: Account | None) -> Make:
     return make
 
 
-def metrics(overview: Overview, _channel: Channel) -> Service:
+def metrics(overview: Overview, _channel: Channel) -> Responder:
     """What answers Prometheus."""
     from pop3gw.metrics import Metrics
 

@@ -55,7 +55,7 @@ def peer(connection: socket.socket) -> tuple[int, frozenset[int]]:
 
 
 class Control:
-    """The service of this process (``answering.Service``)."""
+    """The responder of this process (``answering.Responder``)."""
 
     mark = b"\n"
     limit = 4096
@@ -84,7 +84,7 @@ class Control:
             "stop": (self._stop, {"now": bool}),
         }
 
-    # answering.Service
+    # answering.Responder
 
     def refusal(self, connection: socket.socket) -> bytes | None:
         """What to say to somebody who is neither root nor of the group."""

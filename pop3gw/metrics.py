@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from pop3gw import __version__
 from pop3gw.answering import Question
@@ -31,7 +32,7 @@ _PREFIX = "pop3gw_"
 _HOST = re.compile(rb"\A[Hh][Tt][Tt][Pp]://[^/?]*")  # what an address has before its path, where a proxy asks
 
 
-class Scoreboard:
+class GatewayCollector(Collector):
     """What prometheus_client asks for the metrics."""
 
     def __init__(self, overview: Overview) -> None:
@@ -104,14 +105,14 @@ def _bound(seconds: float) -> str:
 
 
 class Metrics:
-    """The service of this process (``answering.Service``)."""
+    """The responder of this process (``answering.Responder``)."""
 
     mark = b"\r\n\r\n"
     limit = 8192
 
     def __init__(self, overview: Overview) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(Scoreboard(overview))  # type: ignore[arg-type]  # it is no Collector by name
+        self._registry.register(GatewayCollector(overview))
         self.too_long = _response("431 Request Header Fields Too Large", b"")
 
     def refusal(self, _connection: socket.socket) -> bytes | None:
