@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeGuard
 
-from pop3gw import policy
+from pop3gw import checking, policy
 from pop3gw.backtrace import line_in, summed_up
 from pop3gw.distrust import Distrust
 from pop3gw.errors import PolicyError
@@ -55,13 +55,13 @@ def load_policy(
     except BaseException as error:  # SystemExit and its like, too, are faults of the policy
         raise PolicyError(f"{place}: no instance can be made: {_said(error, _file_of(module))}") from error
     try:
-        faults = policy.check(made)
+        faults = checking.faults(made)
     except BaseException as error:  # as above
         raise PolicyError(f"{place}: config() raised {_said(error, _file_of(module))}") from error
     if faults:
         raise PolicyError("\n".join(f"{place}: {fault}" for fault in faults))
     if doubt is not None:
-        from pop3gw.proto import spelling
+        from pop3gw import spelling
 
         for seen, expected in spelling.doubts(made):
             doubt(f"{place}: {seen}", expected)

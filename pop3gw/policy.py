@@ -4,8 +4,8 @@ A policy is a class; one instance of it serves one session. This module holds it
 the meaning of an entry of the request hash. It must not know sockets, sessions or the command table: ``proto.asking``
 calls the callbacks, its callers act on what they decide.
 
-Known limit: attributes are checked when they are set, entries of ``request`` when ``check`` is called and when a
-request needs them, since a callback may change them at any time.
+Known limit: attributes are checked when they are set, entries of ``request`` when the policy is (``checking``) and when
+a request needs them, since a callback may change them at any time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any, ClassVar, NamedTuple, Self
 
 POP3_REQ_ACCEPT = 1
@@ -43,10 +43,6 @@ __all__ = [
 GREETING = "GREETING"
 ANY_KNOWN = "*"
 INVALID_COMMAND = "Invalid command."
-_MAKES_ANOTHER = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR of ``inspect``
-_NEVER_RUNS = "is async or has a yield: called, it does not run"
-_ANY_NUMBER = 0x04  # CO_VARARGS
-_ANY_NAMES = 0x08  # CO_VARKEYWORDS
 
 _NAMES = {
     POP3_REQ_ACCEPT: "ACCEPT",
@@ -358,70 +354,8 @@ def attribute_faults(policy: AbstractPop3Proxy, names: Iterable[str]) -> list[st
     return faults
 
 
-def check(policy: AbstractPop3Proxy) -> list[str]:
-    """Every malformed entry that ``config()`` leaves, as ``request['KEY']: reason``; and what would never run.
-
-    Runs ``config()``, and raises whatever it raises.
-    """
-    if _never_runs(policy.config):
-        return [f"config() {_NEVER_RUNS}"]
-    # Of a class between, too: called as super().config() it would not run either.
-    for base in type(policy).__mro__:
-        if _never_runs(base.__dict__.get("config")):
-            return [f"config() of {base.__name__} {_NEVER_RUNS}"]
-    policy.config()
-    if faults := attribute_faults(policy, sorted(SETTABLE)):
-        return faults
-    for key, value in policy.request.items():
-        try:
-            found = entry(key, value, policy.max_response_line_length)
-        except ValueError as fault:
-            faults.append(f"request[{key!r}]: {fault}")
-        else:
-            callbacks = (found.request_callback, found.response_callback)
-            faults += [f"request[{key!r}]: its callback {_NEVER_RUNS}" for call in callbacks if _never_runs(call)]
-            faults += [
-                f"request[{key!r}]: its callback {innermost(call).__qualname__} "
-                "can't be called with one argument, as it would be"
-                for call in callbacks
-                if call is not None and not _takes_one(call)
-            ]
-    return faults
-
-
 def innermost(function: Any) -> Any:
     """What a bound method, or a partial, calls in the end."""
     while isinstance(function, MethodType | partial):
         function = function.__func__ if isinstance(function, MethodType) else function.func
     return function
-
-
-def _never_runs(function: object) -> bool:
-    """Whether a call only makes a coroutine or a generator: as ``inspect`` says, which takes 1.6 MiB."""
-    function = innermost(function)
-    return isinstance(function, FunctionType) and function.__code__.co_flags & _MAKES_ANOTHER != 0
-
-
-def _takes_one(call: Callable[..., object]) -> bool:
-    """Whether it can be called with one argument, as far as a function shows."""
-    function: Any = call
-    given, by_name = 1, set[str]()
-    while isinstance(function, MethodType | partial):
-        if isinstance(function, MethodType):
-            given, function = given + 1, function.__func__
-        else:
-            given, by_name, function = given + len(function.args), by_name | set(function.keywords), function.func
-    if not isinstance(function, FunctionType):
-        return True
-    code = function.__code__
-    first_default = code.co_argcount - len(function.__defaults__ or ())
-    positional = code.co_varnames[: code.co_argcount]
-    by_either = positional[code.co_posonlyargcount :]
-    named = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-    return (
-        all(name in by_name and name in by_either for name in positional[given:first_default])
-        and (given <= code.co_argcount or code.co_flags & _ANY_NUMBER != 0)
-        and all(name in by_name or name in (function.__kwdefaults__ or {}) for name in named)
-        and by_name.isdisjoint(positional[code.co_posonlyargcount : given])
-        and (by_name <= {*by_either, *named} or code.co_flags & _ANY_NAMES != 0)
-    )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pop3gw.policy import check
+from pop3gw.checking import faults
 from tests.scenarios.player import MismatchError, Split, byte_by_byte, load, play, whole
 from tests.scenarios.transcript import (
     MAN_PAGE,
@@ -64,7 +64,7 @@ def test_goes_as_told(transcript: Transcript, conversation: Conversation, cut: s
 @pytest.mark.parametrize("transcript", CHECKED)
 def test_check_finds_it(transcript: Transcript) -> None:
     assert transcript.check is not None
-    assert any(transcript.check in fault for fault in check(load(transcript)()))
+    assert any(transcript.check in fault for fault in faults(load(transcript)()))
 
 
 def test_every_rule_has_a_file_and_every_file_a_rule() -> None:

@@ -15,11 +15,11 @@ ORDER = """
 names compiled errors times waiting backtrace
 lazily joined signals values agenda backoff clientele credit orders redaction scan stream poller notify demo.server
 policy
-policies.apop policies.tls
+checking policies.apop policies.tls
 farewell places privileges messages attention listing respawn spares closing congestion patience seating
 settings loops leavers proto.wire proto.commands proto.events proto.capabilities proto.proxyheader
-proto.asking proto.content proto.counts proto.sasl proto.spelling proto.turns
-proto.upgrade proto.outcome
+proto.asking proto.content proto.counts proto.sasl proto.turns
+proto.upgrade proto.outcome spelling
 proto.requests
 proto.answers proto.clientside
 proto.serverside
@@ -55,7 +55,7 @@ RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in li
 # Rooms without effects: they are told what happened and what time it is.
 PURE: tuple[str, ...] = ("policy", "times", "backtrace", "pool", "agenda", "backoff", "clientele", "credit")
 PURE += ("orders", "messages", "attention", "seating", "spares", "respawn", "closing", "congestion", "patience")
-PURE += ("redaction", "values", "listing", "scan", "changes", "settings", "policies.", "proto.")
+PURE += ("redaction", "values", "listing", "scan", "changes", "settings", "policies.", "proto.", "checking", "spelling")
 EFFECTS = {"asyncio", "datetime", "fcntl", "io", "logging", "mmap", "os", "pathlib", "random", "select", "selectors"}
 EFFECTS |= {"shutil", "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time"}
 

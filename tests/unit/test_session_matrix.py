@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 import pop3gw.policy
+from pop3gw import checking
 from pop3gw.policies.apop import UToAPop3
 from pop3gw.policy import (
     POP3_REQ_ABORT,
@@ -24,7 +25,6 @@ from pop3gw.policy import (
     POP3_RSP_REJECT,
     AbstractPop3Proxy,
     Pop3Proxy,
-    check,
 )
 from pop3gw.proto import events
 from pop3gw.proto.asking import Asking, Unguarded
@@ -526,7 +526,7 @@ MALFORMED: list[tuple[object, object]] = [
 
 @pytest.mark.parametrize(("key", "value"), MALFORMED)
 def test_a_malformed_entry_is_found(key: object, value: object) -> None:
-    faults = check(configured(key, value)())
+    faults = checking.faults(configured(key, value)())
     assert len(faults) == 1
     assert str(key) in faults[0]
 
@@ -551,7 +551,7 @@ def test_a_malformed_entry_is_found(key: object, value: object) -> None:
 )
 @pytest.mark.parametrize("key", ["RETR", "*", "XTND", "X-Y_Z.1"])
 def test_a_sound_entry_is_no_fault(key: str, value: object) -> None:
-    assert check(configured(key.upper(), value)()) == []
+    assert checking.faults(configured(key.upper(), value)()) == []
 
 
 def test_what_the_import_gives() -> None:
@@ -590,7 +590,7 @@ def test_a_wrong_attribute_is_an_error_at_once(name: str, value: object, error: 
             setattr(self, name, value)
 
     with pytest.raises(error, match=name):
-        check(Policy())
+        checking.faults(Policy())
 
 
 def test_the_defaults() -> None:
@@ -721,7 +721,7 @@ def test_config_that_raises_in_a_session_refuses_the_service() -> None:
             if self.session.client_address is not None:
                 raise RuntimeError("not for you")
 
-    assert check(Policy()) == []
+    assert checking.faults(Policy()) == []
     stage = Stage(Policy)
     stage.open()
     assert re.fullmatch(rb"-ERR [^\r\n]*\r\n", stage.take(Side.CLIENT))
@@ -802,7 +802,7 @@ UNSENDABLE = "\ud800"
 @pytest.mark.parametrize("text", ["\udcff", "\u00fc", UNSENDABLE])
 def test_any_text_of_an_entry_is_sent_or_found_by_check(key: str, action: int, text: str) -> None:
     policy = configured(key, (action, text))
-    if check(policy()):
+    if checking.faults(policy()):
         assert text == UNSENDABLE
         return
     stage = Stage(policy)

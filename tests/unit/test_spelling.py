@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from pop3gw import spelling
 from pop3gw.policies.apop import UToAPop3
 from pop3gw.policies.tls import TlsRequired
 from pop3gw.policy import POP3_REQ_ACCEPT, POP3_REQ_POLICY, POP3_REQ_REJECT, AbstractPop3Proxy, Pop3Proxy
-from pop3gw.proto import spelling
 
 
 def doubted(

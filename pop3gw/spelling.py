@@ -1,6 +1,6 @@
-"""What of a policy looks misspelt: as it stands it means nothing, and what was meant is open. Pure.
+"""What in a policy looks misspelt: names that do nothing as they stand, beside those that may have been meant. Pure.
 
-It looks at a policy that is configured, and only doubts: any name may be a policy's own.
+It looks at a policy that is configured, for ``--check`` alone, and only doubts: any name may be a policy's own.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from pop3gw.policy import ANY_KNOWN, GREETING, POP3_REQ_ABORT, POP3_REQ_REJECT, SETTABLE, AbstractPop3Proxy
+from pop3gw.policy import ANY_KNOWN, GREETING, SETTABLE, AbstractPop3Proxy
+from pop3gw.proto.asking import REFUSING
 from pop3gw.proto.commands import COMMANDS
 
-_REFUSALS: Final = (POP3_REQ_REJECT, POP3_REQ_ABORT)
 _LIKE: Final = 0.85  # of difflib: a letter too many or too few, or two that are exchanged
 
 
@@ -28,7 +28,7 @@ def _entries(policy: AbstractPop3Proxy) -> Iterator[tuple[str, str]]:
     for key, value in request.items():
         action = value[0] if isinstance(value, tuple) and value else value
         # A callback makes a command of it, and where unknown ones pass a refusal has its sense.
-        if key in COMMANDS or action not in _REFUSALS or policy.permit_unknown_command:
+        if key in COMMANDS or action not in REFUSING or policy.permit_unknown_command:
             continue
         if meant := _like(key, COMMANDS):
             yield f"request[{key!r}] is no command that the gateway knows", meant
