@@ -41,6 +41,7 @@ class Question:
 
     @property
     def whole(self) -> bool:
+        """Whether all of it has come."""
         return self._answered is not None
 
     def asked(self, answered: Callable[[Question], None]) -> None:

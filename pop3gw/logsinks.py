@@ -30,12 +30,19 @@ _PATIENCE = 100  # ms that the first line to find its reader stuck may wait
 
 
 class Sink(Protocol):
-    """What takes entries; ``adopt`` puts another descriptor under the number of the old one."""
+    """What takes entries."""
 
-    def write(self, entry: Entry) -> None: ...
-    def fileno_or_none(self) -> int | None: ...
-    def reopen(self) -> None: ...
-    def adopt(self, fd: int) -> None: ...
+    def write(self, entry: Entry) -> None:
+        """Write it. Raises nothing: what can't be written is counted."""
+
+    def fileno_or_none(self) -> int | None:
+        """The descriptor that a child is to keep open; None: stderr, which it has in any case, and nobody reopens."""
+
+    def reopen(self) -> None:
+        """Open the target anew, under the same descriptor. OSError: it can't be opened; all stays as it was."""
+
+    def adopt(self, fd: int) -> None:
+        """Put this descriptor under the number of the old one; ``fd`` itself is closed."""
 
 
 class Losses:
@@ -82,6 +89,7 @@ class FileSink:
 
     @classmethod
     def open(cls, path: str, form: Form = file_line, account: Account | None = None) -> FileSink:
+        """As ``logfile.open_log``, whose OSError it raises."""
         return cls(open_log(path, account), path, form, account)
 
     @staticmethod

@@ -66,10 +66,12 @@ class Setting:
 
     @property
     def required(self) -> bool:
+        """Whether it must be given."""
         return self.default is MISSING
 
     @property
     def default_shown(self) -> str:
+        """The default as a document says it."""
         return self.row.default_text or values.show(self.default)
 
 

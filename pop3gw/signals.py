@@ -67,6 +67,7 @@ class Inbox:
             handle(number, _nothing)
 
     def fileno(self) -> int:
+        """The descriptor that is ready (READ) once a signal has come."""
         return self._reader.fileno()
 
     def read(self) -> list[int]:

@@ -37,6 +37,7 @@ class Workers:
 
     @property
     def idle(self) -> int:
+        """Those that serve nobody and could."""
         return max(0, self.total - self.starting - self.busy)
 
 

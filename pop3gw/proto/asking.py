@@ -66,8 +66,8 @@ class Unguarded:
         return function(*arguments)
 
 
-def told(fault: BaseException, guard: Guard, milliseconds: int) -> str:
-    """The traceback of what a policy's code raised: the text of it is its code, too, and has no more time than that."""
+def guarded_backtrace(fault: BaseException, guard: Guard, milliseconds: int) -> str:
+    """The traceback of what a policy's code raised. To show it runs such code too (``__str__``): so long at most."""
     try:
         return str(guard.call(backtrace, (fault,), milliseconds))
     except BaseException:  # noqa: BLE001 - its time is up, which ``backtrace`` may have taken for the policy's own
@@ -151,6 +151,7 @@ class Asking:
         return found is not None and found.request_callback is not None
 
     def check_status(self, value: str, text: str) -> None:
+        """Raise CallbackError where what a callback has set can't be a status line."""
         if value not in ("+OK", "-ERR"):
             raise CallbackError(f"response_value is {value!r}; '+OK' or '-ERR' is needed")
         if unfit(text):
@@ -159,6 +160,7 @@ class Asking:
             raise CallbackError("the status line that it set is longer than max_response_line_length")
 
     def call(self, callback: Callable[..., object], argument: str) -> Verdict:
+        """What a callback decides, called with this. Raises what it raises, and CallbackError for what is no action."""
         self.heard = True
         self.guard.journal = self.journal
         returned = self.guard.call(callback, (argument,), self.policy.callback_timeout)
@@ -168,8 +170,9 @@ class Asking:
             raise CallbackError(str(fault)) from None
 
     def failed(self, callback: Callable[..., object], what: str, fault: BaseException) -> None:
+        """Log that a callback has failed, with its traceback, and note its name; ``what`` it was asked about."""
         name = _named(callback)
         self.failures.append(name.rpartition(".")[2])
         own = isinstance(fault, CallbackError)
-        why = str(fault) if own else told(fault, self.guard, self.policy.callback_timeout)
+        why = str(fault) if own else guarded_backtrace(fault, self.guard, self.policy.callback_timeout)
         self.journal.error(f"{type(self.policy).__name__}: callback {name} failed on {what}: {why}")

@@ -43,6 +43,7 @@ class Family:
 
     @property
     def size(self) -> int:
+        """How many words it takes: its counters and, of a histogram, the sum."""
         return len(self.buckets) + 1 if self.buckets else math.prod(len(known) for _, known in self.labels)
 
     def index(self, *values: str) -> int:

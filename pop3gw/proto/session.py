@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 from pop3gw.policy import INVALID_COMMAND, AbstractPop3Proxy, SessionFacts, TlsFacts, instance
 from pop3gw.proto.answers import Answers
-from pop3gw.proto.asking import PROTOCOL_ERROR, Asking, Guard, Unguarded, told
+from pop3gw.proto.asking import PROTOCOL_ERROR, Asking, Guard, Unguarded, guarded_backtrace
 from pop3gw.proto.counts import Counters
 from pop3gw.proto.events import Ending, Journal, Side
 from pop3gw.proto.fastpath import FastPath
@@ -118,7 +118,7 @@ class Session(FastPath):
             made = self._guard.call(_instance, (self._policy_class, self.facts), limit)
             self.policy = cast("AbstractPop3Proxy", made)
         except BaseException as fault:  # noqa: BLE001 - whatever a policy's __init__ raises, SystemExit too
-            why = told(fault, self._guard, limit)
+            why = guarded_backtrace(fault, self._guard, limit)
             self._journal.error(f"{self._policy_class.__name__}: no instance could be made: {why}")
             self.callback_failures.append("__init__")
             self._refuse_service(POLICY_FAILED, Ending.FAULT)
