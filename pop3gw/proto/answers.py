@@ -88,46 +88,45 @@ class Answers:
         server_ok = value == b"+OK"
         if callback is None:
             return self._checked(relay, value, text, line, server_ok=server_ok)
-        expected = relay.multiline and value != b"-ERR"
-        self._asking.shown.update(
+        asking, policy = self._asking, self._asking.policy
+        server_word, server_text = value.decode("utf-8", "surrogateescape"), text.decode("utf-8", "surrogateescape")
+        asking.shown.update(
             request_command=relay.name,
             request_param=relay.argument,
-            response_value=value.decode("utf-8", "surrogateescape"),
-            response_param=text.decode("utf-8", "surrogateescape"),
-            response_multiline=expected,
+            response_value=server_word,
+            response_param=server_text,
+            response_multiline=relay.multiline and value != b"-ERR",
             response_lines=None,
         )
-        seen = (self._asking.policy.response_value, self._asking.policy.response_param)
         refusal = f"-ERR {PROTOCOL_ERROR}".encode()
         content = relay.multiline and server_ok
-        # Whether lines follow a word that is neither +OK nor -ERR only the callback says, by what it makes of the word.
+        # Behind a word that is neither +OK nor -ERR lines may follow: the callback says so, by the word that it sets.
         unsaid = relay.multiline and value not in (b"+OK", b"-ERR")
         try:
-            decided = self._asking.call(callback, self._asking.policy.response_param)
-            check_texts(self._asking.shown)
-            now = (self._asking.policy.response_value, self._asking.policy.response_param)
+            decided = asking.call(callback, server_text)
+            check_texts(asking.shown)
+            word, said = policy.response_value, policy.response_param
             if decided.action in REFUSING:
-                said = now[1] if decided.text is None and now[1] != seen[1] else decided.text or PROTOCOL_ERROR
-                self._asking.check_status("-ERR", said)
-                refusal = (f"-ERR {said}" if said else "-ERR").encode("utf-8", "surrogateescape")
-                content = content or (unsaid and now[0] == "+OK")
-                end = decided.action == POP3_REQ_ABORT or (unsaid and now[0] not in ("+OK", "-ERR"))
+                why = said if decided.text is None and said != server_text else decided.text or PROTOCOL_ERROR
+                asking.check_status("-ERR", why)
+                refusal = (f"-ERR {why}" if why else "-ERR").encode("utf-8", "surrogateescape")
+                content = content or (unsaid and word == "+OK")
+                end = decided.action == POP3_REQ_ABORT or (unsaid and word not in ("+OK", "-ERR"))
                 return Status(False, refusal, content, dropped=content, end=end, refused=True)
             if decided.action != POP3_REQ_ACCEPT:
                 raise CallbackError(f"it returned {decided.action}, which is no action for an answer")
-            if now == seen:
+            if word == server_word and said == server_text:
                 return self._checked(relay, value, text, line, server_ok=server_ok)
-            self._asking.check_status(*now)
-            if now[0] == "+OK" and value == b"-ERR" and relay.multiline:
+            asking.check_status(word, said)
+            if word == "+OK" and value == b"-ERR" and relay.multiline:
                 raise CallbackError("it turned -ERR into +OK, but no lines follow")
         except BaseException as fault:  # noqa: BLE001 - whatever a policy raises, SystemExit too
-            self._asking.failed(callback, f"the answer to {relay.asked}", fault)
+            asking.failed(callback, f"the answer to {relay.asked}", fault)
             return Status(False, refusal, content, dropped=content, end=unsaid, refused=True, failed=server_ok)
         # A word that was neither +OK nor -ERR means what the callback made of it.
-        server_ok = server_ok or (value != b"-ERR" and now[0] == "+OK")
-        repaired_value, repaired = (part.encode("utf-8", "surrogateescape") for part in now)
-        whole = repaired_value + b" " + repaired if repaired else repaired_value
-        return self._checked(relay, repaired_value, repaired, whole, server_ok=server_ok)
+        server_ok = server_ok or (value != b"-ERR" and word == "+OK")
+        value, text = word.encode("utf-8", "surrogateescape"), said.encode("utf-8", "surrogateescape")
+        return self._checked(relay, value, text, value + b" " + text if text else value, server_ok=server_ok)
 
     def _checked(self, relay: Relay, value: bytes, text: bytes, line: bytes, *, server_ok: bool) -> Status:
         """The built-in check of an answer (RFC 1939 section 3)."""
