@@ -71,7 +71,7 @@ class Attendance:
         self._await_reload: list[tuple[Asker, int]] = []  # answered by the one that is under way
         self._reloaded = ""  # what to answer them, once whoever asks next sees it
         self._all_drained = False  # by the administrator: what services that come later begin with
-        self._others: set[str] = set()  # services with which it is the other way round, also while they are gone
+        self._others: set[str] = set()  # the exceptions from that, by name: a service may go and come again
         kinds = (("control", attendant.control(account), doors.control), ("metrics", attendant.metrics, doors.metrics))
         self._attendants = [
             Attendant(name, make, door, account=account, log=log, poller=poller, agenda=agenda, hear=self._hear)

@@ -1,6 +1,6 @@
 """Calls a policy's code for a bounded time: an interval timer interrupts what sleeps or spins.
 
-What comes back in another process than it was called in is a child of the policy's, and ends.
+A callback may fork: a child that comes back from it ends here, else it would serve the same session once more.
 
 The timer's signal raises CallbackTimeoutError inside the callback. One that swallows it is interrupted again and again;
 after STUBBORN times the process ends, since nothing else can be done to such code, and both its connections close.
@@ -36,7 +36,8 @@ _FORKED = (
     "has called os.fork(), and the new process came back into the gateway: that one ends, its session goes on here;"
     " let it end by os._exit(), or use subprocess"
 )
-# In what parts of its time a call is looked at: when it began is not known better than that, where it is one of many.
+# The timer goes off so often within a callback's time. Of many calls within one ``call`` only that shows which of them
+# runs, so each has its time and up to one of these parts more.
 _PARTS = 8
 _OURS = Path(__file__).parent
 _READY_MADE = _OURS / "policies"
@@ -139,7 +140,7 @@ _guard: CallGuard | None = None  # that of this process
 
 
 def notice_forks() -> None:
-    """From now on a process that a callback forks makes no more calls there, and so comes back to ``call``."""
+    """From now on a process that a callback forks counts as interrupted: it makes no other call, ``call`` ends it."""
     os.register_at_fork(after_in_child=_forked)
 
 

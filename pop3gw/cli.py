@@ -162,7 +162,7 @@ def _meant(problem: Problem) -> tuple[str, str]:
 
 
 def _without_doubtful_tls(loaded: Config, problems: Sequence[Problem]) -> Config:
-    """Without TLS where a setting of it is wrong: without that one, others would be accused of what isn't theirs."""
+    """With TLS off for services of which one TLS setting is wrong, else the others would be blamed for it."""
     wrong = {
         problem.key[1:].partition("]")[0]
         for problem in problems

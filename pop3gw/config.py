@@ -164,7 +164,7 @@ def _content(file: str, *, wait: bool) -> bytes | None:
 
 
 def _home(key: str) -> str:
-    """Where the setting belongs that this is, but for capitals; "" where there is none of this name."""
+    """Where the setting of this name belongs, capitals or not; "" where there is none."""
     found = _BY_KEY.get(key.lower())
     if found is None:
         return ""

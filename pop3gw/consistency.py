@@ -52,7 +52,7 @@ def problems(config: Config, *, whole: bool = True) -> list[Problem]:
 
 
 def with_spares(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Let the default of the one follow where only the other of min_spare and max_spare is set."""
+    """The values with, where only one of min_spare and max_spare is set, a default of the other that fits it."""
     low, high = values.get("min_spare"), values.get("max_spare")
     defaults = Service.__dataclass_fields__
     if low is not None and high is None:

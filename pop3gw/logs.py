@@ -225,9 +225,9 @@ def ask_who_speaks(speaker: Callable[[], SessionLog | None]) -> None:
 class SessionLog:
     """The journal of one session (``proto.events.Journal``): each line carries the service and the session's id.
 
-    What a client may have said again and again, at an octet a time, must not fill the disk: ``_MOST`` lines of a
-    session are written, but where whole conversations are, and so many again of warnings and errors: what a client may
-    do must not hide a callback that fails, or why the session ended. Failed logins and the summary always are.
+    A client must not fill the disk: of a session ``_MOST`` lines are written, then as many again of warnings and errors
+    alone, since what a client does must not hide a callback that fails or why the session ended. Failed logins and the
+    summary are always written, and all lines at ``log_level = debug``, where whole conversations are.
     """
 
     __slots__ = ("_left", "_log", "_secrets", "_service", "_session", "conversation")

@@ -42,7 +42,7 @@ class Fault(NamedTuple):
 
     key: str  # of the setting that is to blame
     expected: str
-    found: str
+    found: str  # last: of too long a record the end is cut
 
 
 class Doubt(NamedTuple):
@@ -258,7 +258,7 @@ _SERVE_CODE: Final[int] = _SERVE.code
 _SERVE_READ: Final = _SERVE.read
 _SERVE_SIZE: Final = _SERVE_READ.size
 _OFFER: Final = _ROWS[Offer]
-_FREE_CODE: Final = _KINDS.index(Free)  # of its row nothing is used: the record's length tells how many numbers it has
+_FREE_CODE: Final = _KINDS.index(Free)  # its row is not used: how many numbers it has is told by the record's length
 _FREE_WRITTEN: Final = tuple(struct.Struct("=Bq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
 _FREE_READ: Final = tuple(struct.Struct("=xq" + "q" * seats) for seats in range(SEATS_LIMIT + 1))
 _FREE_SIZE: Final = _FREE_WRITTEN[0].size  # with no seat

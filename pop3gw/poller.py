@@ -79,11 +79,11 @@ class Poller:
         self._watched -= 1
 
     def poll(self, seconds: float | None, *, handlers: bool = True) -> int:
-        """Call all that are ready, each with its events; returns how many, after so many seconds none. None: no end.
+        """Wait up to so many seconds (None: without end), call all that are ready with their events, return how many.
 
-        With no time to wait (0) it is all that there is, since what is due will be judged by it. What another call of
-        the same round has forgotten is called nevertheless. Without ``handlers`` those of signals have their turn only
-        when a signal ends the wait, or somebody is called who is not compiled: for who will soon be back with them.
+        With 0 seconds ``most`` does not count: who then asks what is overdue has heard everybody. A descriptor that an
+        earlier call of the round has forgotten is called all the same. Without ``handlers`` signals are handled only
+        when one of them ends the wait, or interpreted code is called: for a caller that comes by the interpreter soon.
         """
         calls = self._calls
         most = self._watched or 1

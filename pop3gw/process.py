@@ -165,9 +165,10 @@ def forbid_dumps() -> None:
 
 
 def leave_terminal() -> None:
-    """Have no terminal, but to write to: who has one can read, and type (TIOCSTI), for whoever sits there.
+    """Give up the terminal: standard streams that lead there only write to it from now on.
 
-    For a child, before it gives up its privileges. One without a terminal stays in its session and group.
+    Whoever has a terminal can read what is typed there, and type by itself (TIOCSTI). For a child, before it gives up
+    its privileges. A process without a terminal stays in its session and group.
     """
     writing = os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC
     try:

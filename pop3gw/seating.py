@@ -93,7 +93,7 @@ class Seating:
         return True
 
     def take(self, lanes: int) -> tuple[Worker, int]:
-        """The worker, and its seat, of the next session; IndexError: there is no credit. So many take turns."""
+        """The worker, and its seat, of the next session; up to ``lanes`` workers take turns. IndexError: no credit."""
         worker = self._open[-1]
         worker.credit -= 1
         if not worker.credit:

@@ -96,7 +96,7 @@ class Duty:
     service: Service
     log: Log
     relays: Relays
-    # Sessions beyond that would be refused: their clients rather wait, or go elsewhere.
+    # Sessions that a worker has descriptors for: with more, it would have to refuse clients, who now wait instead.
     most: int = field(default_factory=affordable)
     title: Callable[[str], None] = process.title
 

@@ -112,8 +112,8 @@ class SeenLines:
     """Content shown line by line, dot-unstuffed, to a function that says what becomes of it.
 
     ``see(lines, kept)`` takes the texts of some lines and appends, for each, the text that the client gets or None for
-    a line that is dropped; lines kept as they were pass bit for bit. It may raise ContentError, behind what it has
-    appended. ``closing`` is content of our own before the terminator.
+    a line that is dropped; lines kept as they were pass bit for bit. It may raise ContentError; what it has appended
+    before still goes out. ``closing`` gives content of our own, before the terminator.
     """
 
     __slots__ = ("_checks", "_closing", "_lines", "_see", "ended", "left")

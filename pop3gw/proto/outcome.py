@@ -51,10 +51,10 @@ class Outcome:
     def __init__(self, journal: Journal, counters: Counters) -> None:
         self.to_client: list[bytes] = []
         self.to_server: list[bytes] = []
-        # What the caller looks at only when it has changed, and then resets:
-        self.changed = True  # an end, whom to read, until when, what is wanted beside octets
-        self.moved = True  # the state, or the user
-        self.tls_wanted: Side | None = None  # once to_client, or to_server, is delivered
+        # Set here, reset by the caller once it has looked:
+        self.changed = True  # it may be over, or other sides are read, until another time, or something else is wanted
+        self.moved = True  # another state, or user
+        self.tls_wanted: Side | None = None  # with whom, once what was said to that side is delivered
         self.much_awaited = False  # the server was asked for more than a line
         self.over = False
         self.ending: Ending | None = None

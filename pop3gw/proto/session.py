@@ -107,7 +107,8 @@ class Session(FastPath):
             self.tls_wanted = Side.CLIENT
             self.changed = True
             self._turns.take(Phase.CLIENT_HANDSHAKE, now)
-            self._turns.login_awaited(now)  # until the handshake is done; of the policy's own only from the greeting on
+            # The handshake is bounded by the ``auth_timeout`` of no policy, the default; the policy's begins later.
+            self._turns.login_awaited(now)
         else:
             self._configure()
 
