@@ -22,14 +22,6 @@ TIMEOUT = 1  # s
 
 
 @pytest.fixture(scope="module")
-def mailbox() -> Iterator[tuple[Mailbox, Server]]:
-    made = Mailbox()
-    server = Server(made)
-    yield made, server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def silent() -> Iterator[int]:
     """A port that never answers: its backlog is full."""
     with contextlib.ExitStack() as stack:

@@ -28,14 +28,6 @@ BYE = b"+OK bye\r\n"
 
 
 @pytest.fixture(scope="module")
-def mailbox() -> Iterator[tuple[Mailbox, Server]]:
-    made = Mailbox()
-    server = Server(made)
-    yield made, server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def running(folders: Folders, mailbox: tuple[Mailbox, Server]) -> Iterator[Gateway]:
     with gateway(folders(), {"plain": {"server": f"127.0.0.1:{mailbox[1].port}"}}) as made:
         yield made

@@ -56,14 +56,6 @@ ONE_WORKER: dict[str, object] = {"min_spare": 1, "max_spare": 1, "max_workers": 
 
 
 @pytest.fixture(scope="module")
-def mailbox() -> Iterator[tuple[Mailbox, Server]]:
-    made = Mailbox()
-    server = Server(made)
-    yield made, server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def running(folders: Folders, mailbox: tuple[Mailbox, Server]) -> Iterator[Gateway]:
     base = {"server": f"127.0.0.1:{mailbox[1].port}", **ONE_WORKER}
     services = {

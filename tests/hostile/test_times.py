@@ -103,14 +103,6 @@ CLASSES = ("Hasty", "Slow", "Busy", "Lazy", "Unborn")
 
 
 @pytest.fixture(scope="module")
-def mailbox() -> Iterator[tuple[Mailbox, Server]]:
-    made = Mailbox()
-    server = Server(made)
-    yield made, server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def running(folders: Folders, mailbox: tuple[Mailbox, Server]) -> Iterator[Gateway]:
     base: dict[str, object] = {"server": f"127.0.0.1:{mailbox[1].port}"}
     services = {name.lower(): {**base, "policy": f'"times:{name}"'} for name in CLASSES}
