@@ -7,7 +7,6 @@ What is slow or optional to import is imported by the command that needs it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from pop3gw import __version__, config, process, reference, signals
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, Problem, StartError
 from pop3gw.redaction import escaped
 from pop3gw.settings import Config
-from pop3gw.values import Tls
 
 CONFIG_FILE = "/etc/pop3gw.conf"
 _EPILOG = """\
@@ -130,96 +128,33 @@ def _dump_config(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from pop3gw import template
+    from pop3gw import preflight
 
     if options.listen is not None:
         loaded, problems = _load(options), list[Problem]()
     else:
         loaded, problems = config.examine(options.config or CONFIG_FILE, foreground=options.foreground)
-    wrong = {key for problem in problems for key in _meant(problem)}
-    if wrong & {"user", "group"}:  # then as the account that would be taken by default
-        loaded = dataclasses.replace(loaded, user=None, group=None)
-    loaded = _without_doubtful_tls(loaded, problems)
-    if ("", "log_target") in loaded.origins:  # else a start in the foreground would not ask for syslog
-        problems += _of_log(loaded, _in_foreground(options))
-    problems += _of_places(loaded)
-    doubts = list[Problem]()
-    # Without the folders that were meant, policies would be accused of what isn't theirs.
-    if wrong & {"policy_path", "main"}:
-        culprit = "policy_path" if "policy_path" in wrong else "[main]"
-        _complain(f"{loaded.source}: no policy was checked, since {culprit} is wrong; check again once it is right")
-    else:
-        wrong_with_policies, doubts = template.check(loaded)
-        problems += wrong_with_policies
+
+    def passed_over(what: str) -> None:
+        _complain(f"{loaded.source}: {what}; check again once it is right")
+
+    more, doubts = preflight.check(loaded, problems, foreground=_in_foreground(options), passed_over=passed_over)
+    problems += more
     for problem in [*problems, *doubts]:
         _complain(str(problem))
     return Exit.CONFIG if problems else _print(f"{loaded.source}: nothing {'else ' if doubts else ''}is wrong\n")
-
-
-def _meant(problem: Problem) -> tuple[str, str]:
-    """The setting that is wrong; and what is expected, which is the one that is meant where it is misspelt."""
-    return problem.key.rpartition(" ")[2], problem.expected
-
-
-def _without_doubtful_tls(loaded: Config, problems: Sequence[Problem]) -> Config:
-    """With TLS off for services of which one TLS setting is wrong, else the others would be blamed for it."""
-    wrong = {
-        problem.key[1:].partition("]")[0]
-        for problem in problems
-        if any(key.startswith(("tls", "server_")) for key in _meant(problem))
-    }
-    services = []
-    for service in loaded.services:
-        doubtful = service.name in wrong and not service.tls is service.server_tls is Tls.OFF
-        if doubtful:
-            _complain(
-                f"{loaded.source}: no certificate and no key of [{service.name}] was read, since a setting of its TLS"
-                " is wrong; check again once it is right"
-            )
-        services.append(dataclasses.replace(service, tls=Tls.OFF, server_tls=Tls.OFF) if doubtful else service)
-    return dataclasses.replace(loaded, services=tuple(services))
 
 
 def _in_foreground(options: argparse.Namespace) -> bool:
     return options.foreground or options.listen is not None
 
 
-def _of_log(loaded: Config, foreground: bool) -> list[Problem]:
-    """What a start would refuse of log_target."""
-    from pop3gw import logs, privileges
-
-    if loaded.log_target == "stderr":
-        found = "" if foreground else "stderr, which a daemon does not have"
-    else:
-        found = logs.fault(loaded.log_target, privileges.find_account(loaded.user, loaded.group))
-    if found:
-        expected = (
-            "a syslog daemon that runs, a file that can be written in a folder that exists, or stderr and a start with"
-            " --foreground"
-        )
-        return [loaded.problem("", "log_target", found, expected)]
-    return []
-
-
-def _of_places(loaded: Config) -> list[Problem]:
-    """What a start would refuse of the other paths that are set for what it makes."""
-    from pop3gw import doors, pidfile
-
-    problems = []
-    for key, fault, what in (("pid_file", pidfile.fault, "file"), ("control_socket", doors.fault, "socket")):
-        path = getattr(loaded, key) if ("", key) in loaded.origins else None
-        if path is not None and (found := fault(path)):
-            expected = f"the path of a {what} of its own, in a folder that exists and that this account may write"
-            problems.append(loaded.problem("", key, found, expected))
-    return problems
-
-
 def _run(options: argparse.Namespace) -> int:
-    from pop3gw import startup
+    from pop3gw import preflight, startup
 
     loaded = _load(options)
     foreground = _in_foreground(options)
-    if problems := _of_log(loaded, foreground):
+    if problems := preflight.of_log(loaded, foreground=foreground):
         # What may be there in a while, a folder or a daemon, is worth another try of whoever supervises this.
         raise ConfigurationError(problems) if loaded.log_target == "stderr" else StartError(str(problems[0]))
     if options.listen is None:
@@ -229,8 +164,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _reload(options: argparse.Namespace, started: Config) -> Config:
     """The configuration anew. ConfigurationError, also where the next start could not use what is new for it."""
+    from pop3gw import preflight
+
     loaded = _load(options, again=True)
-    problems = [*_of_log(loaded, _in_foreground(options)), *_of_places(loaded)]
+    problems = [*preflight.of_log(loaded, foreground=_in_foreground(options)), *preflight.of_places(loaded)]
     if new := [problem for problem in problems if getattr(loaded, problem.key) != getattr(started, problem.key)]:
         raise ConfigurationError(new)
     return loaded

@@ -47,7 +47,7 @@ attendance
 master
 startup
 demo
-top
+preflight top
 cli ctl
 """
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
