@@ -93,7 +93,7 @@ class Attendant:
         self._log = log
         self._poller = poller
         self._agenda = agenda
-        self._told = hear
+        self._pass_on = hear
         self._current: Asker | None = None
         self._leaving: list[Asker] = []
         self._backoff = Backoff()
@@ -190,7 +190,7 @@ class Attendant:
         except (ChannelError, OSError):
             message = None
         if message is not None:
-            self._told(asker, message)
+            self._pass_on(asker, message)
             return
         self._forget(asker)
         if asker is self._current:
