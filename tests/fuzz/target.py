@@ -31,7 +31,6 @@ SECRET = "n0tt0bes33n"
 SECRETS = (SECRET, base64.b64encode(SECRET.encode()).decode().rstrip("="))
 DIGEST = "0123456789abcdef0123456789abcdef"
 DAY_S = 86_400.0
-BOUND = 4 << 20
 
 
 def encoded(text: str) -> str:
