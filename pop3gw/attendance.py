@@ -16,6 +16,7 @@ from pop3gw.agenda import Agenda
 from pop3gw.attendant import Asker, Attendant
 from pop3gw.backtrace import backtrace
 from pop3gw.doors import Doors
+from pop3gw.draining import Draining
 from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.logs import Log
@@ -70,8 +71,7 @@ class Attendance:
         self._asked_reload: list[tuple[Asker, int]] = []  # answered by the next reload
         self._await_reload: list[tuple[Asker, int]] = []  # answered by the one that is under way
         self._reloaded = ""  # what to answer them, once whoever asks next sees it
-        self._all_drained = False  # by the administrator: what services that come later begin with
-        self._others: set[str] = set()  # the exceptions from that, by name: a service may go and come again
+        self._draining = Draining()
         kinds = (("control", attendant.control(account), doors.control), ("metrics", attendant.metrics, doors.metrics))
         self._attendants = [
             Attendant(name, make, door, account=account, log=log, poller=poller, agenda=agenda, hear=self._hear)
@@ -99,7 +99,7 @@ class Attendance:
 
     def drained(self, service: str) -> bool:
         """Whether a service of this name begins drained: that holds until resume, whatever a reload brings."""
-        return self._all_drained is not (service in self._others)
+        return self._draining.holds(service)
 
     def ended(self, pid: int, status: int) -> None:
         """A child of the master has ended."""
@@ -173,16 +173,9 @@ class Attendance:
             names = ", ".join(serving.name for serving in servings)
             asker.tell(token, f"there is no service {service}; the services are: {names}", done=False)
             return
-        if not service:
-            self._all_drained = on
-            self._others.clear()
-        elif self.drained(service) is not on:
-            self._others ^= {service}
+        self._draining.say(service, on, [serving.name for serving in servings])
         for serving in wanted:
             serving.turn_away(on)
-        if self._all_drained and not any(serving.drained for serving in servings):  # resumed one after another
-            self._all_drained = False
-            self._others.clear()
         said = [
             f"{serving.name}: new clients are turned away, {serving.sessions} sessions go on"
             if on

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "pop3gw"
 
 # From left to right: a module imports only from lines above its own.
 ORDER = """
-names compiled errors times waiting backtrace
+names compiled errors times waiting backtrace draining
 lazily joined signals values agenda backoff clientele credit orders redaction scan stream poller notify demo.server
 policy
 checking policies.apop policies.tls
@@ -53,7 +53,7 @@ cli ctl
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}
 
 # Rooms without effects: they are told what happened and what time it is.
-PURE: tuple[str, ...] = ("policy", "times", "backtrace", "pool", "agenda", "backoff", "clientele", "credit")
+PURE: tuple[str, ...] = ("policy", "times", "backtrace", "pool", "agenda", "backoff", "clientele", "credit", "draining")
 PURE += ("orders", "messages", "attention", "seating", "spares", "respawn", "closing", "congestion", "patience")
 PURE += ("redaction", "values", "listing", "scan", "changes", "settings", "policies.", "proto.", "checking", "spelling")
 EFFECTS = {"asyncio", "datetime", "fcntl", "io", "logging", "mmap", "os", "pathlib", "random", "select", "selectors"}
