@@ -31,7 +31,7 @@ COMPILED = {
         *("pop3gw/spares.py", "pop3gw/closing.py", "pop3gw/orders.py", "pop3gw/congestion.py"),
         *("pop3gw/patience.py", "pop3gw/seating.py", "pop3gw/backoff.py", "pop3gw/agenda.py", "pop3gw/attention.py"),
         *("pop3gw/template.py", "pop3gw/rehearsal.py", "pop3gw/heap.py", "pop3gw/process.py", "pop3gw/privileges.py"),
-        *("pop3gw/refusals.py", "pop3gw/notify.py"),
+        *("pop3gw/refusals.py", "pop3gw/notify.py", "pop3gw/stages.py", "pop3gw/replacement.py"),
     ],
     "worker": [
         *("pop3gw/worker.py", "pop3gw/relay.py", "pop3gw/conversation.py", "pop3gw/pump.py", "pop3gw/admission.py"),

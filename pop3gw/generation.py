@@ -6,7 +6,6 @@ listens to templates, ``crew`` to workers.
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,18 +13,10 @@ from pop3gw import loading, process, template
 from pop3gw.fdpass import Channel
 from pop3gw.messages import Fault
 from pop3gw.scoreboard import Board
+from pop3gw.stages import Stage
 from pop3gw.times import NEVER
 
 REPORT_LIMIT: Final = 1.0  # s in which a template says how the last of its workers ended
-
-
-class Stage(enum.Enum):
-    """How far a generation is."""
-
-    LOADING = "its policy is being loaded"
-    READY = "workers can be forked"
-    FAILED = "it can't serve"
-    GONE = "its template has ended"
 
 
 @dataclass(slots=True, eq=False)

@@ -20,7 +20,6 @@ from pop3gw.backtrace import backtrace
 from pop3gw.changes import changes
 from pop3gw.doors import Doors
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError, StartError
-from pop3gw.generation import Stage
 from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.logs import Log
@@ -30,6 +29,7 @@ from pop3gw.privileges import Account
 from pop3gw.rehearsal import rehearse
 from pop3gw.serving import Serving
 from pop3gw.settings import Applies, Config, Section, of_section
+from pop3gw.stages import Stage, Trial, trial
 from pop3gw.times import NEVER
 
 monotonic: Final = time.monotonic
@@ -282,21 +282,19 @@ class Master:
             self._start_reload()
 
     def _see_outcome(self, config: Config, bound: list[Listener]) -> None:
-        """Take the configuration that is tried once every template is ready; none of it where one has failed.
-
-        Then, too, the others are waited for, LOAD_LIMIT at most: all that is wrong is said at once. Not where that
-        would keep a service without a template, or whoever has mended something meanwhile.
-        """
+        """Take the configuration that is tried once every template is ready; none of it where one has failed."""
         coming = [self._services[service.name].templates.coming for service in config.services]
         serving = [one.templates.serving for one in self._services.values()]
-        pressing = self._reload_wanted or any(one is not None and one.stage is Stage.GONE for one in serving)
-        loading = any(one is not None and one.stage is Stage.LOADING for one in coming)
-        failed = [one for one in coming if one is not None and one.stage is Stage.FAILED]
-        problems = [template.problem(one.plan, fault) for one in failed for fault in one.faults]
+        outcome = trial(
+            [None if one is None else one.stage for one in coming],
+            [None if one is None else one.stage for one in serving],
+            pressing=self._reload_wanted,
+        )
         try:
-            if problems and (pressing or not loading):
-                raise ConfigurationError(problems)
-            if all(one is not None and one.stage is Stage.READY for one in coming):
+            if outcome is Trial.FAILED:
+                failed = [one for one in coming if one is not None and one.stage is Stage.FAILED]
+                raise ConfigurationError([template.problem(one.plan, fault) for one in failed for fault in one.faults])
+            if outcome is Trial.HOLDS:
                 listeners.listen(config, listeners.without(bound, self._bound))
                 self._commit(config, bound)
         except ConfigurationError as error:

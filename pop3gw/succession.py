@@ -1,26 +1,25 @@
 """Which template of a service serves, which one is coming, and which ones only wait for their last sessions.
 
-It starts templates, listens to them, and replaces one that has ended; what their workers do is ``crew``'s. A
-template that is started anew loads the policy anew, so it is a generation like one that a reload makes.
+It starts templates, listens to them, and replaces one that has ended when ``replacement`` says; what their workers do
+is ``crew``'s. A template that is started anew loads the policy anew: it is a generation like one that a reload makes.
 """
 
 from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
 from pop3gw import fdpass, messages, process, template
 from pop3gw.agenda import Agenda
-from pop3gw.backoff import Backoff
 from pop3gw.backtrace import backtrace
 from pop3gw.errors import ChannelError
-from pop3gw.generation import Generation, Stage
+from pop3gw.generation import Generation
 from pop3gw.logs import current as log
 from pop3gw.poller import READ, Poller
+from pop3gw.replacement import Replacement
+from pop3gw.stages import Stage
 from pop3gw.times import NEVER
-
-_LIVED: Final = 60.0  # s after which a template's end is no consequence of its start
 
 
 def _misspoken(plan: template.Plan) -> messages.Fault:
@@ -63,11 +62,8 @@ class Succession:
         self._agenda = agenda
         self._owner = owner
         self._older: list[Generation] = []
-        self._backoff = Backoff(first=1.0)
+        self._replacement = Replacement()
         self._catching_up = False
-        self._replaces = False  # whether the coming one is a replacement, taken as soon as it is ready
-        self._replace_at = NEVER
-        self._leaving = False  # nothing is forked any more, so nothing is replaced
         self._missed: set[int] = set()  # templates that have left, and it is not known how
 
     def prepare(self, plan: template.Plan, now: float) -> None:
@@ -82,15 +78,14 @@ class Succession:
         """Forget the coming generation; the one that serves goes on."""
         self._drop_coming()
         if self.serving is not None and self.serving.stage is Stage.GONE:
-            self._replace_at = now
+            self._replacement.wanted(now)
             self.deadline = now
             self._agenda.hurry()
 
     def leave(self) -> None:
         """Workers may finish, and none comes after them: a template that ends has no successor."""
         self._drop_coming()
-        self._replace_at = NEVER
-        self._leaving = True
+        self._replacement.leave()
 
     def commit(self, now: float) -> None:
         """The coming generation serves from now on. It must be ready."""
@@ -101,8 +96,7 @@ class Succession:
             self._older.append(self.serving)
             self.deadline = now
         self.serving, self.coming = generation, None
-        self._replaces = False
-        self._replace_at = NEVER
+        self._replacement.settled()
         self._owner.began(generation, now)
 
     def tidy(self, now: float) -> None:
@@ -117,10 +111,10 @@ class Succession:
         if coming is not None and coming.stage is Stage.LOADING and now >= coming.due:
             coming.faults.append(template.too_slow(coming.plan))
             self._failed(coming, now)
-        if now >= self._replace_at and self.serving is not None:
+        if now >= self._replacement.at and self.serving is not None:
             self._replace(self.serving.plan, now)
         loading = self.coming is not None and self.coming.stage is Stage.LOADING
-        self.deadline = min(self._replace_at, self.coming.due if self.coming is not None and loading else NEVER)
+        self.deadline = min(self._replacement.at, self.coming.due if self.coming is not None and loading else NEVER)
         for generation in self._older:
             self.deadline = min(self.deadline, generation.heard_until)
 
@@ -162,7 +156,7 @@ class Succession:
         if pid in self._missed:
             self._missed.remove(pid)
             how = process.describe_status(status)
-            rest = "sessions go on" if self._leaving else "sessions go on, another is started"
+            rest = "sessions go on" if self._replacement.needless else "sessions go on, another is started"
             log().error(f"the template (process {pid}) ended: {how}; {rest}", self._service)
 
     def close(self, *, wait: bool = True) -> None:
@@ -175,7 +169,8 @@ class Succession:
             self._count_untold(generation)
         self.serving = self.coming = None
         self._older.clear()
-        self.deadline = self._replace_at = NEVER
+        self._replacement.leave()
+        self.deadline = NEVER
 
     def _count_untold(self, generation: Generation) -> None:
         """Its template will not say any more how these workers ended."""
@@ -230,7 +225,7 @@ class Succession:
                 generation.callbacks = tuple(callbacks.split())
                 generation.stage = Stage.READY
                 generation.ready_at = now
-                if self._replaces:
+                if self._replacement.comes:
                     self.commit(now)
             case messages.Fault() if loading and len(generation.faults) < messages.FAULTS_LIMIT:
                 generation.faults.append(message)
@@ -266,7 +261,7 @@ class Succession:
         """It can't serve, for its faults."""
         self._close(generation)
         generation.stage = Stage.FAILED
-        if self._replaces:
+        if self._replacement.comes:
             self._drop_coming()
             self._try_later("\n".join(fault.found for fault in generation.faults), now)
 
@@ -277,32 +272,25 @@ class Succession:
             self._missed.add(generation.pid)
             self.deadline = now
             self._owner.orphaned()
-            if now - generation.ready_at > _LIVED:
-                self._backoff.worked()
-            if self.coming is None and not self._leaving:
-                self._replace_at = max(now, self._backoff.until)
-                self._backoff.failed(self._replace_at)
+            self._replacement.gone(now - generation.ready_at, now, awaited=self.coming is not None)
 
     def _replace(self, plan: template.Plan, now: float) -> None:
-        self._replace_at = NEVER
         try:
             self.prepare(plan, now)
-            self._replaces = True
+            self._replacement.started()
         except OSError as error:
             self._try_later(f"it can't be forked: {process.shortage(error)}", now)
 
     def _try_later(self, reason: str, now: float) -> None:
-        self._backoff.failed(now)
-        self._replace_at = max(now, self._backoff.until)
-        self.deadline = min(self.deadline, self._replace_at)
-        wait = self._replace_at - now
+        wait = self._replacement.failed(now)
+        self.deadline = min(self.deadline, self._replacement.at)
         log().error(f"there is no new template, the next try is in {wait:.1f} s: {reason}", self._service)
 
     def _drop_coming(self) -> None:
         if self.coming is not None:
             self._close(self.coming)
         self.coming = None
-        self._replaces = False
+        self._replacement.comes = False
 
     def _close(self, generation: Generation) -> None:
         if generation.channel.fileno() >= 0:

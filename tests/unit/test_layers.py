@@ -12,11 +12,11 @@ PACKAGE = Path(__file__).parents[2] / "pop3gw"
 
 # From left to right: a module imports only from lines above its own.
 ORDER = """
-names compiled errors times waiting backtrace draining
+names compiled errors times waiting backtrace draining stages
 lazily joined signals values agenda backoff clientele credit orders redaction scan stream poller notify demo.server
 policy
 checking policies.apop policies.tls
-farewell places privileges messages attention listing respawn spares closing congestion patience seating
+farewell places privileges messages attention listing respawn spares closing congestion replacement patience seating
 settings loops leavers proto.wire proto.commands proto.events proto.capabilities proto.proxyheader
 proto.asking proto.content proto.counts proto.sasl proto.turns
 proto.upgrade proto.outcome spelling
@@ -55,6 +55,7 @@ RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in li
 # Rooms without effects: they are told what happened and what time it is.
 PURE: tuple[str, ...] = ("policy", "times", "backtrace", "pool", "agenda", "backoff", "clientele", "credit", "draining")
 PURE += ("orders", "messages", "attention", "seating", "spares", "respawn", "closing", "congestion", "patience")
+PURE += ("stages", "replacement")
 PURE += ("redaction", "values", "listing", "scan", "changes", "settings", "policies.", "proto.", "checking", "spelling")
 EFFECTS = {"asyncio", "datetime", "fcntl", "io", "logging", "mmap", "os", "pathlib", "random", "select", "selectors"}
 EFFECTS |= {"shutil", "signal", "socket", "ssl", "subprocess", "sys", "tempfile", "threading", "time"}

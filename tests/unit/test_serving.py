@@ -18,7 +18,7 @@ import pytest
 from pop3gw import fdpass, listeners, messages, process, template
 from pop3gw.agenda import Agenda
 from pop3gw.attention import BRISK
-from pop3gw.generation import REPORT_LIMIT, Stage
+from pop3gw.generation import REPORT_LIMIT
 from pop3gw.ledger import Ledger
 from pop3gw.listeners import Listener
 from pop3gw.orders import Act, Order
@@ -29,6 +29,7 @@ from pop3gw.proto.counts import WorkerEnd
 from pop3gw.respawn import QUIET
 from pop3gw.serving import Serving
 from pop3gw.settings import Config, Service
+from pop3gw.stages import Stage
 from pop3gw.times import NEVER
 from pop3gw.values import Address
 

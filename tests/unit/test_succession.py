@@ -14,9 +14,10 @@ import pytest
 from pop3gw import fdpass, messages, template
 from pop3gw.agenda import Agenda
 from pop3gw.errors import ChannelError
-from pop3gw.generation import Generation, Stage
+from pop3gw.generation import Generation
 from pop3gw.poller import Poller
 from pop3gw.settings import Config, Service
+from pop3gw.stages import Stage
 from pop3gw.succession import Succession
 from pop3gw.times import NEVER
 from pop3gw.values import Address
