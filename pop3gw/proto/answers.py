@@ -34,10 +34,10 @@ class Status:
 
     ``ok``: what the client gets; ``content``: lines follow from the server, ``dropped`` unless the client wants them.
     ``end``: both sides close behind it. ``refused``: the policy made it an ``-ERR``. ``fault``: the server broke the
-    protocol, the text says how. ``failed``: only a callback did, the server had said ``+OK``.
+    protocol, the text says how. The server had said ``+OK``: ``failed`` by a callback, ``turned`` by what one wanted.
     """
 
-    __slots__ = ("content", "dropped", "end", "failed", "fault", "line", "ok", "refused")
+    __slots__ = ("content", "dropped", "end", "failed", "fault", "line", "ok", "refused", "turned")
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Status:
         refused: bool = False,
         fault: str | None = None,
         failed: bool = False,
+        turned: bool = False,
     ) -> None:
         self.ok: Final = ok
         self.line: Final = line
@@ -58,6 +59,7 @@ class Status:
         self.refused: Final = refused
         self.fault: Final = fault
         self.failed: Final = failed
+        self.turned: Final = turned
 
 
 class Answers:
@@ -112,7 +114,7 @@ class Answers:
                 refusal = (f"-ERR {why}" if why else "-ERR").encode("utf-8", "surrogateescape")
                 content = content or (unsaid and word == "+OK")
                 end = decided.action == POP3_REQ_ABORT or (unsaid and word not in ("+OK", "-ERR"))
-                return Status(False, refusal, content, dropped=content, end=end, refused=True)
+                return Status(False, refusal, content, dropped=content, end=end, refused=True, turned=server_ok)
             if decided.action != POP3_REQ_ACCEPT:
                 raise CallbackError(f"it returned {decided.action}, which is no action for an answer")
             if word == server_word and said == server_text:
@@ -126,7 +128,10 @@ class Answers:
         # A word that was neither +OK nor -ERR means what the callback made of it.
         server_ok = server_ok or (value != b"-ERR" and word == "+OK")
         value, text = word.encode("utf-8", "surrogateescape"), said.encode("utf-8", "surrogateescape")
-        return self._checked(relay, value, text, value + b" " + text if text else value, server_ok=server_ok)
+        made = self._checked(relay, value, text, value + b" " + text if text else value, server_ok=server_ok)
+        if made.ok or made.fault is not None or server_word != "+OK":
+            return made
+        return Status(False, made.line, made.content, made.dropped, refused=True, turned=True)
 
     def _checked(self, relay: Relay, value: bytes, text: bytes, line: bytes, *, server_ok: bool) -> Status:
         """The built-in check of an answer (RFC 1939 section 3)."""
@@ -221,8 +226,10 @@ class _Listing:
         if self._see is None:
             kept += self._capabilities.filtered(lines)
             return
-        shown: list[str | None] = []
-        try:
-            self._see(lines, shown)
-        finally:
-            kept += self._capabilities.filtered(shown)
+        # One by one: what a callback learns from a line counts for those behind it, however the octets were cut.
+        for line in lines:
+            shown: list[str | None] = []
+            try:
+                self._see([line], shown)
+            finally:
+                kept += self._capabilities.filtered(shown)

@@ -22,6 +22,9 @@ _COMMANDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"SASL": ("AU
 # What the gateway knows to work with any server of RFC 1939 that the policy lets be used.
 _OWN: Final = ("TOP", "UIDL", "USER")
 
+# What may be ``added``.
+_ADDABLE: Final = ("USER", "STLS")
+
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _LOGINS: Final = ([b"USER"], [b"SASL"])
 
@@ -29,11 +32,11 @@ _LOGINS: Final = ([b"USER"], [b"SASL"])
 class Capabilities:
     """The answer to one CAPA.
 
-    ``usable(command)`` tells whether the client may use a command now; ``added`` are capabilities that work here
-    whether the server lists them or not.
+    ``usable(command)`` tells whether the client may use a command now; ``added()`` gives the capabilities that work
+    here whether the server lists them or not.
     """
 
-    def __init__(self, usable: Callable[[str], bool], added: tuple[str, ...]) -> None:
+    def __init__(self, usable: Callable[[str], bool], added: Callable[[], Sequence[str]]) -> None:
         self._usable = usable
         self._added = added
         self._listed: set[str] = set()
@@ -52,19 +55,19 @@ class Capabilities:
                 # Bound to the TLS of one connection (RFC 5802 section 6); here it ends between client and server.
                 words = [word for word in line.split(" ") if not word.upper().endswith("-PLUS")]
                 line, works = " ".join(words), works and len(words) > 1
-            if works:
+            if works and tag in _ADDABLE:  # no others, of which a server may send any number
                 self._listed.add(tag)
             kept.append(line if works else None)
         return kept
 
     def closing(self) -> bytes:
         """The lines that the server did not list but that work here."""
-        return _lines([tag for tag in self._added if tag not in self._listed])
+        return _lines([tag for tag in self._added() if tag not in self._listed])
 
     def own(self) -> bytes:
         """The whole answer where the server has none, without status line and terminator."""
         tags = [tag for tag in _OWN if self._works(tag)]
-        return _lines(tags + [tag for tag in self._added if tag not in tags])
+        return _lines(tags + [tag for tag in self._added() if tag not in tags])
 
 
 def without_logins(lines: bytes) -> bytes:

@@ -228,11 +228,13 @@ class ClientSide(Outcome):
         else:
             self._turns.take(STATUS, now)
 
-    def _conclude(self, relay: Relay, out: bytes, now: float, *, ok: bool, failed: bool = False) -> None:
-        """An answer is whole: the state moves, the answer goes out. ``failed``: it is that of a callback's failure."""
+    def _conclude(
+        self, relay: Relay, out: bytes, now: float, *, ok: bool, failed: bool = False, turned: bool = False
+    ) -> None:
+        """An answer is whole: the state moves, the answer goes out. ``failed``, ``turned``: as in ``Status``."""
         row = relay.row
         if row.way is not None:
-            if not self._login_answered(relay, out, now, ok=ok, failed=failed):
+            if not self._login_answered(relay, out, now, ok=ok, failed=failed, turned=turned):
                 return
         else:
             self._settle(row, ok=ok)
@@ -245,7 +247,7 @@ class ClientSide(Outcome):
         else:
             self._turns.take(REQUEST, now)
 
-    def _login_answered(self, relay: Relay, out: bytes, now: float, *, ok: bool, failed: bool) -> bool:
+    def _login_answered(self, relay: Relay, out: bytes, now: float, *, ok: bool, failed: bool, turned: bool) -> bool:
         """The answer to an attempt to log in; False where it is held back, since it failed."""
         row, exchange = relay.row, self._exchange
         self._exchange = None
@@ -257,7 +259,8 @@ class ClientSide(Outcome):
             way = f"sasl {exchange.mechanism}" if exchange is not None else row.name.lower()
             self._logged_in(way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}")
         elif not failed and (exchange is None or not exchange.cancelled):
-            self.counters[LOGIN_FAILED.get(relay.asked, LOGIN_FAILED[row.name])] += 1
+            counted = LOGIN_REFUSED if turned else LOGIN_FAILED
+            self.counters[counted.get(relay.asked, counted[row.name])] += 1
             self._login_failed(out, now, end=False)
             return False
         return True

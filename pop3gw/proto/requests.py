@@ -289,7 +289,7 @@ class Requests:
             raise CallbackError(f"it answered +OK to {row.name}, which the gateway alone answers")
         lines = policy.response_lines
         known = row.name in COMMANDS
-        if row.multiline(argument) if known else lines is not None:
+        if row.multiline(argument) if known else lines is not None or policy.response_multiline:
             return Answer(True, text, self._content(lines), row=settled)
         if lines is not None:
             raise CallbackError(f"it set response_lines, but the answer to {row.name} is one line")

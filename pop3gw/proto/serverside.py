@@ -196,7 +196,7 @@ class ServerSide(ClientSide):
             self._turns.take(CONTENT, now)
             self._relay_content(self._server.take_all(), now)
             return
-        self._conclude(relay, out, now, ok=status.ok, failed=status.failed)
+        self._conclude(relay, out, now, ok=status.ok, failed=status.failed, turned=status.turned)
 
     # -- content
 
@@ -222,13 +222,17 @@ class ServerSide(ClientSide):
             self._server.feed(content.left)
 
     def _capabilities(self) -> Capabilities:
+        return Capabilities(self._usable, self._added)
+
+    def _added(self) -> list[str]:
+        """What works here whether the server lists it or not."""
         added = []
         # A callback on USER may work with a server that has no USER, as APOP behind UToAPop3 does.
         if self._usable("USER") and self._usable("PASS") and self._asking.handles("USER"):
             added.append("USER")
         if self.state is State.AUTHORIZATION and self._client_tls.offered():
             added.append("STLS")
-        return Capabilities(self._usable, tuple(added))
+        return added
 
     def _usable(self, name: str) -> bool:
         return self._asking.permits(name) and not self._client_tls.demanded_before(name)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from pop3gw.proto.capabilities import Capabilities
 
 
 def listed(usable: str, *lines: str, added: tuple[str, ...] = ()) -> tuple[list[str | None], bytes]:
-    capabilities = Capabilities(set(usable.split()).__contains__, added)
+    capabilities = Capabilities(set(usable.split()).__contains__, lambda: added)
     return capabilities.filtered(list(lines)), capabilities.closing()
 
 
@@ -43,11 +45,21 @@ def test_no_capability_is_hidden_behind_a_control_character(control: str) -> Non
     assert listed("USER PASS", f"USER {control}", added=("USER",))[1] == b"USER\r\n"
 
 
+def test_a_list_without_end_takes_no_memory() -> None:
+    capabilities = Capabilities(lambda _name: True, lambda: ["USER"])
+    tracemalloc.start()
+    for first in range(0, 100_000, 1000):
+        capabilities.filtered([f"X-{first + number}" for number in range(1000)])
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 100_000
+
+
 def test_a_line_that_was_dropped_already_stays_dropped() -> None:
-    capabilities = Capabilities(lambda _name: True, ())
+    capabilities = Capabilities(lambda _name: True, list)
     assert capabilities.filtered([None, "TOP"]) == [None, "TOP"]
 
 
 def test_the_gateways_own_answer() -> None:
-    assert Capabilities({"TOP", "UIDL", "USER", "PASS"}.__contains__, ()).own() == b"TOP\r\nUIDL\r\nUSER\r\n"
-    assert Capabilities({"UIDL"}.__contains__, ("USER",)).own() == b"UIDL\r\nUSER\r\n"
+    assert Capabilities({"TOP", "UIDL", "USER", "PASS"}.__contains__, list).own() == b"TOP\r\nUIDL\r\nUSER\r\n"
+    assert Capabilities({"UIDL"}.__contains__, lambda: ["USER"]).own() == b"UIDL\r\nUSER\r\n"

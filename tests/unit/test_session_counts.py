@@ -34,13 +34,14 @@ class Office(Pop3Proxy):
     def config(self) -> None:
         super().config()
         self.request.update(
-            AUTH=POP3_REQ_ACCEPT,
             DELE=POP3_REQ_REJECT,
             RSET=POP3_REQ_ABORT,
             APOP=(POP3_REQ_POLICY, self.refuse),
+            AUTH=(POP3_REQ_POLICY, None, self.sober),
             NOOP=(POP3_REQ_POLICY, self.divide),
             LAST=(POP3_REQ_POLICY, self.answer),
             TOP=(POP3_REQ_POLICY, None, self.reject),
+            LIST=(POP3_REQ_POLICY, None, self.sober),
             UIDL=(POP3_REQ_POLICY, abs),
             LANG=(POP3_REQ_POLICY, Nameless()),
             XONE=POP3_REQ_ACCEPT,
@@ -50,6 +51,11 @@ class Office(Pop3Proxy):
         return POP3_REQ_REJECT
 
     reject = refuse
+
+    def sober(self, text: str) -> int:
+        if text == "welcome, drunkard":
+            self.response_value, self.response_param = "-ERR", "no"
+        return POP3_REQ_REJECT if text == "be gone" else POP3_REQ_ACCEPT
 
     def divide(self, _command: str) -> int:
         return 1 // 0
@@ -104,6 +110,19 @@ def counted(session: Session) -> dict[str, int]:
         ([("c", f"APOP bob {'0' * 32}")], {"requests APOP refused": 1, "logins apop refused": 1}),
         ([("c", "AUTH PLAIN AGJvYgB4"), ("s", "+OK")], {"requests AUTH relayed": 1, "logins sasl ok": 1}),
         ([("c", "AUTH PLAIN AGJvYgB4"), ("s", "-ERR")], {"requests AUTH relayed": 1, "logins sasl failed": 1}),
+        # Of a password that the server takes nobody guesses, whatever the policy thinks of who comes with it.
+        (
+            [("c", "AUTH PLAIN AGJvYgB4"), ("s", "+OK be gone")],
+            {"requests AUTH relayed": 1, "logins sasl refused": 1, "answers_refused": 1},
+        ),
+        (
+            [("c", "AUTH PLAIN AGJvYgB4"), ("s", "+OK welcome, drunkard")],
+            {"requests AUTH relayed": 1, "logins sasl refused": 1, "answers_refused": 1},
+        ),
+        (
+            [("c", "AUTH PLAIN AGJvYgB4"), ("s", "-ERR be gone")],
+            {"requests AUTH relayed": 1, "logins sasl failed": 1, "answers_refused": 1},
+        ),
         ([("c", "AUTH CRAM-MD5"), ("s", "+ PDE+"), ("c", "*"), ("s", "-ERR")], {"requests AUTH relayed": 1}),
         ([("c", "STAT")], {"requests STAT refused": 1}),
         ([("c", "PASS x")], {"requests PASS refused": 1}),
@@ -121,6 +140,10 @@ def counted(session: Session) -> dict[str, int]:
         (
             [*LOGIN, ("c", "TOP 1 0"), ("s", "+OK"), ("s", ".")],
             {**LOGGED_IN, "requests TOP relayed": 1, "answers_refused": 1},
+        ),
+        (
+            [*LOGIN, ("c", "LIST"), ("s", "+OK welcome, drunkard"), ("s", ".")],
+            {**LOGGED_IN, "requests LIST relayed": 1, "answers_refused": 1},
         ),
         ([*LOGIN, ("c", "QUIT"), ("s", "+OK")], {**LOGGED_IN, "requests QUIT relayed": 1}),
     ],
