@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 from pop3gw import __version__, process
 from pop3gw.errors import Exit, RefusedError
 from pop3gw.listing import in_a_line, session_lines, status_lines
+from pop3gw.redaction import escaped
 
 SOCKET: Final = "/run/pop3gw/pop3gw.sock"
 _PATIENCE: Final = 10.0  # s for an answer
@@ -62,7 +63,7 @@ def _done(options: argparse.Namespace) -> int:
             print(json.dumps({"ok": False, "error": str(error)}))
         else:
             for line in str(error).splitlines():
-                print(f"pop3gwctl: {line}", file=sys.stderr)
+                print(f"pop3gwctl: {escaped(line)}", file=sys.stderr)
         return Exit.FAILED
 
 
@@ -196,7 +197,8 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _print(options: argparse.Namespace, result: Json, lines: Callable[[Json], Iterable[str]]) -> int:
-    text = json.dumps({"ok": True, "result": result}) if options.json else "\n".join(lines(result))
+    # Whoever answers at the socket: no terminal obeys it.
+    text = json.dumps({"ok": True, "result": result}) if options.json else "\n".join(map(escaped, lines(result)))
     print(text)
     return Exit.OK
 

@@ -3,14 +3,20 @@ one descriptor.
 
 A channel is one end of a SOCK_SEQPACKET pair: records arrive whole and in order, and the death of the other process is
 an end of file. What is said is in ``messages``; this module knows how that travels, not what it causes.
+
+Where policies run somebody may send the master a descriptor, and the last close of a connection may wait as long as its
+owner likes (SO_LINGER). So the master's ends take none: the kernel refuses them (SO_PASSRIGHTS, Linux 6.16), or else
+each message is looked at before it is taken.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from typing import Final, Self
 
+from pop3gw import process
 from pop3gw.errors import ChannelError
 from pop3gw.messages import TEXT_LIMIT, Message, decode, encode, serve
 
@@ -24,7 +30,10 @@ _NO_SIGNAL: Final = int(socket.MSG_NOSIGNAL)
 _RECEIVE: Final = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 _SOCKET_LEVEL: Final = int(socket.SOL_SOCKET)
 _RIGHTS: Final = int(socket.SCM_RIGHTS)
+_LOOK: Final = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
+_PASS_RIGHTS: Final = 83  # SO_PASSRIGHTS of asm-generic/socket.h, which Python does not name
 _TOO_LONG: Final = int(socket.MSG_TRUNC)
+_NOT_ALL: Final = int(socket.MSG_CTRUNC)
 _CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _DESCRIPTOR_SIZE: Final = _DESCRIPTOR.size
 _ANCILLARY_SPACE: Final = socket.CMSG_LEN(_DESCRIPTOR_SIZE)  # with the padding of CMSG_SPACE it holds two
@@ -33,17 +42,27 @@ _ANCILLARY_SPACE: Final = socket.CMSG_LEN(_DESCRIPTOR_SIZE)  # with the padding 
 class Channel:
     """One end of a channel. ``receive()`` and ``hear()`` never wait; what sends does only where ``waits`` was said."""
 
-    __slots__ = ("_flags", "socket")
+    __slots__ = ("_flags", "_looks", "socket")
 
     def __init__(self, end: socket.SocketType, *, waits: bool) -> None:
         self.socket = end
+        self._looks = False  # whether a descriptor may come that nobody wants
         self._flags = _NO_SIGNAL | (0 if waits else _WAIT_NEVER)
 
     @classmethod
     def pair(cls) -> tuple[Self, socket.socket]:
         """The master's end, which never waits, and the other process's. OSError: no descriptors left."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        return cls(ours, waits=False), theirs
+        channel = cls(ours, waits=False)
+        channel.take_no_descriptors()
+        return channel, theirs
+
+    def take_no_descriptors(self) -> None:
+        """From now on none comes through ``hear()``; not even one that would be closed at once."""
+        try:
+            self.socket.setsockopt(_SOCKET_LEVEL, _PASS_RIGHTS, 0)
+        except OSError:
+            self._looks = True
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -96,9 +115,11 @@ class Channel:
     def hear(self, limit: int = BRIEF_LIMIT) -> Message | None:
         """The next message of who sends no descriptor, of less than ``limit`` octets; None at the end of file.
 
-        A descriptor that comes all the same is closed by the system: nobody asked to have it. Raises as ``receive()``.
+        Raises as ``receive()``; a descriptor that comes all the same makes it no message of ours.
         """
         try:
+            if self._looks and self._brings_descriptor():
+                raise ChannelError("a message came with a descriptor, which nobody asked for")
             record = self.socket.recv(limit, _WAIT_NEVER)
         except ConnectionResetError:  # it died with messages of ours unread
             return None
@@ -108,5 +129,23 @@ class Channel:
             raise ChannelError(f"a record of {limit} octets or more is no message")
         return decode(record)
 
+    def _brings_descriptor(self) -> bool:
+        """Whether the next message does; it is not taken. BlockingIOError: there is none now."""
+        return self.socket.recvmsg(1, 0, _LOOK)[2] & _NOT_ALL != 0
+
     def close(self) -> None:
-        self.socket.close()
+        """Close this end, and all that nobody has heard."""
+        if self._looks and not self._emptied():
+            process.close_apart(self.socket)
+        else:
+            self.socket.close()
+
+    def _emptied(self) -> bool:
+        """Let nothing more come, and drop what has; False where a descriptor is left in it."""
+        with contextlib.suppress(OSError):  # mostly that there is nothing
+            self.socket.shutdown(socket.SHUT_RD)
+            while not self._brings_descriptor():
+                if not self.socket.recv(1, _WAIT_NEVER):
+                    return True
+            return False
+        return True

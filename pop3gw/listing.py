@@ -33,18 +33,19 @@ def tls_of(session: Mapping[str, Any]) -> str:
 
 def session_row(session: Mapping[str, Any]) -> list[str]:
     """A session as the cells of a table; what a client chose stands there as in the log, and no terminal obeys it."""
-    return [
+    cells = (
         session["session"],
         session["service"],
-        escaped(session["user"] or "-"),
-        escaped(session["client"]),
+        session["user"] or "-",
+        session["client"],
         session["server"] or "-",
         session["state"] or "-",
         octets(session["from_client"]),
         octets(session["to_client"]),
         age(session["seconds"]),
         tls_of(session),
-    ]
+    )
+    return [escaped(cell) for cell in cells]
 
 
 SESSION_HEAD: Final = ["SESSION", "SERVICE", "USER", "CLIENT", "SERVER", "STATE", "IN", "OUT", "AGE", "TLS"]
@@ -67,8 +68,8 @@ def service_row(service: Mapping[str, Any]) -> list[str]:
     """A service as the cells of a table."""
     workers, total = service["workers"], service["total"]
     return [
-        service["name"],
-        service["state"],
+        escaped(service["name"]),
+        escaped(service["state"]),
         str(service["sessions"]),
         str(workers["total"]),
         str(workers["busy"]),
@@ -84,7 +85,7 @@ def service_row(service: Mapping[str, Any]) -> list[str]:
 def headline(result: Mapping[str, Any]) -> str:
     """The gateway in a line."""
     reloads = result["reloads"]
-    return (
+    return escaped(
         f"pop3gw {result['version']}, process {result['pid']}, up {age(result['seconds'])}, {result['source']},"
         f" {reloads['ok']} reloads, {reloads['failed']} failed"
     )

@@ -56,7 +56,7 @@ class Entry:
     @property
     def tag(self) -> str:
         """Of what the line is: its service and session; another's logger."""
-        return f"{self.service} {self.session}" if self.session else self.service or self.logger
+        return f"{self.service} {self.session}" if self.session else self.service or escaped(self.logger)
 
 
 Form = Callable[[Entry], bytes]  # an entry as it is sent

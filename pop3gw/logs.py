@@ -136,6 +136,10 @@ class Log:
         """Write to this descriptor from now on, under the old one's number; ``fd`` itself is closed."""
         self._sink.adopt(fd)
 
+    def separate(self) -> None:
+        """As ``Sink.separate``: for who is to run a policy's code."""
+        self._sink.separate()
+
 
 def fault(target: str, account: Account | None = None) -> str:
     """Why a start could not open this target; "" where nothing seems to be in the way. Nothing is made."""

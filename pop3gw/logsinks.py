@@ -42,7 +42,10 @@ class Sink(Protocol):
         """Open the target anew, under the same descriptor. OSError: it can't be opened; all stays as it was."""
 
     def adopt(self, fd: int) -> None:
-        """Put this descriptor under the number of the old one; ``fd`` itself is closed."""
+        """Put this descriptor, of the target opened anew, under the number of the old one; ``fd`` itself is closed."""
+
+    def separate(self) -> None:
+        """Have a way of this process's own, and its children's: what they do to it is not felt by others."""
 
 
 class Losses:
@@ -142,6 +145,9 @@ class FileSink:
         os.close(fd)
         self._gate = self._gate_of(self._fd)
 
+    def separate(self) -> None:
+        """A file that is open can't be opened anew by who may not write it (pop3gw.conf(5), log_target)."""
+
 
 class DatagramSink:
     """A log daemon's datagram socket. One that went away is looked for again once a second at most."""
@@ -200,11 +206,22 @@ class DatagramSink:
         return self._socket.fileno()
 
     def reopen(self) -> None:
-        self.adopt(self._connect().detach())
+        self._put(self._connect())
 
     def adopt(self, fd: int) -> None:
-        os.dup2(fd, self._socket.fileno(), inheritable=False)
-        os.close(fd)
+        os.close(fd)  # who has it could connect it to somebody else, for all who have it
+        self.separate()
+
+    def separate(self) -> None:
+        try:
+            fresh = self._connect()
+        except OSError:  # the daemon is away: the next line looks for it again
+            fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._put(fresh)
+
+    def _put(self, fresh: socket.socket) -> None:
+        os.dup2(fresh.fileno(), self._socket.fileno(), inheritable=False)
+        fresh.close()
 
 
 def is_journal(fd: int, stream: str) -> bool:

@@ -17,7 +17,7 @@ _WORDS = """
 AF_UNIX APOP CAPA CONNECT_SECONDS DELE EPOLLIN EPOLLOUT Fork Free GREETING IPPROTO_TCP LANG LAST LIST LOAD_LIMIT Limits
 NOOP Offer PASS Pop3Proxy Prepared QUIT RETR RSET SESSIONS SESSION_SECONDS SHUT_WR SOCK_SEQPACKET SPAWN STAT Serve
 TCP_INFO TOP UIDL USER UTF8 _USUAL __dataclass_fields__ _accept _alarm _answered _ask _asked_reload _asked_to_leave
-_called _client_ready _connected _due _ended _give_up _handle _hear _mask _misspoken _rings _running _see_outcome
+_called _client_ready _connected _due _ended _give_up _handle _hear _mask _rings _running _see_outcome
 _server_ready accept address adopt ask auth_timeout backtrace began begin board bound callback_timeout callbacks
 channel client_tls clients config connect_ex connect_timeout content_line control_socket conversation credit deadline
 due ended epoll events expire failed filtered free generation getsockopt group heard host idle ledger limit log_format

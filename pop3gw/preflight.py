@@ -7,10 +7,13 @@ file itself is found by ``config`` and ``consistency``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from pop3gw import doors, logs, pidfile, privileges, template
+from pop3gw.distrust import Distrust
 from pop3gw.errors import Problem
 from pop3gw.settings import Config
 from pop3gw.values import Tls
@@ -36,9 +39,9 @@ def check(
     if wrong & {"policy_path", "main"}:
         culprit = "policy_path" if "policy_path" in wrong else "[main]"
         passed_over(f"no policy was checked, since {culprit} is wrong")
-        return problems, []
+        return problems, doubtful_places(config)
     wrong_with_policies, doubts = template.check(config)
-    return problems + wrong_with_policies, doubts
+    return problems + wrong_with_policies, doubts + doubtful_places(config)
 
 
 def of_log(config: Config, *, foreground: bool) -> list[Problem]:
@@ -64,6 +67,22 @@ def of_places(config: Config) -> list[Problem]:
         if path is not None and (found := fault(path)):
             expected = f"the path of a {what} of its own, in a folder that exists and that this account may write"
             problems.append(config.problem("", key, found, expected))
+    return problems
+
+
+def doubtful_places(config: Config) -> list[Problem]:
+    """Where the workers' account could put something else than root makes. StartError: as for ``check``."""
+    account = privileges.find_account(config.user, config.group)
+    if account is None:
+        return []
+    distrust = Distrust.of(account)
+    problems = []
+    for key in ("pid_file", "control_socket"):
+        path = getattr(config, key)
+        with contextlib.suppress(OSError):  # there is no such folder: root makes it
+            if path is not None and distrust.may_redirect(Path(path)):
+                found = f"{path}, in whose place the workers' account {account.name} may put another"
+                problems.append(config.problem("", key, found, "a path in a folder that belongs to root alone"))
     return problems
 
 

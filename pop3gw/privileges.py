@@ -6,16 +6,20 @@ It knows the system's accounts, and neither the configuration file nor what else
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import grp
 import os
 import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from pop3gw.errors import StartError
 
 _DEFAULT_USERS: Final = ("pop3gw", "nobody")
+_CAPABILITY_VERSION: Final = 0x20080522  # _LINUX_CAPABILITY_VERSION_3: three sets of 64 bits, in two parts each
+_NO_CAPABILITY: Final = "CapPrm:\t0000000000000000\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,20 @@ def drop_privileges(account: Account) -> None:
             f"the account {account.name} can become root again; start pop3gw without what keeps capabilities"
             " (SecureBits= of its unit, capsh), or as that account"
         )
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, for good, also of what is executed from now on: those that a unit's AmbientCapabilities
+    has given to an account without privileges. StartError: the system does not let it. Source: capset(2).
+    """
+    with contextlib.suppress(OSError):  # no /proc, then the next step tells
+        if _NO_CAPABILITY in Path("/proc/self/status").read_text(encoding="ascii", errors="replace"):
+            return
+    system = ctypes.CDLL(None, use_errno=True)
+    header, none = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    if system.capset(header, none):
+        reason = os.strerror(ctypes.get_errno())
+        raise StartError(f"capabilities can't be given up: {reason}; let the unit's SystemCallFilter pass capset")
 
 
 @contextlib.contextmanager

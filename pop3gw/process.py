@@ -16,6 +16,7 @@ import importlib.util
 import os
 import resource
 import select
+import socket
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -259,6 +260,32 @@ def _close_others(keep: Iterable[int]) -> None:
         os.closerange(after, descriptor)
         after = descriptor + 1
     os.closerange(after, _DESCRIPTORS)
+
+
+def close_apart(end: socket.SocketType) -> None:
+    """Close a socket in which connections may lie that nobody has taken, and whose close may wait (SO_LINGER).
+
+    A child has it meanwhile, so that they are closed there: for a process that ends no close waits. Where there is no
+    room for a child it stays open.
+    """
+    try:
+        reading, writing = os.pipe()
+    except OSError:
+        end.detach()
+        return
+    try:
+        fork(partial(_hold, reading), (end.fileno(), reading), FOR_MASTER)
+        end.close()
+    except OSError:
+        end.detach()
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def _hold(reading: int) -> int:
+    os.read(reading, 1)  # until the other end is closed, and the socket with it
+    return 0
 
 
 def is_end(status: int) -> bool:

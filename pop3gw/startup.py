@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from pop3gw import activation, listeners, notify, privileges, process, template
+from pop3gw import activation, listeners, notify, preflight, privileges, process, template
 from pop3gw.backtrace import backtrace
 from pop3gw.doors import Doors
 from pop3gw.errors import ConfigurationError, Exit, Pop3gwError
@@ -54,7 +54,7 @@ def run(
         process.forbid_dumps()  # where all run as one account a worker could read, and write, the master's memory
         process.give_way()  # a client that connects does not interrupt the worker of another
         process.title(f"pop3gw: master {config.source}")
-        _introduce(log, doors, account)
+        _introduce(log, config, doors, account)
         try:
             master = Master(log, reload, ready, notify.manager(os.environ), doors, account, pid_file)
             return master.run(config, bound)
@@ -68,7 +68,7 @@ def run(
             return Exit.FAILED
 
 
-def _introduce(log: Log, doors: Doors, account: Account | None) -> None:
+def _introduce(log: Log, config: Config, doors: Doors, account: Account | None) -> None:
     """Log what an administrator may not expect."""
     if (metrics := doors.metrics_at()) is not None:
         log.info(f"metrics are at http://{metrics}/metrics")
@@ -76,3 +76,5 @@ def _introduce(log: Log, doors: Doors, account: Account | None) -> None:
         log.info(f"started as root without user: workers run as the account {account.name}")
     if account is not None and account.uid == 0:
         log.warning("user = root: policies and sessions run as root; name another account unless that is really wanted")
+    for doubt in preflight.doubtful_places(config):
+        log.warning(str(doubt))

@@ -22,12 +22,6 @@ from pop3gw.stages import Stage
 from pop3gw.times import NEVER
 
 
-def _misspoken(plan: template.Plan) -> messages.Fault:
-    """What to say of a template that said what none of ours says."""
-    said = f"{plan.service.policy} wrote to the gateway's own channel in the process that loaded it"
-    return messages.Fault("policy", "", f"{said}; imported, it must use no descriptor but its own")
-
-
 class Owner(Protocol):
     """Who is told what templates report."""
 
@@ -248,7 +242,7 @@ class Succession:
         log().error(f"template {generation.pid} is given up and killed: {reason}", self._service)
         generation.kill()
         if generation.channel.fileno() >= 0:
-            self._lost(generation, _misspoken(generation.plan), now)
+            self._lost(generation, template.misspoken(generation.plan), now)
 
     def _lost(self, generation: Generation, fault: messages.Fault, now: float) -> None:
         if generation is self.coming:

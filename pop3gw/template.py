@@ -69,6 +69,12 @@ def ended(plan: Plan) -> messages.Fault:
     )
 
 
+def misspoken(plan: Plan) -> messages.Fault:
+    """What to say of a template that said what none of ours says."""
+    said = f"{plan.service.policy} wrote to the gateway's own channel in the process that loaded it"
+    return messages.Fault("policy", "", f"{said}; imported, it must use no descriptor but its own")
+
+
 def problem(plan: Plan, fault: messages.Fault | messages.Doubt) -> Problem:
     """What a template said as a fault of the configuration."""
     return plan.config.problem(plan.service.name, fault.key, fault.found, fault.expected)
@@ -99,12 +105,17 @@ def _check(plan: Plan) -> list[messages.Fault | messages.Doubt]:
         answer = select.poll()
         answer.register(channel, select.POLLIN)
         while answer.poll(max(0.0, until - time.monotonic()) * 1000):
-            received = channel.receive()
-            if received is None:
+            try:
+                message = channel.hear(fdpass.RECORD_LIMIT)
+            except ChannelError:
+                return [*told, misspoken(plan)]
+            if message is None:
                 return [*told, ended(plan)]
-            if not isinstance(received[0], messages.Fault | messages.Doubt):
+            if not isinstance(message, messages.Fault | messages.Doubt):
                 return told
-            told.append(received[0])
+            if len(told) >= 2 * messages.FAULTS_LIMIT:
+                return [*told, misspoken(plan)]
+            told.append(message)
         return [*told, too_slow(plan)]
     finally:
         channel.close()
@@ -117,6 +128,8 @@ def _main(plan: Plan, board: Board, end: socket.socket) -> int:
     process.title(f"pop3gw: template [{plan.service.name}]")
     process.give_way_no_more()
     process.leave_terminal()
+    if plan.log is not None:
+        plan.log.separate()
     terms, opened = None, frozenset[int]()
     try:
         try:
@@ -156,6 +169,8 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
         _doubt(plan, channel, doubt.key, doubt.found, doubt.expected)
     if plan.account is not None:
         privileges.drop_privileges(plan.account)
+    else:
+        privileges.drop_capabilities()
     process.forbid_dumps()
     os.umask(process.UMASK)
     if plan.log is not None:

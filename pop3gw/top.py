@@ -18,6 +18,7 @@ from rich.text import Text
 
 from pop3gw.errors import Exit, RefusedError
 from pop3gw.listing import SERVICE_HEAD, SESSION_HEAD, headline, octets, service_row, session_row
+from pop3gw.redaction import escaped
 
 Ask = Callable[[str], dict[str, Any]]
 
@@ -104,5 +105,5 @@ def run(ask: Ask, interval: float, console: Console | None = None) -> int:
             try:
                 live.update(drawn(), refresh=True)
             except RefusedError as error:
-                live.update(Text(f"{error}; trying again", style="red"), refresh=True)
+                live.update(Text(f"{escaped(str(error))}; trying again", style="red"), refresh=True)
     return Exit.OK

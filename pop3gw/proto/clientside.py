@@ -11,7 +11,7 @@ from typing import Final
 from pop3gw.policy import INVALID_COMMAND
 from pop3gw.proto.asking import Asking
 from pop3gw.proto.capabilities import without_logins
-from pop3gw.proto.commands import COMMANDS, LONG_LINES, Command, State, Way, redacted, unknown
+from pop3gw.proto.commands import COMMANDS, LONG_LINES, MECHANISMS, Command, State, Way, redacted, unknown
 from pop3gw.proto.counts import (
     ABORTED,
     ANSWERED,
@@ -256,7 +256,9 @@ class ClientSide(Outcome):
         self._settle(row, ok=ok)
         if ok:
             self.counters[LOGIN_OK.get(relay.asked, LOGIN_OK[row.name])] += 1
-            way = f"sasl {exchange.mechanism}" if exchange is not None else row.name.lower()
+            way = row.name.lower()
+            if exchange is not None:  # what is no mechanism may be a password
+                way = f"sasl {exchange.mechanism}" if exchange.mechanism in MECHANISMS else "sasl other"
             self._logged_in(way if relay.asked == relay.name else f"{relay.asked.lower()} as {way}")
         elif not failed and (exchange is None or not exchange.cancelled):
             counted = LOGIN_REFUSED if turned else LOGIN_FAILED

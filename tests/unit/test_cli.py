@@ -189,6 +189,32 @@ def test_check_tells_of_what_can_not_be_shown(tmp_path: Path, policy: str) -> No
     assert re.fullmatch(rf"pop3gw: \S+:\d+: .*{tmp_path}/office.py: class Office: .*SyntaxError \(line \d\)\n", err)
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("while True: master.send(messages.encode(messages.Fault('policy', '', 'x')))", 2 * FAULTS_LIMIT),
+        ("master.send(b'nothing of ours')", 0),
+    ],
+)
+def test_check_believes_no_policy_that_speaks_for_the_gateway(tmp_path: Path, said: str, expected: int) -> None:
+    me = pwd.getpwuid(os.geteuid()).pw_name  # who may read it
+    text = f"{SMALLEST}  policy = office:Office\n".replace("= .", f"= {tmp_path}\nuser = {me}")
+    policy = (
+        "import os, socket\nfrom pop3gw import messages\n"
+        "for number in range(3, 64):\n"
+        "    try:\n"
+        "        master = socket.socket(fileno=os.dup(number))\n"
+        "    except OSError:\n"
+        "        continue\n"
+        "    if master.family == socket.AF_UNIX and master.type == socket.SOCK_SEQPACKET:\n"
+        f"        {said}\n"
+    )
+    status, out, err = run("--check", "--config", write(tmp_path, text, policy))
+    assert (status, out) == (78, "")
+    assert len(err.splitlines()) == expected + 1
+    assert err.count("wrote to the gateway's own channel") == 1
+
+
 def test_a_template_tells_no_more_faults_than_it_may(tmp_path: Path) -> None:
     certificates = ", ".join(f"n{number}=/no/{number}" for number in range(FAULTS_LIMIT + 6))
     text = f"{SMALLEST}  tls = implicit\n  tls_certificate = {certificates}\n"
@@ -294,6 +320,19 @@ def test_check_finds_paths_that_no_start_could_use(tmp_path: Path, setting: str,
     assert status == 78
     assert err.startswith(f"pop3gw: {file}:2: {said.format(folder=tmp_path)}; expected the path of a ")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has other rights than its workers")
+def test_check_doubts_places_that_the_workers_may_fill(folder: Path) -> None:
+    os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
+    paths = "user = nobody\npid_file = x.pid\ncontrol_socket = none/x.sock"
+    file = write(folder, SMALLEST.replace("[main]\n", f"[main]\n{paths}\n"))
+    status, out, err = run("--check", "--config", file)
+    assert (status, out) == (0, f"{file}: nothing else is wrong\n")
+    assert [line.partition(", in whose place")[0] for line in err.splitlines()] == [
+        f"pop3gw: {file}:3: pid_file: {folder}/x.pid",
+        f"pop3gw: {file}:4: control_socket: {folder}/none/x.sock",
+    ]
 
 
 def test_check_is_content_with_the_paths_of_a_gateway_that_runs_or_will(tmp_path: Path) -> None:

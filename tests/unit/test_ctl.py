@@ -97,6 +97,29 @@ def test_a_name_that_a_client_chose_does_nothing_to_a_terminal() -> None:
     assert (row[4], row[5], row[9]) == ("-", "-", "-")
 
 
+@pytest.mark.parametrize(
+    "answer", [{"ok": True, "result": {"said": ["a\x1b[31mb"]}}, {"ok": False, "error": "a\x1b[31mb"}]
+)
+def test_whoever_answers_at_the_socket_does_nothing_to_a_terminal(
+    answer: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "ctl.sock")
+
+    def reply() -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(4096)
+            connection.sendall(json.dumps(answer).encode())
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen()
+        thread = threading.Thread(target=reply)
+        thread.start()
+        ctl.main(["--socket", path, "stop"])
+        thread.join(10)
+    assert "a\\x1b[31mb" in "".join(capsys.readouterr())
+
+
 def test_words_are_looked_for_in_what_a_session_is_called_by() -> None:
     assert ctl.matches(SESSION, ["ALICE", "192.0.2.7"])
     assert ctl.matches(SESSION, [])

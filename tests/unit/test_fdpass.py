@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import struct
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,10 @@ import pytest
 from pop3gw import fdpass, messages
 from pop3gw.errors import ChannelError
 from pop3gw.fdpass import Channel
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -86,14 +92,66 @@ def test_one_that_ends_with_messages_unread_is_an_end_of_file_too(ends: tuple[Ch
 
 
 def test_no_descriptor_of_several_that_come_at_once_is_kept(ends: tuple[Channel, Channel]) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", (0, 1)))
-    ends[1].socket.sendmsg([messages.encode(messages.Retire())], [rights])
+    ends[0].socket.sendmsg([messages.encode(messages.Retire())], [rights])
     with pytest.raises(ChannelError, match="cut"):
-        ends[0].receive()
-    ends[1].socket.sendmsg([messages.encode(messages.Fault("", "", "x" * 1000))], [rights])
-    assert isinstance(ends[0].hear(fdpass.RECORD_LIMIT), messages.Fault)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+        ends[1].receive()
+    assert descriptors() == before
+
+
+@contextmanager
+def in_the_way_only_of(channel: Channel) -> Iterator[None]:
+    """Send a connection that whoever closes it last would wait for, longer than any test may take."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = socket.create_connection(listener.getsockname())
+        connection.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                connection.send(bytes(1 << 20))
+        connection.setblocking(True)
+        channel.send(messages.Leaving())
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+        try:
+            channel.send(messages.Leaving(), connection.fileno())
+        except PermissionError:  # Linux 6.16: it is refused
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+        connection.close()
+        yield
+
+
+@pytest.fixture(params=[83, 9999], ids=["refused by the system", "refused by us"])
+def ours_and_theirs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Channel, Channel]:
+    """The master's end and another, on a system that knows SO_PASSRIGHTS, as far as this one does, and on an older."""
+    monkeypatch.setattr(fdpass, "_PASS_RIGHTS", request.param)
+    ours, theirs = Channel.pair()
+    return ours, Channel(theirs, waits=True)
+
+
+@pytest.mark.interpreted
+def test_the_master_takes_no_descriptor(ours_and_theirs: tuple[Channel, Channel]) -> None:
+    ours, theirs = ours_and_theirs
+    before = descriptors()
+    with in_the_way_only_of(theirs):
+        assert ours.hear() == messages.Leaving()
+        with pytest.raises((ChannelError, BlockingIOError)) as raised:
+            ours.hear()
+        assert raised.type is BlockingIOError or "descriptor" in str(raised.value)
+        ours.close()
+    theirs.close()
+    assert descriptors() == before - 2
+
+
+@pytest.mark.interpreted
+def test_a_descriptor_that_nobody_has_heard_of_keeps_no_close_waiting(ours_and_theirs: tuple[Channel, Channel]) -> None:
+    ours, theirs = ours_and_theirs
+    before = descriptors()
+    with in_the_way_only_of(theirs):
+        ours.close()
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        theirs.send(messages.Leaving())
+    theirs.close()
+    assert descriptors() == before - 2
 
 
 def test_what_a_worker_says_is_heard_whole(ends: tuple[Channel, Channel]) -> None:
@@ -118,20 +176,13 @@ def test_what_a_worker_does_not_say_is_an_error(ends: tuple[Channel, Channel]) -
         ends[0].hear()
 
 
-def test_a_descriptor_that_a_worker_sends_is_closed(ends: tuple[Channel, Channel]) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    ends[1].send(messages.Leaving(), ends[1].fileno())
-    assert ends[0].hear() == messages.Leaving()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-
-
 def test_a_descriptor_of_what_is_no_message_is_closed(ends: tuple[Channel, Channel]) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, ends[0].fileno().to_bytes(4, "little"))]
     ends[0].socket.sendmsg([b"\xff"], rights)
     with pytest.raises(ChannelError):
         ends[1].receive()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert descriptors() == before
 
 
 def test_a_descriptor_that_was_cut_is_an_error(ends: tuple[Channel, Channel]) -> None:

@@ -27,8 +27,8 @@ proto.fastpath
 proto.session
 consistency reference changes pool
 config
-callguard heap arrival net fdpass process pidfile logline listeners refusals scoreboard tlsstream
-distrust
+callguard heap arrival net process pidfile logline listeners refusals scoreboard tlsstream
+distrust fdpass
 loading logfile ledger
 activation answering doors logsinks tls view
 logs
@@ -44,10 +44,10 @@ succession
 crew
 serving
 attendance
-master
+master preflight
 startup
 demo
-preflight top
+top
 cli ctl
 """
 RANK = {name: rank for rank, line in enumerate(ORDER.split("\n")) for name in line.split()}

@@ -67,6 +67,7 @@ def test_a_line_of_a_file() -> None:
     assert re.fullmatch(rf"{stamp} pop3gw\[{os.getpid()}\] info inbound 3f2a77d0c1e5: hällo\n", line)
     assert file_line(Entry(LogLevel.ERROR, "x\n")).endswith(b"] error: x\n")
     assert file_line(Entry(LogLevel.ERROR, "x", logger="some.module")).endswith(b"] error some.module: x\n")
+    assert file_line(Entry(LogLevel.ERROR, "x", logger="a\nb")).endswith(b"] error a\\nb: x\n")
 
 
 def test_a_datagram_for_syslog() -> None:

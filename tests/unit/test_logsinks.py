@@ -180,9 +180,35 @@ def test_syslog_is_reopened_and_passed_on(tmp_path: Path) -> None:
     with daemon(tmp_path / "log") as listening:
         sink = DatagramSink(str(tmp_path / "log"), syslog_line)
         sink.reopen()
-        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        fresh.connect(str(tmp_path / "log"))
-        sink.adopt(fresh.detach())
+        with daemon(tmp_path / "elsewhere"):
+            fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            fresh.connect(str(tmp_path / "elsewhere"))
+            sink.adopt(fresh.detach())  # only that it is time: to whom this is connected is for whoever sent it to say
+            write(sink, "x")
+            assert texts(listening.recv(65536)) == ["x"]
+
+
+def test_who_has_a_way_of_its_own_leads_nobody_elsewhere(tmp_path: Path) -> None:
+    with daemon(tmp_path / "log") as listening, daemon(tmp_path / "elsewhere"):
+        sink = DatagramSink(str(tmp_path / "log"), syslog_line)
+
+        def redirect() -> None:
+            sink.separate()
+            with socket.socket(fileno=os.dup(sink.fileno_or_none() or -1)) as shared:
+                shared.connect(str(tmp_path / "elsewhere"))
+            write(sink, "mine")
+
+        in_a_child(redirect)
+        write(sink, "ours")
+        assert texts(listening.recv(65536)) == ["ours"]
+
+
+def test_a_way_of_its_own_is_found_once_the_daemon_is_back(tmp_path: Path) -> None:
+    with daemon(tmp_path / "log"):
+        sink = DatagramSink(str(tmp_path / "log"), syslog_line)
+    (tmp_path / "log").unlink()
+    sink.separate()
+    with daemon(tmp_path / "log") as listening:
         write(sink, "x")
         assert texts(listening.recv(65536)) == ["x"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import subprocess
+import sys
 
 import pytest
 
@@ -79,3 +81,14 @@ def test_an_account_that_can_become_root_again_does_not_serve(monkeypatch: pytes
     monkeypatch.setattr(os, "getgroups", lambda: [65534])
     with pytest.raises(StartError, match="can become root again; start pop3gw without"):
         privileges.drop_privileges(NOBODY)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give them")
+def test_capabilities_of_an_account_without_privileges_are_given_up_for_good() -> None:
+    asked = "import re; print(*re.findall('Cap(?:Inh|Prm|Eff|Amb):.([0-9a-f]+)', open('/proc/self/status').read()))"
+    code = f"import subprocess, sys; from pop3gw import privileges; privileges.drop_capabilities()\n{asked}\n"
+    code += f"subprocess.run([sys.executable, '-c', {asked!r}])"
+    as_it = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    low = ["--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service"]
+    given = subprocess.run([*as_it, *low, sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(given.stdout.split()) == {"0" * 16}
