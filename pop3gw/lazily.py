@@ -25,20 +25,26 @@ def when_loaded(name: str, then: Callable[[], None]) -> None:
     _FINDER.awaited.setdefault(name, []).append(then)
 
 
-def load_without(name: str, module: str) -> None:
+def load_without(name: str, module: str, **instead: object) -> None:
     """Load this module, which imports the one of that name, without it: it comes when something of it is asked for.
 
-    Nothing is done where one of the two is loaded already.
+    But for what is given here ``instead``. Nothing is done where one of the two is loaded already.
     """
     if name in sys.modules or module in sys.modules:
         return
     stand_in = ModuleType(name)
+    stand_in.__dict__.update(instead)
     stand_in.__dict__["__getattr__"] = lambda wanted: getattr(importlib.import_module(name), wanted)  # PEP 562
     sys.modules[name] = stand_in
     try:
         importlib.import_module(module)
     finally:
         del sys.modules[name]
+
+
+def own_annotations(of: type) -> dict[str, object]:
+    """What ``inspect.get_annotations`` says of a class; from Python 3.12 to 3.13 ``dataclasses`` asks it of each."""
+    return dict(of.__dict__.get("__annotations__", {}))  # noqa: RUF063 - which loads it
 
 
 class _Finder:
