@@ -26,6 +26,7 @@ from pop3gw import policy
 from pop3gw.backtrace import line_in, summed_up
 from pop3gw.distrust import Distrust
 from pop3gw.errors import PolicyError
+from pop3gw.places import is_folder
 from pop3gw.policy import AbstractPop3Proxy, SessionFacts
 from pop3gw.values import PolicyName
 
@@ -199,7 +200,7 @@ def _closed() -> Iterator[str]:
 
 def _is_closed(folder: Path) -> bool:
     try:
-        return folder.is_dir() and not os.access(folder, os.X_OK, effective_ids=True)
+        return is_folder(folder) and not os.access(folder, os.X_OK, effective_ids=True)
     except PermissionError:
         return True
     except OSError:
