@@ -1,4 +1,4 @@
-# pop3gw, from a fresh checkout, with nothing but Python 3.11 and make at hand.
+# pop3gw, from a fresh checkout, with nothing but Python 3.11 or newer and make at hand.
 #
 #   make run     the gateway with its demonstration: an APOP-only server behind it, on 127.0.0.1:1110
 #   make test    everything that can fail: ruff, mypy, unit, scenario, process and integration tests

@@ -2,9 +2,10 @@
 
 from pop3gw import names  # noqa: F401 - before any other module mentions one of them
 from pop3gw.compiled import install
-from pop3gw.lazily import load_without
+from pop3gw.lazily import load_without, own_annotations
 
-load_without("inspect", "dataclasses")  # which wants it for classes without a docstring alone
+# Which wants the rest of it for classes without a docstring alone.
+load_without("inspect", "dataclasses", get_annotations=own_annotations)
 install()
 
 __version__ = "1.0.0"

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pop3gw.errors import Problem
 from pop3gw.loops import leads_to
+from pop3gw.places import is_folder
 from pop3gw.settings import Config, Service
 from pop3gw.values import Address, Tls
 
@@ -175,7 +176,7 @@ def _folders(config: Config) -> Iterator[Problem]:
         return
     for folder in config.policy_path:
         try:
-            found = "" if Path(folder).is_dir() else f'"{folder}", which is no folder'
+            found = "" if is_folder(Path(folder)) else f'"{folder}", which is no folder'
         except OSError as error:
             found = f'"{folder}": {error.strerror}'
         if found:

@@ -99,8 +99,18 @@ def _advice(error: OSError) -> str:
     return "; only root and the group of the workers' account may ask" if isinstance(error, PermissionError) else ""
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that does not keep to itself that help can't be written, as Python's does from 3.12 on."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pop3gwctl",
         description="Ask a running pop3gw how it is, and tell it what to do.",
         epilog=_EPILOG,

@@ -17,6 +17,7 @@ import linecache
 import os
 import stat
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,7 @@ from pop3gw import checking, policy
 from pop3gw.backtrace import line_in, summed_up
 from pop3gw.distrust import Distrust
 from pop3gw.errors import PolicyError
+from pop3gw.places import is_folder
 from pop3gw.policy import AbstractPop3Proxy, SessionFacts
 from pop3gw.values import PolicyName
 
@@ -42,12 +44,12 @@ def load_policy(
 ) -> type[AbstractPop3Proxy]:
     """Load the class and check what its ``config()`` leaves.
 
-    ``doubt`` is told what looks misspelt, and what is expected instead.
+    ``doubt`` is told what looks misspelt, or Python warns of, and what is expected instead.
     Raises PolicyError, whose text names file, class, key and reason, and Python's exception with type, text and line.
     """
     _refuse_a_closed_interpreter()
     file = _find(name.module, policy_path, distrust)
-    module = _from_file(name, file, distrust) if file is not None else _by_import(name, policy_path, distrust)
+    module = _from_file(name, file, distrust, doubt) if file is not None else _by_import(name, policy_path, distrust)
     found = _class_of(module, name)
     place = f"{_file_of(module)}: class {name.class_name}"
     try:
@@ -105,7 +107,9 @@ def _as_whom() -> str:
     return f" as uid {os.geteuid()}, gid {os.getegid()}"
 
 
-def _from_file(name: PolicyName, file: Path, distrust: Distrust | None) -> ModuleType:
+def _from_file(
+    name: PolicyName, file: Path, distrust: Distrust | None, doubt: Callable[[str, str], None] | None
+) -> ModuleType:
     source = _read(file, distrust)
     module = ModuleType(_PRIVATE + name.module)
     module.__file__ = str(file)
@@ -116,11 +120,17 @@ def _from_file(name: PolicyName, file: Path, distrust: Distrust | None) -> Modul
     sys.modules[module.__name__] = module
     linecache.cache[str(file)] = (len(source), None, _lines(source), str(file))
     try:
-        exec(compile(source, str(file), "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - what policies are
+        # On stderr they would be lines of no log; such as "\d" in a policy has them from Python 3.12 on.
+        with warnings.catch_warnings(record=True) as warned:
+            code = compile(source, str(file), "exec", dont_inherit=True)
+        exec(code, module.__dict__)  # noqa: S102 - what policies are
     except BaseException as error:
         del sys.modules[module.__name__]
         said = _said(error, str(file)) + _neighbour(error, file)
         raise PolicyError(f"{file}: class {name.class_name}: {said}") from error
+    if doubt is not None:
+        for warning in warned:
+            doubt(f"{file}: {warning.message} (line {warning.lineno})", "what Python does not warn of")
     return module
 
 
@@ -199,7 +209,7 @@ def _closed() -> Iterator[str]:
 
 def _is_closed(folder: Path) -> bool:
     try:
-        return folder.is_dir() and not os.access(folder, os.X_OK, effective_ids=True)
+        return is_folder(folder) and not os.access(folder, os.X_OK, effective_ids=True)
     except PermissionError:
         return True
     except OSError:

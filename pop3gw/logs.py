@@ -20,6 +20,7 @@ from pop3gw import lazily, logfile
 from pop3gw.errors import StartError
 from pop3gw.logline import FILE_FORMS, SYSLOG_FORMS, Entry, journal_entry, quoted
 from pop3gw.logsinks import DatagramSink, FileSink, Sink, is_journal
+from pop3gw.places import is_folder
 from pop3gw.privileges import Account
 from pop3gw.proto.events import Summary
 from pop3gw.redaction import Secrets
@@ -152,9 +153,9 @@ def fault(target: str, account: Account | None = None) -> str:
     elif target != "stderr":
         file = Path(target)
         try:
-            if not file.parent.is_dir():
+            if not is_folder(file.parent):
                 return f"there is no folder {file.parent}"
-            if file.is_dir():
+            if is_folder(file):
                 return f'"{target}", which is a folder'
             return logfile.fault(target, account)
         except OSError as error:

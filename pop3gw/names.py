@@ -6,7 +6,8 @@ this module is the first of the package to be imported, and imports next to noth
 
 Known limits: a name that is missing here, or too many, costs memory and nothing else; docs/performance.md says how they
 were found. What the interpreter has made before (``close``, ``get``) stays where it is, and is not named here. From
-Python 3.12 on names are not counted: there they only lie closer together.
+Python 3.12 on names are not counted, in 3.13 those are that only compiled modules mention: the others only lie closer
+together.
 """
 
 from __future__ import annotations

@@ -6,17 +6,34 @@ matter: which account opens them depends on where they lie (``logfile``).
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
+from typing import Final
+
+_NOTHING: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether this is a folder. OSError: it can't be told; ``Path.is_dir()`` says no then, from Python 3.14 on."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError as error:
+        if error.errno not in _NOTHING:
+            raise
+    except ValueError:  # no path can hold that
+        pass
+    return False
 
 
 def homeless(path: str) -> str:
     """Why there is no folder for a file at this path, and none would be made; "" where there is."""
     folder = Path(path).parent
     try:
-        if folder.is_dir():
+        if is_folder(folder):
             return ""
-        if folder.parent.is_dir() and not os.path.lexists(folder):
+        if is_folder(folder.parent) and not os.path.lexists(folder):
             return unwritable(str(folder))
     except OSError as error:
         return f'"{path}": {error.strerror}'

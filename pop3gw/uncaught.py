@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import threading
 
 _MOST: Final = 100  # that a process logs: a client may have them raised again and again
+_OF_TLS: Final = "Exception ignored in ssl servername callback while decoding name"
 
 
 def to_log(service: str) -> None:
@@ -54,7 +55,12 @@ def to_log(service: str) -> None:
 def _is_name_for_tls(report: sys.UnraisableHookArgs) -> bool:
     """A name that a client asks for by TLS, and that is not ASCII: the handshake fails, and its session says why.
 
-    CPython decodes the name before it calls ``sni_callback``, and what that raises comes here.
+    CPython decodes the name before it calls ``sni_callback``, and what that raises comes here: with the name itself,
+    from 3.14 on with a text about it.
     """
     error = report.exc_value
-    return type(error) is UnicodeDecodeError and type(report.object) is bytes and report.object == error.object
+    if type(error) is not UnicodeDecodeError:
+        return False
+    if report.object is None:
+        return report.err_msg == f"{_OF_TLS} {error.object!r}"
+    return type(report.object) is bytes and report.object == error.object

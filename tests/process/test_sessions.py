@@ -95,6 +95,7 @@ def test_a_session_that_is_lost_with_its_worker_is_named_and_one_that_has_ended_
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
     gateway.wait_for("ended: signal 9 (Killed)", len(workers))
+    gateway.wait_for("lost with its worker")  # which is said behind it
     (line,) = re.findall(r"error \S+ \w{12}: lost with its worker \(process \d+\): .*", gateway.log)
     server = gateway.settings["server"]
     assert f": client=127.0.0.1:{lost_port} server={server} user=alice state=TRANSACTION from_client=25 " in line

@@ -159,7 +159,8 @@ def test_an_interval_that_is_none_is_named(seconds: str, capsys: pytest.CaptureF
     ("output", "said"), [("/dev/full", "pop3gwctl: standard output: No space left on device\n"), ("", "")]
 )
 @pytest.mark.parametrize("arguments", [["--help"], ["--socket", "/nowhere", "--json", "status"]])
-def test_output_that_nobody_takes(output: str, said: str, arguments: list[str]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_takes(output: str, said: str, arguments: list[str], unbuffered: str) -> None:
     """A full disk, or a pipe whose reader has left."""
     if output:
         end = os.open(output, os.O_WRONLY)
@@ -167,7 +168,10 @@ def test_output_that_nobody_takes(output: str, said: str, arguments: list[str]) 
         reader, end = os.pipe()
         os.close(reader)
     try:
-        done = subprocess.run([*COMMAND, *arguments], stdout=end, stderr=subprocess.PIPE, text=True, timeout=60)
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(
+            [*COMMAND, *arguments], stdout=end, stderr=subprocess.PIPE, text=True, timeout=60, env=environment
+        )
     finally:
         os.close(end)
     assert (done.returncode, done.stderr) == (1, said)

@@ -56,6 +56,31 @@ def test_of_a_module_that_is_loaded_it_is_known_at_once() -> None:
     assert called == ["sys"]
 
 
+def test_whoever_waits_for_a_module_is_told_once_it_is_loaded_and_does_not_load_it() -> None:
+    code = (
+        "from pop3gw import lazily; told = []\n"
+        "for number in (1, 2): lazily.when_loaded('threading', lambda number=number: told.append(number))\n"
+        "lazily.when_loaded('no_such_module', lambda: told.append(0))\n"
+        "import importlib.util; importlib.util.find_spec('threading')\n"
+        "assert told == [] and 'threading' not in sys.modules\n"
+        "import threading; assert told == [1, 2] and threading.Thread\n"
+        "import importlib; importlib.reload(threading); assert told == [1, 2]"
+    )
+    assert run(code) == ""
+
+
+def test_who_is_told_and_fails_is_told_again_at_the_next_try() -> None:
+    code = (
+        "from pop3gw import lazily; told = []\n"
+        "lazily.when_loaded('threading', lambda: told.append(1) or told[1])\n"
+        "for _ in range(2):\n"
+        "    try: import threading\n"
+        "    except IndexError: assert 'threading' not in sys.modules\n"
+        "assert told == [1, 1] and sys.modules['threading'].Thread"
+    )
+    assert run(code) == ""
+
+
 def test_no_process_of_ours_has_what_dataclasses_loads() -> None:
     code = (
         "from pop3gw import cli, demo, startup, template\n"

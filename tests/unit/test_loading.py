@@ -77,6 +77,20 @@ class UToAPop3(Pop3Proxy):
     assert len(vars(found)["UToA"](None, "PASS")) == 32
 
 
+def test_what_python_warns_of_is_a_doubt_and_no_line_on_stderr(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    file = write(tmp_path, GOOD + "\nSAME = 'a' is 'b'\n")
+    doubts: list[tuple[str, str]] = []
+    name = PolicyName.parse("office:Office")
+    for doubt in (None, lambda found, expected: doubts.append((found, expected))):
+        load_policy(name, [str(tmp_path)], distrust=None, doubt=doubt)
+    ((found, _),) = doubts
+    assert found.startswith(f'{file}: "is" with ')
+    assert found.endswith(" (line 11)")
+    assert (len(recwarn), *capfd.readouterr()) == (0, "", "")
+
+
 def test_a_policy_that_wants_its_neighbour_is_told_why_it_can_not_have_it(tmp_path: Path) -> None:
     write(tmp_path, GOOD, "shared.py")
     write(tmp_path, "from shared.more import *\n" + GOOD)

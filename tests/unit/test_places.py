@@ -29,6 +29,28 @@ def test_what_is_no_folder_is_no_home(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
+@pytest.mark.parametrize("path", ["here", "one/here", "one/two/here"])
+def test_a_home_that_can_not_be_seen_is_told(folder: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that it is missing, as ``Path.is_dir()`` has it from Python 3.14 on."""
+    monkeypatch.setattr(Path, "is_dir", os.path.isdir)
+    nobody = find_account("nobody", None)
+    assert nobody is not None
+    (closed := folder / "closed").mkdir()
+    (closed / "one").mkdir()
+    closed.chmod(0o700)
+    with acting_as(nobody):
+        told = places.homeless(str(closed / path))
+    assert told == ("" if path == "here" else f'"{closed}/{path}": Permission denied')
+
+
+def test_what_leads_nowhere_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    nowhere = ("loop", "none", "file", "file/none", "no\0path")
+    assert [places.is_folder(tmp_path / name) for name in (*nowhere, "")] == [*(False for _ in nowhere), True]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another account")
 def test_who_may_not_write_is_told(folder: Path) -> None:
     nobody = find_account("nobody", None)
     assert nobody is not None

@@ -86,11 +86,21 @@ def test_a_name_that_tls_can_not_read_is_not_told(log: Path) -> None:
         assert len(log.read_text().splitlines()) == told
 
 
+def test_nor_where_python_says_it_in_words(log: Path) -> None:
+    """From Python 3.14 on."""
+    error = UnicodeDecodeError("ascii", b"\xff", 0, 1, "ordinal not in range(128)")
+    said = "Exception ignored in ssl servername callback while decoding name"
+    for text, told in ((rf"{said} b'\xff'", 0), (rf"{said} b'\xfe'", 1), ("Exception ignored in another", 1)):
+        log.write_text("")
+        sys.unraisablehook(report(error, None, text))
+        assert len(log.read_text().splitlines()) == told
+
+
 def test_nor_is_anything_known_where_python_knows_nothing(log: Path) -> None:
     sys.unraisablehook(report(None, None))
     assert "nothing is known of it" in log.read_text()
 
 
-def report(value: BaseException | None, raised_by: object) -> Any:
+def report(value: BaseException | None, raised_by: object, text: str | None = None) -> Any:
     """As Python gives it to the hook, whose own class can't be made."""
-    return SimpleNamespace(exc_type=type(value), exc_value=value, exc_traceback=None, err_msg=None, object=raised_by)
+    return SimpleNamespace(exc_type=type(value), exc_value=value, exc_traceback=None, err_msg=text, object=raised_by)
