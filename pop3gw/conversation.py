@@ -303,6 +303,11 @@ class Conversation(Pump):
         try:
             if events == READ and self.settled and self._handshake is None and self._server is not None:
                 self._hear_server(self._server, self._poller.now)
+                if self._server is not None and self._server.bulk:
+                    # A buffer that waits for the end of the round is memory that the next one can't have: where many
+                    # sessions fetch at once, each of them would be new.
+                    self._act(self._poller.now)
+                    return
             else:
                 self._server_stirred(events)
         except Exception as fault:  # noqa: BLE001 - it is logged with its traceback

@@ -4,8 +4,9 @@ Nothing here blocks: a name is resolved in a thread that can be given up, a conn
 A server that speaks first is known to be connected by what it says, which is one thing less to wake up for; one that
 keeps silent is looked at when its time is over.
 
-Known limits: ``getaddrinfo`` can't be cancelled; a thread that was given up lives until the resolver's own time is
-over. Whether an address is one of the gateway's own listeners is found out once a process, or before it is forked.
+Known limits: ``getaddrinfo`` can't be cancelled; a look-up that nobody waits for any more lives until the resolver's
+own time is over. Whether an address is one of the gateway's own listeners is found out once a process, or before it is
+forked.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from pop3gw.loops import leads_to
 from pop3gw.poller import BROKEN, READ, WRITE, Poller
@@ -27,6 +28,9 @@ from pop3gw.values import Address, host_and_port
 _UNDER_WAY: Final = (0, int(errno.EINPROGRESS))
 _Socket: Final = Connection  # compiled, a constant is found faster than what was imported
 _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+# s: who comes later has a look-up of its own, since what the one before has asked may be lost.
+_NEW: Final = 5.0
+_LOOK_UPS: Final = 8  # at once in a process; whoever comes then waits for the newest
 _LOOPS_KEPT: Final = 64  # addresses of which it is known whether they loop: a name may have many, one after another
 
 
@@ -59,15 +63,61 @@ class Peer:
 _Target: TypeAlias = tuple[socket.AddressFamily, Peer]
 
 
+class LookUp:
+    """One resolution of a name, in a thread of its own; ``waiting`` are told once it is over."""
+
+    __slots__ = ("_reading", "addresses", "began", "reason", "waiting")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.waiting: list[Connector] = []
+        self.addresses: list[_Target] = []
+        self.reason = ""  # why there are none
+        self._reading = -1
+
+    def start(self, server: Address, poller: Poller, done: Callable[[LookUp], None]) -> None:
+        """Call ``done`` from the poller, once. OSError: no descriptors, or no threads, are left."""
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+        def over(_events: int) -> None:
+            poller.forget(reading)
+            os.close(reading)
+            done(self)
+
+        try:
+            poller.watch(reading, READ, over)
+        except OSError:
+            os.close(reading)
+            os.close(writing)
+            raise
+        try:
+            # Not by ``threading``, which would do work of its own in each child of every fork.
+            _thread.start_new_thread(self._run, (server, writing))
+        except RuntimeError as error:  # the limit of processes, threads included, is reached
+            self.reason = f"{server.host}: {error}"
+            os.close(writing)
+
+    def _run(self, server: Address, writing: int) -> None:
+        """In the thread: the end of the pipe wakes the poller."""
+        try:
+            found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+            self.addresses = [(family, Peer(str(where[0]), int(where[1]))) for family, _, _, _, where in found]
+        except (OSError, UnicodeError) as error:
+            self.reason = f"{server.host}: {error}"
+        finally:
+            os.close(writing)
+
+
 class Route:
     """The way to one server: what all attempts of a process to reach it have in common."""
 
-    __slots__ = ("_listeners", "_loops", "numeric", "server")
+    __slots__ = ("_listeners", "_look_ups", "_loops", "numeric", "server")
 
     def __init__(self, server: Address, listeners: frozenset[Address]) -> None:
         self.server = server
         self._listeners = [listener for listener in listeners if listener.port == server.port]
         self._loops: dict[Peer, bool] = {}
+        self._look_ups: list[LookUp] = []  # under way, oldest first
         self.numeric: _Target | None = None  # None: a name
         try:
             ipaddress.ip_address(server.host.partition("%")[0])
@@ -80,6 +130,21 @@ class Route:
         # Whether an address is one of this machine may change. Where that does not matter, all processes know by now.
         if not any(listener.ip is not None and listener.ip.is_unspecified for listener in self._listeners):
             self.loops(peer)
+
+    def look_up(self, poller: Poller, now: float) -> LookUp:
+        """The resolution of the server's name to wait for. OSError: none can be started."""
+        under_way = self._look_ups
+        if under_way and (now - under_way[-1].began < _NEW or len(under_way) >= _LOOK_UPS):
+            return under_way[-1]
+        fresh = LookUp(now)
+        fresh.start(self.server, poller, self._looked_up)
+        under_way.append(fresh)
+        return fresh
+
+    def _looked_up(self, over: LookUp) -> None:
+        self._look_ups.remove(over)
+        for connector in over.waiting.copy():
+            connector.resolved(over)
 
     def loops(self, peer: Peer) -> bool:
         """Whether a connection to this address would arrive at a listener of this gateway."""
@@ -106,12 +171,11 @@ class Connector:
         "_done",
         "_due",
         "_ends",
-        "_found",
+        "_look_up",
         "_patience",
         "_peer",
         "_poller",
         "_reasons",
-        "_resolved",
         "_route",
         "_share_ends",
         "_speaks_first",
@@ -139,12 +203,11 @@ class Connector:
         self._timeout = timeout
         self._speaks_first = speaks_first
         self._patience = patience
-        self._found: list[Any] | None = None  # what getaddrinfo gives, written by the resolving thread
+        self._look_up: LookUp | None = None  # that this waits for
         self._addresses: list[_Target] = []
         self._reasons: list[str] = []
         self._trying: Connection | None = None
         self._peer: Peer | None = None
-        self._resolved = -1  # the descriptor that the resolving thread writes to
         self._ends = self._share_ends = 0.0
         self.began = 0.0
         self.deadline = 0.0  # when ``expire`` is wanted
@@ -157,9 +220,11 @@ class Connector:
             self._try_next(now)
             return
         try:
-            self._resolve(self._route.server.host)
+            self._look_up = self._route.look_up(self._poller, now)
         except OSError as error:  # no descriptors are left
             self._done(None, None, f"{self._route.server}: {error.strerror}")
+            return
+        self._look_up.waiting.append(self)
 
     def expire(self, now: float) -> None:
         """The deadline has come: the next address, or the end."""
@@ -179,47 +244,17 @@ class Connector:
         """Give up; ``done`` is not called."""
         if self._trying is not None:
             self._gave_up("")
-        if self._resolved >= 0:
-            self._forget_resolver()
+        if self._look_up is not None:
+            self._look_up.waiting.remove(self)
+            self._look_up = None
 
-    # -- resolving
-
-    def _resolve(self, host: str) -> None:
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            self._poller.watch(reading, READ, self._resolver_done)
-        except OSError:
-            os.close(reading)
-            os.close(writing)
-            raise
-        self._resolved = reading
-        try:
-            # Not by ``threading``, which would do work of its own in each child of every fork.
-            _thread.start_new_thread(self._look_up, (host, writing))
-        except RuntimeError as error:  # the limit of processes, threads included, is reached
-            self._reasons = [f"{host}: {error}"]
-            os.close(writing)
-
-    def _look_up(self, host: str, writing: int) -> None:
-        """In a thread of its own: the end of the pipe wakes the poller."""
-        try:
-            self._found = socket.getaddrinfo(host, self._route.server.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            self._reasons = [f"{host}: {error}"]
-        finally:
-            os.close(writing)
-
-    def _resolver_done(self, _events: int) -> None:
-        if self._resolved < 0:  # given up by an earlier event of the same round
-            return
-        self._forget_resolver()
-        self._addresses = [(family, Peer(str(where[0]), int(where[1]))) for family, _, _, _, where in self._found or ()]
+    def resolved(self, over: LookUp) -> None:
+        """The look-up that this waits for is over."""
+        self._look_up = None
+        self._addresses = over.addresses.copy()
+        if over.reason:
+            self._reasons.append(over.reason)
         self._try_next(self._poller.now)
-
-    def _forget_resolver(self) -> None:
-        self._poller.forget(self._resolved)
-        os.close(self._resolved)
-        self._resolved = -1
 
     # -- connecting
 

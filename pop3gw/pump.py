@@ -16,6 +16,11 @@ from pop3gw.stream import Connection, Stream, reason_of
 
 # Requests are short. What is read at once is decided at once: a flood of them must not delay a worker's other sessions.
 _CLIENT_READ: Final = 4096
+# How ends what is whole. Of a peer that has not turned off Nagle's algorithm the rest comes once this has been
+# acknowledged, which the system puts off for 40 ms where nothing is said meanwhile (RFC 9293 section 3.8.6.3).
+_LINE_FEED: Final = 10
+_LINE_ENDS: Final = b"\n"
+_CONTENT_ENDS: Final = b".\r\n"
 
 
 def _taken(chunks: list[bytes]) -> bytes:
@@ -60,6 +65,8 @@ class Pump:
             return
         if data:
             self._session.client_data(data, now)
+            if data[-1] != _LINE_FEED:
+                client.acknowledge()
         if client.unsent is not None:  # TLS had to answer what it read by itself: no more is read until that is taken
             self._session.blocked(Side.CLIENT, now)
         if client.ended:
@@ -76,6 +83,8 @@ class Pump:
             return
         if data:
             self._session.server_data(data, now)
+            if not data.endswith(_CONTENT_ENDS if server.much else _LINE_ENDS):
+                server.acknowledge()
         if server.unsent is not None and server.answers:  # as with clients
             self._session.blocked(Side.SERVER, now)
         if server.ended:

@@ -5,6 +5,7 @@ It knows sockets and nothing of POP3. It never blocks and never keeps more than 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from fcntl import ioctl
@@ -18,6 +19,7 @@ SILENCE: Final = 60  # s without a word until a peer is asked whether it is stil
 _TCP: Final = int(socket.IPPROTO_TCP)
 _WRITING: Final = int(socket.SHUT_WR)
 _NO_DELAY: Final = int(socket.TCP_NODELAY)
+_QUICK_ACK: Final = int(socket.TCP_QUICKACK)
 _KEEP_ALIVE: Final = tuple(
     (int(level), int(option), value)
     for level, option, value in (
@@ -120,6 +122,16 @@ class Stream:
             if not length:
                 self.ended = True
         return data
+
+    @property
+    def bulk(self) -> bool:
+        """Whether more came at once than one read of a usual size takes."""
+        return self._size == LARGEST
+
+    def acknowledge(self) -> None:
+        """Let the peer know at once that what it sent has come: with Nagle's algorithm it sends the rest only then."""
+        with contextlib.suppress(OSError):  # it is gone, which the next read tells
+            self.socket.setsockopt(_TCP, _QUICK_ACK, 1)
 
     def expect(self, *, much: bool) -> None:
         """What comes next is a line, or much more."""

@@ -691,3 +691,53 @@ def test_once_no_session_runs_the_guard_rests(stack: ExitStack) -> None:
     hall.server.close()
     hall.ends()
     assert not hall.relay.guard._rings
+
+
+def test_what_is_much_goes_out_at_once_and_what_is_little_when_all_have_heard(stack: ExitStack) -> None:
+    hall = Served(stack, Pop3Proxy)
+    for content, at_once in ((b"x\r\n" * 10, False), (b"x\r\n" * 20_000, True)):
+        hall.client.setblocking(True)
+        hall.client.sendall(b"RETR 1\r\n")
+        assert hall.hears(hall.server) == b"RETR 1\r\n"
+        hall.idle()
+        hall.server.setblocking(True)
+        hall.server.sendall(answer := b"+OK\r\n" + content + b".\r\n")
+        hall.listens()
+        heard = b""
+        with suppress(BlockingIOError):
+            hall.client.setblocking(False)
+            heard = hall.client.recv(1000)
+        assert bool(heard) is at_once
+        while len(heard) < len(answer):
+            heard += hall.hears()
+        assert heard == answer
+
+
+@pytest.mark.interpreted  # that it is asked for is seen, not what comes of it
+def test_who_has_sent_but_a_part_need_not_wait_for_its_acknowledgement(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acknowledged: list[Stream] = []
+    monkeypatch.setattr(Stream, "acknowledge", lambda stream: acknowledged.append(stream))
+    hall = Served(stack, Pop3Proxy)
+    assert acknowledged == []
+    hall.client.setblocking(True)
+    hall.server.setblocking(True)
+    for peer, octets, more in (
+        (hall.client, b"RET", 1),
+        (hall.client, b"R 1\r\n", 0),
+        (hall.server, b"+O", 1),
+        (hall.server, b"K\r\n", 1),  # lines follow
+        (hall.server, b"a\r\n", 1),
+        (hall.server, b"b\r\n.\r\n", 0),
+        (hall.client, b"STAT\r\nNO", 1),
+        (hall.client, b"OP\r\n", 0),
+        (hall.server, b"+OK 1", 1),
+        (hall.server, b" 2\r\n", 0),
+        (hall.server, b"+OK\r\n", 0),
+    ):
+        before = len(acknowledged)
+        peer.sendall(octets)
+        for _ in range(3):
+            hall.turn()
+        assert len(acknowledged) - before == more, octets

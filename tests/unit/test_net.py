@@ -64,8 +64,14 @@ class Attempt:
             assert connection.getpeername()[:2] == (peer.address, peer.port)
             self.poller.forget(connection.fileno())
             connection.close()
-        assert not len(self.poller)
         return peer, reason
+
+    def rest(self) -> None:
+        """Wait until nothing is under way any more."""
+        ends = time.monotonic() + PATIENCE
+        while len(self.poller) and time.monotonic() < ends:
+            self.poller.poll(0.1)
+        assert not len(self.poller)
 
 
 def thread_count() -> int:
@@ -104,7 +110,9 @@ def silent(server: int) -> Iterator[str]:
 
 
 def test_an_address(server: int) -> None:
-    assert Attempt().run(Address("127.0.0.1", server)) == (Peer("127.0.0.1", server), "")
+    attempt = Attempt()
+    assert attempt.run(Address("127.0.0.1", server)) == (Peer("127.0.0.1", server), "")
+    assert not len(attempt.poller)
 
 
 def test_a_closed_port(server: int) -> None:
@@ -152,11 +160,13 @@ def test_a_name_that_does_not_resolve_in_time(monkeypatch: pytest.MonkeyPatch, s
     resolves_to(monkeypatch, "127.0.0.1", hangs=answers)
     threads = thread_count()
     began = time.monotonic()
-    peer, reason = Attempt(timeout=0.2).run(Address(NAME, server))
+    attempt = Attempt(timeout=0.2)
+    peer, reason = attempt.run(Address(NAME, server))
     assert time.monotonic() - began < 3
     assert peer is None
     assert reason == f"{NAME}:{server}: its name was not resolved within 0.2 s"
     answers.set()  # the answer that comes too late disturbs nothing
+    attempt.rest()
     ends = time.monotonic() + PATIENCE
     while thread_count() > threads and time.monotonic() < ends:
         time.sleep(0.01)
@@ -205,8 +215,45 @@ def test_one_that_is_given_up_leaves_nothing_behind(
         attempt.poller.poll(PATIENCE)
     connector.cancel()
     finish()
-    assert not len(attempt.poller)
+    attempt.rest()
     assert attempt.outcome == []
+
+
+def test_sessions_that_wait_for_the_same_name_share_few_look_ups(monkeypatch: pytest.MonkeyPatch, server: int) -> None:
+    answers, asked = threading.Event(), list[str]()
+    resolves_to(monkeypatch, "127.0.0.1", hangs=answers)
+    hanging = socket.getaddrinfo
+
+    def counted(host: str, *arguments: object, **hints: object) -> object:
+        asked.append(host)
+        return hanging(host, *arguments, **hints)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", counted)
+    route, poller, reached = Route(Address(NAME, server), frozenset()), Poller(), list[Peer | None]()
+
+    def done(connection: Connection | None, peer: Peer | None, _reason: str) -> None:
+        reached.append(peer)
+        if connection is not None:
+            poller.forget(connection.fileno())
+            connection.close()
+
+    connectors = []
+    for now in (
+        0.0,
+        1.0,
+        4.9,
+        *(6.0 * number for number in range(1, 20)),
+    ):  # what was asked five seconds ago may be lost
+        connectors.append(Connector(route, timeout=1e9, poller=poller, due=lambda _when: None, done=done))
+        connectors[-1].start(now)
+    connectors[0].cancel()
+    assert len(poller) == 8
+    answers.set()
+    ends = time.monotonic() + PATIENCE
+    while len(poller) and time.monotonic() < ends:
+        poller.poll(0.1)
+    assert reached == [Peer("127.0.0.1", server)] * 21
+    assert len(asked) == 8
 
 
 def greeting(port: int) -> tuple[Peer | None, str, float]:
