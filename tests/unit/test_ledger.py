@@ -98,6 +98,7 @@ def test_callbacks_keep_their_rows_when_the_policy_changes() -> None:
     new.slot(new.take()).counters[CALLBACKS_AT + 1] = 1  # known
     boards = [(old, before), (new, after)]
     ledger.fold(old, 0, before)
+    assert ledger.totals([])[1][before[2]] == 1
     _, errors = ledger.totals(boards)
     named = {name: errors[row] for row, name in enumerate(ledger.callbacks)}
     assert named == {
