@@ -131,7 +131,7 @@ def base64_of(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "secret", ["hunter22", "1234", "a", "ab", "abc", "Grüße99", "caf\udce9-latin1", "~~~?>>>", "é"]
+    "secret", ["hunter22", "1234", "a", "ab", "abc", "Grüße99", "caf\udce9-latin1", "\udc80 to \udcff", "~~~?>>>", "é"]
 )
 def test_a_secret_is_hidden_in_base64(secret: str) -> None:
     octets = secret.encode("utf-8", "surrogateescape")

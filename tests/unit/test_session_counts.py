@@ -37,7 +37,7 @@ class Office(Pop3Proxy):
             AUTH=POP3_REQ_ACCEPT,
             DELE=POP3_REQ_REJECT,
             RSET=POP3_REQ_ABORT,
-            APOP=(POP3_REQ_POLICY, self.refuse),
+            APOP=(POP3_REQ_POLICY, self.admit),
             NOOP=(POP3_REQ_POLICY, self.divide),
             LAST=(POP3_REQ_POLICY, self.answer),
             TOP=(POP3_REQ_POLICY, None, self.reject),
@@ -46,10 +46,11 @@ class Office(Pop3Proxy):
             XONE=POP3_REQ_ACCEPT,
         )
 
-    def refuse(self, _command: str) -> int:
-        return POP3_REQ_REJECT
+    def admit(self, command: str) -> int:
+        return self.answer(command) if self.username == "alice" else POP3_REQ_REJECT
 
-    reject = refuse
+    def reject(self, _text: str) -> int:
+        return POP3_REQ_REJECT
 
     def divide(self, _command: str) -> int:
         return 1 // 0
@@ -102,6 +103,7 @@ def counted(session: Session) -> dict[str, int]:
             {"requests USER relayed": 1, "requests PASS relayed": 1, "logins user failed": 1},
         ),
         ([("c", f"APOP bob {'0' * 32}")], {"requests APOP refused": 1, "logins apop refused": 1}),
+        ([("c", f"APOP alice {'0' * 32}")], {"requests APOP answered": 1, "logins apop ok": 1}),
         ([("c", "AUTH PLAIN AGJvYgB4"), ("s", "+OK")], {"requests AUTH relayed": 1, "logins sasl ok": 1}),
         ([("c", "AUTH PLAIN AGJvYgB4"), ("s", "-ERR")], {"requests AUTH relayed": 1, "logins sasl failed": 1}),
         ([("c", "AUTH CRAM-MD5"), ("s", "+ PDE+"), ("c", "*"), ("s", "-ERR")], {"requests AUTH relayed": 1}),
