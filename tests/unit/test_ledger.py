@@ -18,7 +18,7 @@ from pop3gw.view import Watched
 
 def test_folding_keeps_the_counts_and_clears_the_seats() -> None:
     board, ledger = Board(2, 1), Ledger()
-    login = counts.LOGIN_OK["APOP"]
+    login, folds = counts.LOGIN_OK["APOP"], set()
     for _ in range(5):
         number = board.take()
         slot = board.slot(number)
@@ -28,6 +28,8 @@ def test_folding_keeps_the_counts_and_clears_the_seats() -> None:
         ledger.fold(board, number, ())
         assert board.slot(number).seats[0].read() is None
         assert board.slot(number).counters[login] == 0
+        folds.add(ledger._words[0])
+    assert len(folds) == 5  # who reads meanwhile notices each
     assert ledger.totals([(board, ())])[0][login] == 15
 
 
@@ -162,3 +164,7 @@ def test_the_master_says_how_things_are() -> None:
     ledger.add(counts.WORKERS_STARTED.at)
     assert (ledger.shown(Gauge.STARTING), ledger.shown(Gauge.DRAINED)) == (3, 0)
     assert ledger.totals([])[0][counts.WORKERS_STARTED.at] == 1
+    for gauge in Gauge:
+        ledger.show(gauge, 1 + gauge)
+    assert [ledger.shown(gauge) for gauge in Gauge] == [1, 2, 3, 4]
+    assert ledger._words[0] == 0  # nobody need read again
