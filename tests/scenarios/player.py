@@ -1,7 +1,8 @@
 """Plays a conversation against a ``Session``: no socket, no clock, the bytes cut up in any way that is asked for.
 
 The player does what the relay does: it feeds a side only while the session reads it, takes the output after each
-input, and calls ``expire`` when the deadline has come.
+input, and calls ``expire`` when the deadline has come. Like the relay it may look at the rest only where the session
+says that it has changed, or moved: after each input it is seen whether that was said.
 """
 
 from __future__ import annotations
@@ -171,6 +172,9 @@ class Stage:
         self._split = split
         self._now_ms = START_MS
         self._pending: dict[Side, deque[bytes | None]] = {side: deque() for side in Side}
+        self._wanted: tuple[object, ...] = ()  # as the relay saw it last
+        self._due: float | None = None
+        self._stands: tuple[object, object] | None = None
 
     @property
     def now(self) -> float:
@@ -221,6 +225,7 @@ class Stage:
                 raise StuckError(f"woken 100 times at {due} ms")
             self._now_ms = due
             self.session.expire(self.now)
+            self.session.changed = True  # as the relay does it: the next deadline is to be looked for
             self._settle()
         self._now_ms = until
 
@@ -237,6 +242,25 @@ class Stage:
         ):
             self.heard[side] += b"".join(output)
             output.clear()
+        self._look()
+
+    def _look(self) -> None:
+        """Look at the session as the relay does, and see that nothing is different where it does not look."""
+        session = self.session
+        wanted = (session.over, session.reads_client, session.reads_server, session.tls_wanted, session.wants_server)
+        wanted = (*wanted, session.logins_failed, bool(session.callback_failures))
+        stands, due = (session.state, session.user), session.deadline
+        if session.changed:
+            session.changed = False
+        else:
+            assert wanted == self._wanted, "it has changed without a word"
+            assert due is None or (self._due is not None and due >= self._due), "a deadline that nobody looks for"
+        self._wanted, self._due = wanted, due
+        if session.moved:
+            session.moved = False
+        else:
+            assert stands == self._stands, "it has moved without a word"
+        self._stands = stands
 
     def _feed(self, side: Side) -> bool:
         """Give the session the next piece of a side's bytes, if it reads that side and there is one."""
