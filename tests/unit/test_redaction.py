@@ -26,7 +26,8 @@ from pop3gw.redaction import HIDDEN, Secrets, escaped
         ("a\u2028b\u2029c", "a\\u2028b\\u2029c"),
         ("\u202edlrow", "\\u202edlrow"),
         (b"caf\xe9".decode("utf-8", "surrogateescape"), "caf\\xe9"),
-        ("\ud800", "\\ud800"),
+        ("\udc80\udcff", "\\x80\\xff"),
+        ("\ud800\udc7f\udd00", "\\ud800\\udc7f\\udd00"),
         ("\U000e0001", "\\U000e0001"),
     ],
 )
