@@ -92,6 +92,17 @@ def test_a_readers_sum_is_the_same_at_every_moment_of_a_fold() -> None:
     assert sums == {8028}
 
 
+@pytest.mark.interpreted
+def test_who_reads_while_a_slot_is_folded_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    board, ledger = Board(1, 1), Ledger()
+    seen, octets = [], board.octets
+    monkeypatch.setattr(board, "octets", lambda number: seen.append(ledger._words[0]) or octets(number))
+    for _ in range(2):
+        ledger.fold(board, board.take(), ())
+        seen.append(ledger._words[0])
+    assert [word % 2 for word in seen] == [1, 0, 1, 0]
+
+
 def test_callbacks_keep_their_rows_when_the_policy_changes() -> None:
     old, new, ledger = Board(1, 1), Board(1, 1), Ledger()
     before = ledger.rows("Office", ("other", "greet", "known"))

@@ -67,6 +67,14 @@ def test_a_summary_names_the_server_that_was_reached_else_the_one_that_was_meant
     assert counted.said(ended()).server == "198.51.100.9:110"
 
 
+def test_a_session_that_did_not_end_by_itself_ended_by_a_fault() -> None:
+    session = Session(Pop3Proxy, facts=SessionFacts(), journal=RecordingJournal())
+    counted = Counted()
+    said = counted.said(session)
+    assert (said.end, said.by) == (Ending.FAULT, Side.GATEWAY)
+    assert counted.counters[counts.SESSIONS_ENDED.index("fault", "gateway")] == 1
+
+
 def test_a_summary_names_the_client_that_was_introduced() -> None:
     counted = Counted()
     assert counted.said(ended()).client == "192.0.2.7:40123"
