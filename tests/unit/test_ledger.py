@@ -103,6 +103,25 @@ def test_who_reads_while_a_slot_is_folded_can_tell(monkeypatch: pytest.MonkeyPat
     assert [word % 2 for word in seen] == [1, 0, 1, 0]
 
 
+@pytest.mark.interpreted
+def test_what_is_folded_while_it_is_read_is_read_again_and_else_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    board, ledger = Board(1, 1), Ledger()
+    at, reads, sums = counts.MESSAGES.at, [], board.sums
+    board.slot(board.take()).counters[at] = 3
+
+    def summed() -> list[int]:
+        reads.append(len(reads))
+        if len(reads) == 2:
+            ledger.fold(board, 0, ())
+        return sums()
+
+    monkeypatch.setattr(board, "sums", summed)
+    assert ledger.totals([(board, ())])[0][at] == 3
+    assert len(reads) == 1
+    assert ledger.totals([(board, ())])[0][at] == 3
+    assert len(reads) == 3
+
+
 def test_callbacks_keep_their_rows_when_the_policy_changes() -> None:
     old, new, ledger = Board(1, 1), Board(1, 1), Ledger()
     before = ledger.rows("Office", ("other", "greet", "known"))
