@@ -95,8 +95,14 @@ def test_a_readers_sum_is_the_same_at_every_moment_of_a_fold() -> None:
 @pytest.mark.interpreted
 def test_who_reads_while_a_slot_is_folded_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     board, ledger = Board(1, 1), Ledger()
-    seen, octets = [], board.octets
-    monkeypatch.setattr(board, "octets", lambda number: seen.append(ledger._words[0]) or octets(number))
+    seen: list[int] = []
+    octets = board.octets
+
+    def watched(number: int) -> tuple[int, int]:
+        seen.append(ledger._words[0])
+        return octets(number)
+
+    monkeypatch.setattr(board, "octets", watched)
     for _ in range(2):
         ledger.fold(board, board.take(), ())
         seen.append(ledger._words[0])
@@ -106,7 +112,8 @@ def test_who_reads_while_a_slot_is_folded_can_tell(monkeypatch: pytest.MonkeyPat
 @pytest.mark.interpreted
 def test_what_is_folded_while_it_is_read_is_read_again_and_else_once(monkeypatch: pytest.MonkeyPatch) -> None:
     board, ledger = Board(1, 1), Ledger()
-    at, reads, sums = counts.MESSAGES.at, [], board.sums
+    at, sums = counts.MESSAGES.at, board.sums
+    reads: list[int] = []
     board.slot(board.take()).counters[at] = 3
 
     def summed() -> list[int]:

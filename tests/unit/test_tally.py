@@ -40,23 +40,23 @@ class Counted:
         self.seat = Board(1, 1).slot(0).seats[0]
         self.seat.open(CLIENT.address)
         self.counters: Counter[int] = Counter()
-        self.journal: Any = Kept()
+        self.kept = Kept()
+        journal: Any = self.kept
         callbacks = {"other": 0, "greet": 1, "known": 2}
         aim = Address("mail.example.com", 110)
-        self.tally = Tally(self.counters, callbacks, self.seat, self.journal, CLIENT, aim)
+        self.tally = Tally(self.counters, callbacks, self.seat, journal, CLIENT, aim)
 
     def said(self, session: Session, seconds: float = 0.0) -> Summary:
         """The summary of a session that has lasted so long."""
         stream: Any = SimpleNamespace(received=12, sent=345)
         self.tally.conclude(session, stream, seconds)
-        said: Summary = self.journal.said
-        return said
+        return self.kept.said
 
 
-def ended(ending: Ending = Ending.KILLED, **facts: Any) -> Session:
-    session = Session(Pop3Proxy, facts=SessionFacts(**facts), journal=RecordingJournal())
+def ended(facts: SessionFacts | None = None) -> Session:
+    session = Session(Pop3Proxy, facts=facts or SessionFacts(), journal=RecordingJournal())
     session.start(0.0)
-    session.shutdown("the test is over", ending)
+    session.shutdown("the test is over", Ending.KILLED)
     return session
 
 
@@ -86,8 +86,8 @@ def test_a_summary_names_the_client_that_was_introduced() -> None:
 
 
 def test_a_summary_has_the_octets_of_the_wire_and_the_tls_of_each_side() -> None:
-    facts = {"client_tls": TlsFacts("TLSv1.3", "A"), "server_tls": TlsFacts("TLSv1.2", "B")}
-    said = Counted().said(ended(**facts))
+    facts = SessionFacts(client_tls=TlsFacts("TLSv1.3", "A"), server_tls=TlsFacts("TLSv1.2", "B"))
+    said = Counted().said(ended(facts))
     assert (said.from_client, said.to_client) == (12, 345)
     assert (said.client_tls, said.server_tls) == ("TLSv1.3", "TLSv1.2")
 
