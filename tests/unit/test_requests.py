@@ -162,6 +162,10 @@ TOLD = [  # who says what; what the log then says, at debug or else
     ("s", "+OK", ["server: +OK"]),
     ("c", "noop hunter2", ["client: NOOP [secret]", "to server: NOOP"]),
     ("s", "+OK", ["server: +OK"]),
+    (
+        *("c", "retr"),
+        ["client: RETR", "refused RETR: a message number is needed", "to client: -ERR Invalid command."],
+    ),
     ("c", "DELE 1", ["client: DELE 1", "refused DELE 1: the policy refuses it", "to client: -ERR kept"]),
     ("c", "STAT", ["client: STAT", "to server: LAST"]),
     ("s", "+OK 3", ["server: +OK 3", "to client: +OK 4"]),

@@ -72,6 +72,12 @@ def test_what_is_no_base64_is_secret_as_it_is() -> None:
     assert decoded("=") == ""
 
 
+def test_a_name_may_be_of_any_octets() -> None:
+    exchange = Exchange("PLAIN")
+    assert "p\udcff" in exchange.hear(base64.b64encode(b"\0caf\xe9\0p\xff").decode())
+    assert exchange.username() == "caf\udce9"
+
+
 def test_lines_are_counted_and_a_cancellation_is_not() -> None:
     exchange = Exchange("LOGIN")
     assert not exchange.fault(b"+ VXNlcg==", 2)

@@ -463,6 +463,21 @@ def test_the_queue_of_requests_is_bounded() -> None:
     assert session.reads_client
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_answer_that_is_held_is_heard_though_the_server_closes_meanwhile(lost: bool) -> None:
+    stage = in_state("AUTHORIZATION")
+    asked(stage, f"APOP alice {DIGEST}")
+    stage.says(Side.SERVER, b"-ERR no\r\n")
+    if lost:
+        stage.session.server_lost("Connection reset by peer", stage.now)
+    else:
+        stage.session.server_eof(stage.now)
+    assert not stage.session.over
+    stage.passes(250)
+    assert stage.take(Side.CLIENT) == b"-ERR no\r\n"
+    assert (stage.session.ending, stage.session.ended_by) == (events.Ending.CLOSED, events.Side.SERVER)
+
+
 def test_a_server_that_talks_while_an_answer_is_held_is_bounded() -> None:
     stage = in_state("AUTHORIZATION")
     asked(stage, f"APOP alice {DIGEST}")
