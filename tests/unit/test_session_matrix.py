@@ -463,6 +463,14 @@ def test_the_queue_of_requests_is_bounded() -> None:
     assert session.reads_client
 
 
+def test_what_the_server_has_not_been_sent_it_is_not_sent_once_the_client_is_gone() -> None:
+    session = in_state("TRANSACTION").session
+    session.client_data(b"QUIT\r\n", 2000.0)
+    assert session.to_server == [b"QUIT\r\n"]
+    session.client_lost("Connection reset by peer", 2000.0)
+    assert session.to_server == []
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_answer_that_is_held_is_heard_though_the_server_closes_meanwhile(lost: bool) -> None:
     stage = in_state("AUTHORIZATION")

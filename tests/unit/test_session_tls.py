@@ -105,6 +105,18 @@ class Table:
 # Towards the client.
 
 
+@pytest.mark.parametrize(("entry", "offered"), [(POP3_REQ_ACCEPT, True), (POP3_REQ_REJECT, False)])
+def test_stls_is_offered_unless_the_policy_refuses_it(entry: int, offered: bool) -> None:
+    class Says(Everything):
+        def config(self) -> None:
+            super().config()
+            self.request["STLS"] = entry
+
+    table = Table(Tls.STARTTLS, policy=Says).greeted()
+    assert ("STLS" in table.capabilities()) is offered
+    assert table.client("STLS")[0].startswith(b"+OK" if offered else b"-ERR")
+
+
 def test_off_knows_no_stls() -> None:
     table = Table().greeted()
     assert "STLS" not in table.capabilities()

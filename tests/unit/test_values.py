@@ -153,3 +153,7 @@ def test_two_kinds_of_the_same_name_are_the_same_check() -> None:
     kinds: dict[str, str] = {}
     for item in SETTINGS:
         assert kinds.setdefault(item.row.kind.check, item.row.kind.expected) == item.row.kind.expected
+
+
+def test_an_empty_list_is_shown_as_one() -> None:
+    assert values.show(()) == ","
