@@ -60,11 +60,6 @@ class Checks:
             raise ContentError("a bare CR or LF in content (strict_line_endings)", passed=data)
         return data
 
-    def begin_anew(self) -> None:
-        """What comes next begins a line."""
-        self._meter = None if self._meter is None else LineMeter()
-        self._endings = None if self._endings is None else EndingsCheck()
-
 
 class WholeBuffers:
     """Content that nobody wants to see in lines: each buffer passes as it came."""
@@ -156,7 +151,6 @@ class SeenLines:
         try:
             self._checks.passed(lines)  # all of them: they are whole, so nothing is held back
         except ContentError as fault:
-            self._checks.begin_anew()
             return fault.passed[: fault.passed.rfind(CRLF) + 2] if CRLF in fault.passed else b"", str(fault)
         return lines, None
 

@@ -1,7 +1,8 @@
 """Plays a conversation against a ``Session``: no socket, no clock, the bytes cut up in any way that is asked for.
 
 The player does what the relay does: it feeds a side only while the session reads it, takes the output after each
-input, and calls ``expire`` when the deadline has come.
+input, and calls ``expire`` when the deadline has come. Like the relay it may look at the rest only where the session
+says that it has changed, or moved: after each input it is seen whether that was said.
 """
 
 from __future__ import annotations
@@ -159,6 +160,32 @@ def compiled(source: str, path: Path) -> type[AbstractPop3Proxy]:
     return found
 
 
+class Onlooker:
+    """What the relay knows of a session, at which it looks only where that says that it has changed, or moved."""
+
+    def __init__(self) -> None:
+        self._wanted: tuple[object, ...] = ()
+        self._due: float | None = None
+        self._stands: tuple[object, object] | None = None
+
+    def look(self, session: Session) -> None:
+        """As after each input; where it need not look, nothing may be another than it was."""
+        wanted: tuple[object, ...] = (session.over, session.reads_client, session.reads_server, session.tls_wanted)
+        wanted += (session.wants_server, session.logins_failed, bool(session.callback_failures))
+        stands, due = (session.state, session.user), session.deadline
+        if session.changed:
+            session.changed = False
+        else:
+            assert wanted == self._wanted, "it has changed without a word"
+            assert due is None or (self._due is not None and due >= self._due), "a deadline that nobody looks for"
+        self._wanted, self._due = wanted, due
+        if session.moved:
+            session.moved = False
+        else:
+            assert stands == self._stands, "it has moved without a word"
+        self._stands = stands
+
+
 class Stage:
     """A session with its two peers played by the test; what each hears is collected."""
 
@@ -171,6 +198,7 @@ class Stage:
         self._split = split
         self._now_ms = START_MS
         self._pending: dict[Side, deque[bytes | None]] = {side: deque() for side in Side}
+        self._relay = Onlooker()
 
     @property
     def now(self) -> float:
@@ -221,6 +249,7 @@ class Stage:
                 raise StuckError(f"woken 100 times at {due} ms")
             self._now_ms = due
             self.session.expire(self.now)
+            self.session.changed = True  # as the relay does it: the next deadline is to be looked for
             self._settle()
         self._now_ms = until
 
@@ -237,6 +266,11 @@ class Stage:
         ):
             self.heard[side] += b"".join(output)
             output.clear()
+        self.look()
+
+    def look(self) -> None:
+        """The relay looks at the session, if it is to."""
+        self._relay.look(self.session)
 
     def _feed(self, side: Side) -> bool:
         """Give the session the next piece of a side's bytes, if it reads that side and there is one."""

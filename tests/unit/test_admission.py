@@ -113,7 +113,10 @@ def test_a_master_that_does_not_answer_is_not_waited_for(counting: Gate) -> None
 
 def test_a_header_that_does_not_come_is_not_waited_for(gate: Gate) -> None:
     gate.admission.begin("127.0.0.1", gate.poller, NOW)
-    gate.admission.expire(gate.admission.deadline)
+    assert gate.admission.deadline == NOW + 10
+    gate.admission.expire(NOW + 9)
+    assert gate.said == []
+    gate.admission.expire(NOW + 10)
     assert gate.said == [(Verdict.UNKNOWN, "no whole PROXY header within 10 s")]
 
 

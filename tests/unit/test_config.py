@@ -567,6 +567,7 @@ class TestConsistency:
         assert len(said) == 2
         assert all("not root" in text for text in said)
         assert not list(consistency.accounts(named, 0, 0))
+        assert not list(consistency.accounts(named, 0, 65534))
 
     def test_ones_own_account_may_be_named(self) -> None:
         named = Config(source="x", user=pwd.getpwuid(65534).pw_name, group=grp.getgrgid(65534).gr_name)

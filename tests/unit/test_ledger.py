@@ -18,7 +18,7 @@ from pop3gw.view import Watched
 
 def test_folding_keeps_the_counts_and_clears_the_seats() -> None:
     board, ledger = Board(2, 1), Ledger()
-    login = counts.LOGIN_OK["APOP"]
+    login, folds = counts.LOGIN_OK["APOP"], set()
     for _ in range(5):
         number = board.take()
         slot = board.slot(number)
@@ -28,6 +28,8 @@ def test_folding_keeps_the_counts_and_clears_the_seats() -> None:
         ledger.fold(board, number, ())
         assert board.slot(number).seats[0].read() is None
         assert board.slot(number).counters[login] == 0
+        folds.add(ledger._words[0])
+    assert len(folds) == 5  # who reads meanwhile notices each
     assert ledger.totals([(board, ())])[0][login] == 15
 
 
@@ -90,6 +92,43 @@ def test_a_readers_sum_is_the_same_at_every_moment_of_a_fold() -> None:
     assert sums == {8028}
 
 
+@pytest.mark.interpreted
+def test_who_reads_while_a_slot_is_folded_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    board, ledger = Board(1, 1), Ledger()
+    seen: list[int] = []
+    octets = board.octets
+
+    def watched(number: int) -> tuple[int, int]:
+        seen.append(ledger._words[0])
+        return octets(number)
+
+    monkeypatch.setattr(board, "octets", watched)
+    for _ in range(2):
+        ledger.fold(board, board.take(), ())
+        seen.append(ledger._words[0])
+    assert [word % 2 for word in seen] == [1, 0, 1, 0]
+
+
+@pytest.mark.interpreted
+def test_what_is_folded_while_it_is_read_is_read_again_and_else_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    board, ledger = Board(1, 1), Ledger()
+    at, sums = counts.MESSAGES.at, board.sums
+    reads: list[int] = []
+    board.slot(board.take()).counters[at] = 3
+
+    def summed() -> list[int]:
+        reads.append(len(reads))
+        if len(reads) == 2:
+            ledger.fold(board, 0, ())
+        return sums()
+
+    monkeypatch.setattr(board, "sums", summed)
+    assert ledger.totals([(board, ())])[0][at] == 3
+    assert len(reads) == 1
+    assert ledger.totals([(board, ())])[0][at] == 3
+    assert len(reads) == 3
+
+
 def test_callbacks_keep_their_rows_when_the_policy_changes() -> None:
     old, new, ledger = Board(1, 1), Board(1, 1), Ledger()
     before = ledger.rows("Office", ("other", "greet", "known"))
@@ -98,6 +137,7 @@ def test_callbacks_keep_their_rows_when_the_policy_changes() -> None:
     new.slot(new.take()).counters[CALLBACKS_AT + 1] = 1  # known
     boards = [(old, before), (new, after)]
     ledger.fold(old, 0, before)
+    assert ledger.totals([])[1][before[2]] == 1
     _, errors = ledger.totals(boards)
     named = {name: errors[row] for row, name in enumerate(ledger.callbacks)}
     assert named == {
@@ -161,3 +201,7 @@ def test_the_master_says_how_things_are() -> None:
     ledger.add(counts.WORKERS_STARTED.at)
     assert (ledger.shown(Gauge.STARTING), ledger.shown(Gauge.DRAINED)) == (3, 0)
     assert ledger.totals([])[0][counts.WORKERS_STARTED.at] == 1
+    for gauge in Gauge:
+        ledger.show(gauge, 1 + gauge)
+    assert [ledger.shown(gauge) for gauge in Gauge] == [1, 2, 3, 4]
+    assert ledger._words[0] == 0  # nobody need read again

@@ -419,6 +419,17 @@ def test_workers_that_die_before_serving_are_replaced_ever_more_slowly() -> None
     assert gateway.forked == before + 2
 
 
+def test_a_new_generation_has_no_back_off_of_the_one_before_it() -> None:
+    gateway = Gateway(min_spare=2)
+    gateway.works = False
+    gateway.start()
+    gateway.wait(60)
+    assert wait_of(gateway) > 1
+    gateway.works = True
+    gateway.start()
+    assert gateway.pool.settled
+
+
 def test_a_worker_that_dies_in_a_session_is_replaced_at_once_however_often() -> None:
     gateway = Gateway(min_spare=2).start()
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""Requests: what of them no log shows, also where the conversation itself is not logged."""
+"""Requests: what of them no log shows, also where the conversation itself is not logged; and what one shows of that."""
 
 from __future__ import annotations
 
@@ -121,6 +121,84 @@ def test_a_callback_that_spoils_the_request_is_refused() -> None:
     assert made.to_client[-1] == b"-ERR Invalid command.\r\n"
     assert not made.over
     assert "hunter2" not in journal.text
+
+
+class Tells(Pop3Proxy):
+    """Refuses, rewrites, answers."""
+
+    def config(self) -> None:
+        """One of each."""
+        super().config()
+        self.request["AUTH"] = POP3_REQ_ACCEPT
+        self.request["DELE"] = (POP3_REQ_REJECT, "kept")
+        self.request["STAT"] = (POP3_REQ_POLICY, self.ask, self.hear)
+        self.request["UIDL"] = (POP3_REQ_POLICY, None, self.refuse)
+
+    def ask(self, _command: str) -> int:
+        """Of another command."""
+        self.request_command = "LAST"
+        return POP3_REQ_ACCEPT
+
+    def hear(self, _text: str) -> int:
+        """Something else."""
+        self.response_param = "4"
+        return POP3_REQ_ACCEPT
+
+    def refuse(self, _text: str) -> int:
+        """Whatever it is."""
+        return POP3_REQ_REJECT
+
+
+TOLD = [  # who says what; what the log then says, at debug or else
+    ("c", "auth CRAM-MD5", ["client: AUTH CRAM-MD5", "to server: AUTH CRAM-MD5"]),
+    ("s", "+ PDE+", ["server: [SASL challenge]"]),
+    ("c", "YWxpY2UgMDAwMA==", ["client: [SASL response]"]),
+    ("s", "+ PDI+", ["server: [SASL challenge]"]),
+    ("c", "*", ["client: *"]),
+    ("s", "-ERR cancelled", ["server: -ERR cancelled"]),
+    ("c", "USER alice", ["client: USER alice", "to server: USER alice"]),
+    ("s", "+OK go on", ["server: +OK go on"]),
+    ("c", "PASS hunter2", ["client: PASS [secret]", "to server: PASS [secret]"]),
+    ("s", "+OK", ["server: +OK"]),
+    ("c", "noop hunter2", ["client: NOOP [secret]", "to server: NOOP"]),
+    ("s", "+OK", ["server: +OK"]),
+    (
+        *("c", "retr"),
+        ["client: RETR", "refused RETR: a message number is needed", "to client: -ERR Invalid command."],
+    ),
+    ("c", "DELE 1", ["client: DELE 1", "refused DELE 1: the policy refuses it", "to client: -ERR kept"]),
+    ("c", "STAT", ["client: STAT", "to server: LAST"]),
+    ("s", "+OK 3", ["server: +OK 3", "to client: +OK 4"]),
+    ("c", "UIDL 1", ["client: UIDL 1", "to server: UIDL 1"]),
+    (
+        *("s", "+OK 1 abc"),
+        [
+            "server: +OK 1 abc",
+            "refused the answer to UIDL 1: the policy refuses it",
+            "to client: -ERR Error in protocol",
+        ],
+    ),
+    ("c", "RETR 1", ["client: RETR 1", "to server: RETR 1"]),
+    ("s", "+OK here", ["server: +OK here"]),
+    ("s", "a line of mail", []),
+    ("s", "", ["the server closed in the middle of the answer to RETR 1"]),
+]
+
+
+def test_a_log_at_debug_shows_the_conversation_once_and_no_secret() -> None:
+    journal = RecordingJournal()
+    made = Session(Tells, facts=FACTS, journal=journal)
+    made.start(NOW)
+    made.connected(NOW)
+    made.server_data(b"+OK ready\r\n", NOW)
+    assert [text for _, text in journal.lines] == ["server: +OK ready"]
+    for who, said, told in TOLD:
+        journal.lines.clear()
+        if not said:
+            made.server_eof(NOW)
+        else:
+            (made.client_data if who == "c" else made.server_data)(said.encode() + b"\r\n", NOW)
+        assert [text for _, text in journal.lines] == told
 
 
 class Evil:

@@ -22,9 +22,8 @@ def b64(text: str) -> str:
         ("CRAM-MD5", ["alice b913a602c7eda7a495b4e6e7334d3890"], "alice"),
         ("XOAUTH2", ["user=alice\x01auth=Bearer t0k3n\x01\x01"], "alice"),
         ("OAUTHBEARER", ["n,a=alice=2Cx,\x01auth=Bearer t0k3n\x01\x01"], "alice,x"),
-        ("SCRAM-SHA-1", ["n,,n=alice,r=nonce"], "alice"),
-        ("SCRAM-SHA-256", ["n,,n=al=3Dice,r=nonce"], "al=ice"),
-        ("SCRAM-SHA-512-PLUS", ["p=tls-exporter,,n=alice,r=nonce"], "alice"),
+        *((f"SCRAM-SHA-{size}", ["n,,n=al=3Dice,r=nonce"], "al=ice") for size in (1, 256, 512)),
+        *((f"SCRAM-SHA-{size}-PLUS", ["p=tls-exporter,,n=alice,r=nonce"], "alice") for size in (1, 256, 512)),
         ("GSSAPI", ["anything"], None),
         ("PLAIN", ["no parts"], None),
         ("CRAM-MD5", ["nodigest"], None),
@@ -43,6 +42,7 @@ def test_whose_name_is_shown(mechanism: str, responses: list[str], name: str | N
         ("PLAIN", "\0alice\0hunter2", "hunter2"),
         ("CRAM-MD5", "alice 0123abcd", "0123abcd"),
         ("XOAUTH2", "user=alice\x01auth=Bearer t0k3n\x01\x01", "t0k3n"),
+        ("OAUTHBEARER", "n,a=alice,\x01auth=Bearer t0k3n\x01\x01", "t0k3n"),
         ("X-OTHER", "all of it", "all of it"),
     ],
 )
@@ -70,6 +70,12 @@ def test_what_is_no_base64_is_secret_as_it_is() -> None:
     assert decoded("?") is None
     assert Exchange("PLAIN").hear("?") == ["?"]
     assert decoded("=") == ""
+
+
+def test_a_name_may_be_of_any_octets() -> None:
+    exchange = Exchange("PLAIN")
+    assert "p\udcff" in exchange.hear(base64.b64encode(b"\0caf\xe9\0p\xff").decode())
+    assert exchange.username() == "caf\udce9"
 
 
 def test_lines_are_counted_and_a_cancellation_is_not() -> None:

@@ -36,7 +36,7 @@ class Office(Pop3Proxy):
         self.request.update(
             DELE=POP3_REQ_REJECT,
             RSET=POP3_REQ_ABORT,
-            APOP=(POP3_REQ_POLICY, self.refuse),
+            APOP=(POP3_REQ_POLICY, self.admit),
             AUTH=(POP3_REQ_POLICY, None, self.sober),
             NOOP=(POP3_REQ_POLICY, self.divide),
             LAST=(POP3_REQ_POLICY, self.answer),
@@ -47,10 +47,11 @@ class Office(Pop3Proxy):
             XONE=POP3_REQ_ACCEPT,
         )
 
-    def refuse(self, _command: str) -> int:
-        return POP3_REQ_REJECT
+    def admit(self, command: str) -> int:
+        return self.answer(command) if self.username == "alice" else POP3_REQ_REJECT
 
-    reject = refuse
+    def reject(self, _text: str) -> int:
+        return POP3_REQ_REJECT
 
     def sober(self, text: str) -> int:
         if text == "welcome, drunkard":
@@ -108,6 +109,7 @@ def counted(session: Session) -> dict[str, int]:
             {"requests USER relayed": 1, "requests PASS relayed": 1, "logins user failed": 1},
         ),
         ([("c", f"APOP bob {'0' * 32}")], {"requests APOP refused": 1, "logins apop refused": 1}),
+        ([("c", f"APOP alice {'0' * 32}")], {"requests APOP answered": 1, "logins apop ok": 1}),
         ([("c", "AUTH PLAIN AGJvYgB4"), ("s", "+OK")], {"requests AUTH relayed": 1, "logins sasl ok": 1}),
         ([("c", "AUTH PLAIN AGJvYgB4"), ("s", "-ERR")], {"requests AUTH relayed": 1, "logins sasl failed": 1}),
         # Of a password that the server takes nobody guesses, whatever the policy thinks of who comes with it.
@@ -124,6 +126,15 @@ def counted(session: Session) -> dict[str, int]:
             {"requests AUTH relayed": 1, "logins sasl failed": 1, "answers_refused": 1},
         ),
         ([("c", "AUTH CRAM-MD5"), ("s", "+ PDE+"), ("c", "*"), ("s", "-ERR")], {"requests AUTH relayed": 1}),
+        (
+            [("c", "AUTH CRAM-MD5"), ("s", "+ PDE+"), ("c", "*"), ("s", "-ERR"), *LOGIN[:3], ("s", "-ERR no")],
+            {
+                "requests AUTH relayed": 1,
+                "requests USER relayed": 1,
+                "requests PASS relayed": 1,
+                "logins user failed": 1,
+            },
+        ),
         ([("c", "STAT")], {"requests STAT refused": 1}),
         ([("c", "PASS x")], {"requests PASS refused": 1}),
         ([("c", "")], {"requests other refused": 1}),
@@ -155,6 +166,38 @@ def test_each_request_is_counted_once(lines: list[tuple[str, str]], expected: di
     requests = sum(number for name, number in expected.items() if name.startswith("requests "))
     asked = sum(who == "c" and line != "*" for who, line in lines)
     assert requests == asked or session.over
+
+
+@pytest.mark.parametrize(
+    ("lines", "way"),
+    [
+        (LOGIN, "pass"),
+        ([("c", f"APOP bob {'0' * 32}"), ("c", f"APOP alice {'0' * 32}")], "apop"),
+        ([("c", "AUTH plain"), ("s", "+"), ("c", "AGJvYgB4"), ("s", "+OK")], "sasl PLAIN"),
+        ([("c", "AUTH PLAIN AGJvYgB4"), ("s", "-ERR"), *LOGIN], "pass"),
+        ([("c", "AUTH PLAIN AGJvYgB4"), ("s", "-ERR"), *LOGIN[:3], ("s", "-ERR")], None),
+    ],
+    ids=("PASS", "APOP", "AUTH", "PASS behind AUTH", "none"),
+)
+def test_by_what_the_client_logged_in(lines: list[tuple[str, str]], way: str | None) -> None:
+    assert played(*lines).login == way
+
+
+def test_the_state_that_is_shown_follows_what_is_said() -> None:
+    said = [
+        ("c", "USER bob"),
+        ("s", "-ERR"),
+        ("c", "AUTH CRAM-MD5"),
+        ("s", "+ PDE+"),
+        ("c", "*"),
+        ("s", "-ERR"),
+        *LOGIN,
+        ("c", "QUIT"),
+        ("s", "+OK"),
+    ]
+    states = [played(*said[:length]).state for length in range(len(said) + 1)]
+    unknown, sasl, named = ["AUTHORIZATION"], ["SASL"], ["USER"]
+    assert states == [*unknown * 3, *sasl * 3, *unknown * 2, *named * 2, *["TRANSACTION"] * 2, "UPDATE"]
 
 
 def test_callbacks_that_fail_are_named() -> None:

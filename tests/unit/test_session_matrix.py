@@ -453,9 +453,37 @@ def test_the_queue_of_requests_is_bounded() -> None:
     taken = 0
     while session.reads_client and taken < 1 << 20:
         session.client_data(b"NOOP\r\n" * 100, stage.now)
+        stage.look()
         taken += 600
     assert taken <= QUEUE_OCTETS + 1200
     assert not session.over
+    for _ in range(taken // 6 - 1):
+        stage.says(Side.SERVER, b"+OK\r\n")
+    assert stage.take(Side.SERVER) == b"NOOP\r\n" * (taken // 6)
+    assert session.reads_client
+
+
+def test_what_the_server_has_not_been_sent_it_is_not_sent_once_the_client_is_gone() -> None:
+    session = in_state("TRANSACTION").session
+    session.client_data(b"QUIT\r\n", 2000.0)
+    assert session.to_server == [b"QUIT\r\n"]
+    session.client_lost("Connection reset by peer", 2000.0)
+    assert session.to_server == []
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_answer_that_is_held_is_heard_though_the_server_closes_meanwhile(lost: bool) -> None:
+    stage = in_state("AUTHORIZATION")
+    asked(stage, f"APOP alice {DIGEST}")
+    stage.says(Side.SERVER, b"-ERR no\r\n")
+    if lost:
+        stage.session.server_lost("Connection reset by peer", stage.now)
+    else:
+        stage.session.server_eof(stage.now)
+    assert not stage.session.over
+    stage.passes(250)
+    assert stage.take(Side.CLIENT) == b"-ERR no\r\n"
+    assert (stage.session.ending, stage.session.ended_by) == (events.Ending.CLOSED, events.Side.SERVER)
 
 
 def test_a_server_that_talks_while_an_answer_is_held_is_bounded() -> None:

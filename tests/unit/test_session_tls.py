@@ -27,7 +27,7 @@ from pop3gw.proto.events import Ending, Side
 from pop3gw.proto.session import Session
 from pop3gw.proto.upgrade import SessionRules
 from pop3gw.values import Tls
-from tests.scenarios.player import FACTS, RecordingJournal
+from tests.scenarios.player import FACTS, Onlooker, RecordingJournal
 
 FACTS_13 = TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384")
 NOW = 1000.0
@@ -55,15 +55,19 @@ class Table:
     ) -> None:
         self.journal = RecordingJournal()
         self.session = Session(policy, facts=FACTS, journal=self.journal, rules=SessionRules(client, server))
+        self._relay = Onlooker()
         self.session.start(NOW)
+        self._relay.look(self.session)
 
     def connect(self) -> None:
         assert self.session.wants_server
         self.session.connected(NOW, "198.51.100.9", 110)
+        self._relay.look(self.session)
 
     def shake(self, side: Side, certificate: str | None = None) -> None:
         assert self.session.tls_wanted is side
         self.session.tls_started(side, FACTS_13, NOW, certificate)
+        self._relay.look(self.session)
 
     def client(self, line: str) -> tuple[bytes, bytes]:
         """What client and server hear when the client says this."""
@@ -79,6 +83,7 @@ class Table:
         heard = b"".join(self.session.to_client), b"".join(self.session.to_server)
         self.session.to_client.clear()
         self.session.to_server.clear()
+        self._relay.look(self.session)
         return heard
 
     def greeted(self) -> Table:
@@ -98,6 +103,18 @@ class Table:
 
 
 # Towards the client.
+
+
+@pytest.mark.parametrize(("entry", "offered"), [(POP3_REQ_ACCEPT, True), (POP3_REQ_REJECT, False)])
+def test_stls_is_offered_unless_the_policy_refuses_it(entry: int, offered: bool) -> None:
+    class Says(Everything):
+        def config(self) -> None:
+            super().config()
+            self.request["STLS"] = entry
+
+    table = Table(Tls.STARTTLS, policy=Says).greeted()
+    assert ("STLS" in table.capabilities()) is offered
+    assert table.client("STLS")[0].startswith(b"+OK" if offered else b"-ERR")
 
 
 def test_off_knows_no_stls() -> None:

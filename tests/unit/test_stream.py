@@ -112,6 +112,21 @@ def test_a_peer_takes_what_it_reads(ends: tuple[Stream, socket.socket]) -> None:
     assert not stream.takes()
 
 
+def test_who_takes_the_rest_is_owed_something_still(ends: tuple[Stream, socket.socket]) -> None:
+    stream, theirs = ends
+    assert not stream.takes_the_rest()  # there is none
+    for _ in range(3):
+        assert stream.write(bytes(1000))
+    assert stream.takes_the_rest()  # as far as is known
+    assert not stream.takes_the_rest()
+    for _ in range(2):
+        assert theirs.recv(1000)
+        assert stream.takes_the_rest()
+        assert not stream.takes_the_rest()
+    assert theirs.recv(1000)
+    assert not stream.takes_the_rest()  # it has all
+
+
 @pytest.mark.interpreted
 def test_where_the_system_does_not_tell_what_the_peer_takes_nobody_takes_anything(
     ends: tuple[Stream, socket.socket], monkeypatch: pytest.MonkeyPatch

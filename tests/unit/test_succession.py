@@ -15,6 +15,7 @@ from pop3gw import fdpass, messages, template
 from pop3gw.agenda import Agenda
 from pop3gw.errors import ChannelError
 from pop3gw.generation import Generation
+from pop3gw.loading import LOAD_LIMIT
 from pop3gw.poller import Poller
 from pop3gw.settings import Config, Service
 from pop3gw.stages import Stage
@@ -50,6 +51,10 @@ class Templates:
         pid = NO_PROCESS + len(self.ends)
         self.ends[pid] = fdpass.Channel(self._stack.enter_context(end.dup()), waits=True)
         return pid
+
+    def start(self, now: float) -> Generation:
+        """A generation that nobody listens to."""
+        return Generation.start(self._plan, now)
 
     def prepare(self) -> fdpass.Channel:
         """Another template loads its policy; returns its end."""
@@ -239,3 +244,30 @@ def test_a_template_that_never_stops_talking_holds_nobody_up(templates: Template
         ended.set()
         templates.succession.close()
         talking.join()
+
+
+def test_a_template_has_its_time_to_load(templates: Templates) -> None:
+    generation = templates.start(100.0)
+    assert (generation.due, generation.stage) == (100.0 + LOAD_LIMIT, Stage.LOADING)
+    generation.channel.close()
+
+
+def test_a_template_that_cannot_be_forked_leaves_no_descriptor(
+    templates: Templates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(template, "start", start)
+    made: list[fdpass.Channel] = []
+    pair = fdpass.Channel.pair
+
+    def watched() -> tuple[fdpass.Channel, socket.socket]:
+        channel, end = pair()
+        made.append(channel)
+        return channel, end
+
+    monkeypatch.setattr(fdpass.Channel, "pair", watched)
+    with pytest.raises(BlockingIOError):
+        templates.start(100.0)
+    assert [channel.socket.fileno() for channel in made] == [-1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
 from pop3gw import values
 from pop3gw.settings import SETTINGS
-from pop3gw.values import Address, Kind, LogLevel, PolicyName
+from pop3gw.values import Address, Certificate, Kind, LogLevel, PolicyName
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,7 @@ def test_an_address_is_read_and_written(text: str, host: str, port: int) -> None
     ("text", "why"),
     [
         ("127.0.0.1", "no port"),
-        ("[::1]", "no port"),
+        ("[::1]", "has no port"),
         ("::1:110", "brackets"),
         ("fe80::1%a-b:110", "brackets"),
         ("pop3://mail:110", "neither an address nor a host name"),
@@ -71,6 +73,7 @@ def test_a_bad_policy_name_is_refused(text: str) -> None:
 
 
 NUMBER = values.whole_number(1, 10)
+DIGEST = "ab" * 32
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,12 @@ NUMBER = values.whole_number(1, 10)
         (values.FOLDERS, "/a b", ("/a b",)),
         (values.ACCOUNT, "pop3-gw_1", "pop3-gw_1"),
         (values.LOG_TARGET, "syslog", "syslog"),
+        (values.LOG_TARGET, "stderr", "stderr"),
         (values.LOG_TARGET, "/var/log/x", "/var/log/x"),
+        (values.CERTIFICATES, ["/a", "*.Example.com=/b"], (Certificate("", "/a"), Certificate("*.example.com", "/b"))),
+        (values.HOST_NAME, "Mail.Example.com", "mail.example.com"),
+        (values.FINGERPRINTS, [DIGEST, ":".join(["AB"] * 32)], (DIGEST, DIGEST)),
+        (values.NETWORKS, "192.0.2.7", (ip_network("192.0.2.7/32"),)),
     ],
 )
 def test_a_kind_reads_what_it_should(kind: Kind, raw: values.Raw, value: object) -> None:
@@ -121,9 +129,6 @@ def test_a_kind_refuses_what_it_should(kind: Kind, raw: values.Raw) -> None:
         kind.parse(raw)
 
 
-DIGEST = "ab" * 32
-
-
 @pytest.mark.parametrize(
     ("kind", "raw", "faults"),
     [
@@ -148,3 +153,7 @@ def test_two_kinds_of_the_same_name_are_the_same_check() -> None:
     kinds: dict[str, str] = {}
     for item in SETTINGS:
         assert kinds.setdefault(item.row.kind.check, item.row.kind.expected) == item.row.kind.expected
+
+
+def test_an_empty_list_is_shown_as_one() -> None:
+    assert values.show(()) == ","

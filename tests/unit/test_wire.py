@@ -6,7 +6,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pop3gw.proto.wire import (
@@ -186,6 +186,8 @@ def test_a_terminator_is_found_however_far_the_dots_before_it_are(before: int, d
     st.lists(st.sampled_from([b"+OK", b" ", b"\r", b"\n", b"\0", b"a", b"\r\n", b"-ERR"]), max_size=8).map(b"".join),
     st.integers(1, 12),
 )
+@example(b"+OK\r\n", 2)
+@example(b"+OK\r\n", 3)
 def test_a_good_status_is_whole_and_within_its_limit(data: bytes, limit: int) -> None:
     good = re.match(rb"\+OK(?: [^\r\n\0]*)?(?=\r\n)", data)
     assert good_status(data, limit) == (good.end() if good is not None and good.end() <= limit else -1)
