@@ -29,7 +29,7 @@ _Wrap = Callable[[ssl.MemoryBIO, ssl.MemoryBIO], ssl.SSLObject]
 class TlsStream(Stream):
     """The connection of ``plain``, once ``shake_hands`` has said so. ``unsent`` is sealed already."""
 
-    __slots__ = ("_began", "_fingerprints", "_incoming", "_outgoing", "_said_bye", "_tls", "_waiting")
+    __slots__ = ("_before", "_began", "_fingerprints", "_incoming", "_outgoing", "_said_bye", "_tls", "_waiting")
 
     answers: ClassVar[bool] = True  # key updates (RFC 8446 section 4.6.3)
 
@@ -37,6 +37,7 @@ class TlsStream(Stream):
         super().__init__(plain.socket, plain.most)
         super().expect(much=True)  # records are longer than lines
         self.received, self.sent = plain.received, plain.sent
+        self._before = plain.received
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = wrap(self._incoming, self._outgoing)
         self._fingerprints = fingerprints
@@ -48,6 +49,11 @@ class TlsStream(Stream):
     def waits_for(self) -> int:
         """What the handshake needs next, as events of the poller."""
         return READ if self.unsent is None else WRITE
+
+    @property
+    def silent(self) -> bool:
+        """Whether the peer has said nothing since TLS was to begin."""
+        return self.received == self._before
 
     def shake_hands(self) -> bool:
         """Go on with the handshake; False while more must come. OSError: it failed, ``reason_of`` says why."""

@@ -129,6 +129,7 @@ def test_a_name_that_is_not_ascii_is_said_in_one_line(running: Gateway, authorit
 
 def test_a_client_that_resets_within_the_handshake(running: Gateway) -> None:
     with running.connect("implicit") as client:
+        client.sendall(b"\x16\x03\x01")
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     running.wait_for("TLS with the client failed: Connection reset by peer")
 
@@ -166,8 +167,20 @@ def test_what_is_injected_behind_the_answer_to_stls_ends_the_session(running: Ga
     assert "to server: USER mallory" not in running.log
 
 
-def test_one_that_hangs_up_in_the_handshake_harms_nobody(running: Gateway) -> None:
+def test_who_only_looks_whether_somebody_listens_is_no_failure_of_tls(running: Gateway) -> None:
+    left = running.log.count(" it has left before TLS began")
+    failed = running.log.count(" warning implicit ")
     running.connect("implicit").close()
+    with running.connect("starttls") as client:
+        assert line(client).startswith(b"+OK")
+        client.sendall(b"STLS\r\n")
+        assert line(client).startswith(b"+OK")
+    running.wait_for(" info (?:implicit|starttls) .* it has left before TLS began", left + 2)
+    running.wait_for(" end=closed by=client", left + 2)
+    assert running.log.count(" warning implicit ") == failed
+
+
+def test_one_that_hangs_up_in_the_handshake_harms_nobody(running: Gateway) -> None:
     with running.connect("implicit") as client:
         client.sendall(b"\x16\x03\x01")
     with secure(running, "implicit", ssl._create_unverified_context()) as client:
