@@ -167,8 +167,7 @@ class Attendant:
         channel = Channel(end, waits=False)
         process.leave_terminal()
         try:
-            if self._account is not None:
-                privileges.drop_privileges(self._account)
+            privileges.drop_privileges(self._account)
             process.forbid_dumps()
             os.umask(process.UMASK)
             Answering(self._make(overview, channel), self._listener, channel).run()

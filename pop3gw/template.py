@@ -167,10 +167,7 @@ def _prepare(plan: Plan, channel: fdpass.Channel) -> tuple[Terms | None, frozens
             channel.send(messages.Fault(fault.key, fault.expected, fault.found))
     for doubt in doubts:
         _doubt(plan, channel, doubt.key, doubt.found, doubt.expected)
-    if plan.account is not None:
-        privileges.drop_privileges(plan.account)
-    else:
-        privileges.drop_capabilities()
+    privileges.drop_privileges(plan.account)
     process.forbid_dumps()
     os.umask(process.UMASK)
     if plan.log is not None:

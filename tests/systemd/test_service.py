@@ -72,7 +72,10 @@ def test_the_sandbox_is_tight(untouched: Service) -> None:
     owners = untouched.box.shell(f"stat --format='%u %g' {' '.join(f'/proc/{pid}' for pid in processes)}")
     assert len(processes) >= 4
     assert set(owners.splitlines()) == {f"{uid} {gid}"}
-    asked = f"import os; print(os.sched_getscheduler({untouched.box.show(UNIT, 'MainPID')}) == os.SCHED_BATCH)"
+    main = untouched.box.show(UNIT, "MainPID")
+    others = " ".join(f"/proc/{pid}/status" for pid in processes if pid != main)
+    assert set(untouched.box.shell(f"grep -h '^CapAmb:' {others} | cut -f 2").split()) == {"0" * 16}
+    asked = f"import os; print(os.sched_getscheduler({main}) == os.SCHED_BATCH)"
     assert untouched.box.run("python3", "-c", asked).strip() == "True"  # the master may give way to the workers
 
 

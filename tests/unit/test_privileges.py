@@ -86,7 +86,7 @@ def test_an_account_that_can_become_root_again_does_not_serve(monkeypatch: pytes
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give them")
 def test_capabilities_of_an_account_without_privileges_are_given_up_for_good() -> None:
     asked = "import re; print(*re.findall('Cap(?:Inh|Prm|Eff|Amb):.([0-9a-f]+)', open('/proc/self/status').read()))"
-    code = f"import subprocess, sys; from pop3gw import privileges; privileges.drop_capabilities()\n{asked}\n"
+    code = f"import subprocess, sys; from pop3gw import privileges; privileges.drop_privileges(None)\n{asked}\n"
     code += f"subprocess.run([sys.executable, '-c', {asked!r}])"
     as_it = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     low = ["--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service"]
