@@ -34,6 +34,9 @@ _LOOK: Final = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
 _PASS_RIGHTS: Final = 83  # SO_PASSRIGHTS of asm-generic/socket.h, which Python does not name
 _TOO_LONG: Final = int(socket.MSG_TRUNC)
 _NOT_ALL: Final = int(socket.MSG_CTRUNC)
+# Room for the sender's credentials (three numbers) and for nothing behind them.
+_CREDENTIALS: Final = socket.CMSG_LEN(12)
+_END, _RECORD, _DESCRIPTOR_COMES = range(3)
 _CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _DESCRIPTOR_SIZE: Final = _DESCRIPTOR.size
 _ANCILLARY_SPACE: Final = socket.CMSG_LEN(_DESCRIPTOR_SIZE)  # with the padding of CMSG_SPACE it holds two
@@ -63,6 +66,7 @@ class Channel:
             self.socket.setsockopt(_SOCKET_LEVEL, _PASS_RIGHTS, 0)
         except OSError:
             self._looks = True
+            self.socket.setsockopt(_SOCKET_LEVEL, socket.SO_PASSCRED, 1)  # see ``_comes``
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -118,7 +122,7 @@ class Channel:
         Raises as ``receive()``; a descriptor that comes all the same makes it no message of ours.
         """
         try:
-            if self._looks and self._brings_descriptor():
+            if self._looks and self._comes() == _DESCRIPTOR_COMES:
                 raise ChannelError("a message came with a descriptor, which nobody asked for")
             record = self.socket.recv(limit, _WAIT_NEVER)
         except ConnectionResetError:  # it died with messages of ours unread
@@ -129,9 +133,15 @@ class Channel:
             raise ChannelError(f"a record of {limit} octets or more is no message")
         return decode(record)
 
-    def _brings_descriptor(self) -> bool:
-        """Whether the next message does; it is not taken. BlockingIOError: there is none now."""
-        return self.socket.recvmsg(1, 0, _LOOK)[2] & _NOT_ALL != 0
+    def _comes(self) -> int:
+        """What comes next; nothing is taken. A record has credentials, also one that is empty, and the end has none.
+
+        BlockingIOError: nothing now; another OSError, once, is how the other process has ended.
+        """
+        _, ancillary, flags, _ = self.socket.recvmsg(1, _CREDENTIALS, _LOOK)
+        if flags & _NOT_ALL:
+            return _DESCRIPTOR_COMES
+        return _RECORD if ancillary else _END
 
     def close(self) -> None:
         """Close this end, and all that nobody has heard."""
@@ -141,11 +151,13 @@ class Channel:
             self.socket.close()
 
     def _emptied(self) -> bool:
-        """Let nothing more come, and drop what has; False where a descriptor is left in it."""
-        with contextlib.suppress(OSError):  # mostly that there is nothing
-            self.socket.shutdown(socket.SHUT_RD)
-            while not self._brings_descriptor():
-                if not self.socket.recv(1, _WAIT_NEVER):
-                    return True
-            return False
-        return True
+        """Let nothing more come or go, and drop what has come; False where a descriptor may be left in it."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        for _ in range(QUEUED):
+            with contextlib.suppress(OSError):
+                what = self._comes()
+                if what != _RECORD:
+                    return what == _END
+                self.socket.recv(1, _WAIT_NEVER)
+        return False

@@ -209,15 +209,25 @@ class DatagramSink:
         self._put(self._connect())
 
     def adopt(self, fd: int) -> None:
-        os.close(fd)  # who has it could connect it to somebody else, for all who have it
-        self.separate()
+        given = socket.socket(fileno=fd)
+        if self._separated():  # else it is shared, by all who could lead it elsewhere for all
+            given.close()
+        else:
+            self._put(given)
 
     def separate(self) -> None:
+        self._separated()
+
+    def _separated(self) -> bool:
+        """Whether this process may have a connection of its own. Where the daemon is away the next line looks again."""
         try:
             fresh = self._connect()
-        except OSError:  # the daemon is away: the next line looks for it again
+        except PermissionError:
+            return False
+        except OSError:
             fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._put(fresh)
+        return True
 
     def _put(self, fresh: socket.socket) -> None:
         os.dup2(fresh.fileno(), self._socket.fileno(), inheritable=False)

@@ -30,7 +30,8 @@ _Socket: Final = Connection  # compiled, a constant is found faster than what wa
 _STREAM: Final = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 # s: who comes later has a look-up of its own, since what the one before has asked may be lost.
 _NEW: Final = 5.0
-_LOOK_UPS: Final = 8  # at once in a process; whoever comes then waits for the newest
+_LOOK_UPS: Final = 8  # at once in a process: whoever comes then waits for the newest
+_HANGS: Final = 60.0  # s: but not for one that is older
 _LOOPS_KEPT: Final = 64  # addresses of which it is known whether they loop: a name may have many, one after another
 
 
@@ -66,17 +67,16 @@ _Target: TypeAlias = tuple[socket.AddressFamily, Peer]
 class LookUp:
     """One resolution of a name, in a thread of its own; ``waiting`` are told once it is over."""
 
-    __slots__ = ("_reading", "addresses", "began", "reason", "waiting")
+    __slots__ = ("addresses", "began", "reason", "waiting")
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.waiting: list[Connector] = []
         self.addresses: list[_Target] = []
         self.reason = ""  # why there are none
-        self._reading = -1
 
     def start(self, server: Address, poller: Poller, done: Callable[[LookUp], None]) -> None:
-        """Call ``done`` from the poller, once. OSError: no descriptors, or no threads, are left."""
+        """Call ``done`` from the poller, once. OSError: no descriptors are left."""
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
         def over(_events: int) -> None:
@@ -134,7 +134,7 @@ class Route:
     def look_up(self, poller: Poller, now: float) -> LookUp:
         """The resolution of the server's name to wait for. OSError: none can be started."""
         under_way = self._look_ups
-        if under_way and (now - under_way[-1].began < _NEW or len(under_way) >= _LOOK_UPS):
+        if under_way and now - under_way[-1].began < (_NEW if len(under_way) < _LOOK_UPS else _HANGS):
             return under_way[-1]
         fresh = LookUp(now)
         fresh.start(self.server, poller, self._looked_up)

@@ -113,9 +113,10 @@ def _check(plan: Plan) -> list[messages.Fault | messages.Doubt]:
                 return [*told, ended(plan)]
             if not isinstance(message, messages.Fault | messages.Doubt):
                 return told
-            if len(told) >= 2 * messages.FAULTS_LIMIT:
+            if sum(isinstance(one, type(message)) for one in told) < messages.FAULTS_LIMIT:
+                told.append(message)
+            elif isinstance(message, messages.Fault):  # of doubts there may be more
                 return [*told, misspoken(plan)]
-            told.append(message)
         return [*told, too_slow(plan)]
     finally:
         channel.close()

@@ -30,7 +30,8 @@ from pop3gw.times import NEVER
 
 IDLE: Final = "idle"  # the title of a worker without sessions
 TITLE_DELAY: Final = 0.1  # s by which other titles may be late: most of what they say is over by then
-# Descriptors of a worker, of its policy and of who is still leaving, and those of a session (client, server, resolver).
+# Descriptors of a worker, of its policy and of who is still leaving, and those of a session (client, server, and what
+# resolves the name).
 _OWN_DESCRIPTORS: Final = 16 + leavers.MOST
 _SESSION_DESCRIPTORS: Final = 3
 _Socket: Final = Connection  # compiled, a constant is found faster than what was imported

@@ -143,14 +143,32 @@ def test_the_master_takes_no_descriptor(ours_and_theirs: tuple[Channel, Channel]
 
 
 @pytest.mark.interpreted
-def test_a_descriptor_that_nobody_has_heard_of_keeps_no_close_waiting(ours_and_theirs: tuple[Channel, Channel]) -> None:
+@pytest.mark.parametrize("hidden", [False, True], ids=["behind a record", "behind what looks like the end"])
+def test_a_descriptor_that_nobody_has_heard_of_keeps_no_close_waiting(
+    ours_and_theirs: tuple[Channel, Channel], hidden: bool
+) -> None:
     ours, theirs = ours_and_theirs
     before = descriptors()
+    if hidden:
+        theirs.socket.send(b"")
+        theirs.socket.send(b"")
+        assert ours.hear() is None
     with in_the_way_only_of(theirs):
         ours.close()
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         theirs.send(messages.Leaving())
     theirs.close()
+    assert descriptors() == before - 2
+
+
+@pytest.mark.interpreted
+def test_nor_does_one_of_who_died_with_messages_unread(ours_and_theirs: tuple[Channel, Channel]) -> None:
+    ours, theirs = ours_and_theirs
+    before = descriptors()
+    ours.send(messages.Retire())
+    with in_the_way_only_of(theirs):
+        theirs.close()
+        ours.close()
     assert descriptors() == before - 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -186,6 +187,26 @@ def test_syslog_is_reopened_and_passed_on(tmp_path: Path) -> None:
             sink.adopt(fresh.detach())  # only that it is time: to whom this is connected is for whoever sent it to say
             write(sink, "x")
             assert texts(listening.recv(65536)) == ["x"]
+
+
+def test_who_may_not_connect_writes_to_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with daemon(tmp_path / "log") as listening:
+        sink = DatagramSink(str(tmp_path / "log"), syslog_line)
+
+        def refused(*_: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        with monkeypatch.context() as away:
+            away.setattr(DatagramSink, "_connect", refused)
+            sink.separate()
+            write(sink, "as before")
+            assert texts(listening.recv(65536)) == ["as before"]
+            with daemon(tmp_path / "anew") as anew:
+                fresh = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                fresh.connect(str(tmp_path / "anew"))
+                sink.adopt(fresh.detach())
+                write(sink, "x")
+                assert texts(anew.recv(65536)) == ["x"]
 
 
 def test_who_has_a_way_of_its_own_leads_nobody_elsewhere(tmp_path: Path) -> None:
