@@ -20,7 +20,7 @@ _CLIENT_READ: Final = 4096
 # acknowledged, which the system puts off for 40 ms where nothing is said meanwhile (RFC 9293 section 3.8.6.3).
 _LINE_FEED: Final = 10
 _LINE_ENDS: Final = b"\n"
-_CONTENT_ENDS: Final = b".\r\n"
+_CONTENT_ENDS: Final = b"\r\n.\r\n"
 
 
 def _taken(chunks: list[bytes]) -> bytes:

@@ -65,6 +65,8 @@ class TlsStream(Stream):
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
+            if not self._outgoing.pending:
+                self.acknowledge()  # a part of what the peer has to say
             self._send_sealed()
             return False
         except ssl.SSLError as error:
@@ -116,6 +118,8 @@ class TlsStream(Stream):
                 self._send_sealed()
         if opened:
             return opened[0] if len(opened) == 1 else b"".join(opened)
+        if data and not self.ended:
+            self.acknowledge()  # a part of a record, or what TLS keeps to itself (tickets): more may wait behind it
         return b"" if self.ended else None
 
     def expect(self, *, much: bool) -> None:

@@ -727,7 +727,7 @@ def test_who_has_sent_but_a_part_need_not_wait_for_its_acknowledgement(
         (hall.client, b"RET", 1),
         (hall.client, b"R 1\r\n", 0),
         (hall.server, b"+O", 1),
-        (hall.server, b"K\r\n", 1),  # lines follow
+        (hall.server, b"K 3 octets follow.\r\n", 1),
         (hall.server, b"a\r\n", 1),
         (hall.server, b"b\r\n.\r\n", 0),
         (hall.client, b"STAT\r\nNO", 1),

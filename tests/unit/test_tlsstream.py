@@ -609,3 +609,31 @@ def test_a_handshake_waits_for_what_the_peer_owes(authority: Authority) -> None:
         theirs.close()
         with pytest.raises(OSError, match="without close_notify"):
             stream.shake_hands()
+
+
+@pytest.mark.interpreted  # that it is asked for is seen, not what comes of it
+def test_parts_of_what_tls_says_are_acknowledged_at_once(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    acknowledged: list[Stream] = []
+    monkeypatch.setattr(Stream, "acknowledge", lambda stream: acknowledged.append(stream))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        stream = contexts(service(authority.server)).to_client(Stream(ours))
+        peer = Peer(authority.trusting(), theirs)
+        with pytest.raises(ssl.SSLWantReadError):
+            peer.tls.do_handshake()
+        hello = peer.go.read()
+        for part, more in ((hello[:100], 1), (hello[100:], 0)):  # to a whole one there is an answer
+            before = len(acknowledged)
+            theirs.send(part)
+            assert not stream.shake_hands()
+            assert len(acknowledged) - before == more
+        peer.shake(stream)
+        peer.tls.write(b"NOOP\r\n")
+        record = peer.go.read()
+        for part, data, more in ((record[:10], None, 1), (record[10:], b"NOOP\r\n", 0)):
+            before = len(acknowledged)
+            theirs.send(part)
+            assert stream.read() == data
+            assert len(acknowledged) - before == more
