@@ -189,6 +189,7 @@ def test_syslog_is_reopened_and_passed_on(tmp_path: Path) -> None:
             assert texts(listening.recv(65536)) == ["x"]
 
 
+@pytest.mark.interpreted
 def test_who_may_not_connect_writes_to_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with daemon(tmp_path / "log") as listening:
         sink = DatagramSink(str(tmp_path / "log"), syslog_line)
